@@ -1,0 +1,61 @@
+"""Interatomic potentials from equivariant tensor networks.
+
+The energy of an atom is an equivariant tensor train contracted with the features of its neighbourhood,
+
+    E_i = E0[z_i] + A_0[z_i] A_1[v_i] A_2[v_i] ... A_d[v_i],   v_i[c, l, m] = N^(-1/2) sum_j R_c^l(r_ij; z_i, z_j) Y_lm(r_ij),
+
+linear in each core A_k. The names below are loaded on first use, so that ``import etnpot`` stays fast.
+
+============== =======================================================================
+name           what
+============== =======================================================================
+ETN            makes a potential from species, cutoff, order, l_max, ... with defaults
+Potential      specification + parameters: energies, forces, virial, descriptors
+PotentialSpec  the validated, immutable specification
+load           reads a potential file
+ETNCalculator  the ASE calculator
+testing        physics checks to run on any ASE calculator
+errors         every exception that etnpot raises on purpose
+============== =======================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etnpot import errors, testing
+    from etnpot.interfaces.ase import ETNCalculator
+    from etnpot.potential import ETN, Potential, PotentialSpec, load
+
+__version__ = "0.1.0"
+
+__all__ = ["ETN", "ETNCalculator", "Potential", "PotentialSpec", "__version__", "errors", "load", "testing"]
+
+#: Public name -> (module, attribute); no attribute means the module itself.
+_LAZY: dict[str, tuple[str, str | None]] = {
+    "ETN": ("etnpot.potential", "ETN"),
+    "ETNCalculator": ("etnpot.interfaces.ase", "ETNCalculator"),
+    "Potential": ("etnpot.potential", "Potential"),
+    "PotentialSpec": ("etnpot.potential", "PotentialSpec"),
+    "errors": ("etnpot.errors", None),
+    "load": ("etnpot.potential", "load"),
+    "testing": ("etnpot.testing", None),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    try:
+        module_name, attribute = _LAZY[name]
+    except KeyError:
+        raise AttributeError(f"module 'etnpot' has no attribute {name!r}; it has {', '.join(__all__)}") from None
+    module = importlib.import_module(module_name)
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

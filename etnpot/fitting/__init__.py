@@ -1,0 +1,1 @@
+"""Fitting: data sets, local solves, sweeps, polish and reports."""

@@ -1,0 +1,1 @@
+"""Interfaces to the programs that use a potential, one module each."""

@@ -1,0 +1,48 @@
+"""How ASE finds the calculator by its name, ``etn``.
+
+ASE has two ways to find a calculator by name, and etnpot serves both:
+
+- ASE's plugins (``ase._4.plugins.plugins``, listed by ``ase info --plugins``): the entry point ``etnpot`` of the group
+  ``ase.plugins`` names this module, and ASE reads `__ase_plugins__` from it on discovery. No import of etnpot is needed;
+  ``plugin()`` then gives the class.
+- ``ase.calculators.calculator.get_calculator_class("etn")``: this function knows ASE's own calculators and those entered
+  into its table. `register_name` enters the class when `etnpot.interfaces.ase` is imported, which the use of
+  ``etnpot.ETNCalculator`` or of the plugin does.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ase._4.plugins.plugin import CalculatorPlugin
+from ase.calculators.calculator import Calculator, external_calculators, register_calculator_class
+
+__all__ = ["NAME", "register_name"]
+
+#: The calculator's name in ASE.
+NAME = "etn"
+
+
+def register_name(calculator: type[Calculator]) -> None:
+    """Let ``get_calculator_class("etn")`` of ASE return `calculator`; a second call replaces the first.
+
+    Parameters
+    ----------
+    calculator : type
+        A subclass of ASE's `Calculator`.
+    """
+    if NAME in external_calculators:
+        external_calculators[NAME] = calculator
+    else:
+        register_calculator_class(NAME, calculator)
+
+
+def _calculator() -> type[Calculator]:
+    """The calculator class, imported when ASE asks for it."""
+    from etnpot.interfaces.ase import ETNCalculator
+
+    return ETNCalculator
+
+
+#: What ASE reads from this module.
+__ase_plugins__ = {CalculatorPlugin(NAME, module=sys.modules[__name__], implementation=_calculator)}

@@ -1,0 +1,231 @@
+"""Radial functions and harmonics of one block of pairs, with derivatives.
+
+    phi_n(r) = f_c(r) g(r) p_n(x(r)),     p_{n+1} = (a_n x + b_n) p_n - c_n p_{n-1}                      (1)
+    S_lm(u)  = F_lm Q_l^|m|(u_z, u.u) { s_|m| (m < 0), c_m (m >= 0) }(u_x, u_y)                          (2)
+    Q_m^m = (2m-1)!!,  Q_{m+1}^m = (2m+1) z Q_m^m,  Q_l^m = ((2l-1) z Q_{l-1}^m - (l+m-1) Q_{l-2}^m)/(l-m)  (3)
+
+A block holds `LANES` pairs, one per atom of a block of atoms; the lane is the last axis of every array, contiguous
+and of fixed length, so that each inner loop is a vector instruction.
+
+============  ========================================================================
+symbol        here
+============  ========================================================================
+r             ``r_b`` [lane], Å
+u             ``u_cb`` [c, lane], unit vectors
+phi_n         ``phi_nb`` [n, lane] and ``dphi_nb`` = d phi / d r
+S_lm          ``y_mb`` [l*l + l + m, lane] and ``dy_cmb`` [c, lm, lane] = dS/du_c
+============  ========================================================================
+"""
+
+import math
+
+from etnpot._jit import njit
+
+__all__ = ["LANES", "harmonics", "harmonics_gradient", "harmonics_work_rows", "radial_functions"]
+
+#: Atoms (or pairs) per block: the length of the innermost axis.
+LANES = 8
+
+
+@njit
+def harmonics_work_rows(l_max):
+    """Scratch rows that `harmonics` and `harmonics_gradient` need."""
+    return 4 + (l_max + 1) * (l_max + 2) // 2
+
+
+@njit
+def radial_functions(r_b, codes, constants, recurrence, phi_nb, dphi_nb):
+    """Eq. (1) and its derivative for one block; zero at and beyond the cutoff.
+
+    Parameters
+    ----------
+    r_b : float64 [lane]
+    codes, constants, recurrence : as ``RadialBasis.kernel_tables`` gives them
+    phi_nb, dphi_nb : float64 [n, lane]
+        Written.
+    """
+    size = recurrence.shape[1]
+    r_min, cutoff, width, p0, power = constants[0], constants[1], constants[2], constants[3], constants[4]
+    n_power = int(power)
+    for b in range(LANES):
+        r = r_b[b]
+        if r >= cutoff:
+            for n in range(size):
+                phi_nb[n, b] = 0.0
+                dphi_nb[n, b] = 0.0
+            continue
+        # scaled coordinate, saturating smoothly below r_min
+        slope = 1.0 / (cutoff - r_min)
+        s = (r - r_min) * slope
+        ds = slope
+        if s < 0.0:
+            h = min(-s / width, 1.0)
+            s = -width * (h - h * h * h * h * (2.5 - h * (3.0 - h)))
+            ds = slope * (1.0 - h * h * h * (10.0 - h * (15.0 - 6.0 * h)))
+        # cutoff f and its derivative
+        if codes[1] == 0:
+            f = (1.0 - s) ** (n_power - 1)
+            df = -n_power * f * ds
+            f = f * (1.0 - s)
+        else:
+            t = r / cutoff
+            tp = t ** (n_power - 1)
+            k0 = 0.5 * (n_power + 1) * (n_power + 2)
+            k1 = float(n_power * (n_power + 2))
+            k2 = 0.5 * n_power * (n_power + 1)
+            f = 1.0 - tp * t * (k0 - t * (k1 - t * k2))
+            df = -tp * (n_power * k0 - t * ((n_power + 1) * k1 - t * (n_power + 2) * k2)) / cutoff
+        # coordinate x and prefactor g
+        if codes[0] == 0:
+            x = 2.0 * s - 1.0
+            dx = 2.0 * ds
+            g = 1.0
+            dg = 0.0
+        else:
+            q = math.pi / cutoff
+            z = q * r
+            sin_z = math.sin(z)
+            x = math.cos(z)
+            dx = -q * sin_z
+            scale = math.sqrt(2.0 / cutoff)
+            if z < 1e-2:  # sin(z)/z and its derivative by their series, exact to rounding here
+                z2 = z * z
+                g = scale * q * (1.0 - z2 / 6.0 * (1.0 - z2 / 20.0 * (1.0 - z2 / 42.0)))
+                dg = scale * q * q * (-z / 3.0) * (1.0 - z2 / 10.0 * (1.0 - z2 / 28.0))
+            else:
+                g = scale * sin_z / r
+                dg = scale * (q * x - sin_z / r) / r
+        df = df * g + f * dg
+        f = f * g
+        p_old, dp_old = 0.0, 0.0
+        p, dp = p0, 0.0
+        for n in range(size):
+            phi_nb[n, b] = f * p
+            dphi_nb[n, b] = df * p + f * dp * dx
+            a_n, b_n, c_n = recurrence[0, n], recurrence[1, n], recurrence[2, n]
+            p_new = (a_n * x + b_n) * p - c_n * p_old
+            dp_new = a_n * p + (a_n * x + b_n) * dp - c_n * dp_old
+            p_old, dp_old = p, dp
+            p, dp = p_new, dp_new
+
+
+@njit
+def harmonics(u_cb, l_max, norms, work_b, y_mb):
+    """Eq. (2) for unit vectors: values alone.
+
+    Parameters
+    ----------
+    u_cb : float64 [c, lane]
+    norms : float64 [lm]
+        F_lm.
+    work_b : float64 [at least 4, lane]
+        Scratch.
+    y_mb : float64 [lm, lane]
+        Written.
+    """
+    cos_b, sin_b, q0_b, q1_b = work_b[0], work_b[1], work_b[2], work_b[3]
+    for b in range(LANES):
+        cos_b[b] = 1.0
+        sin_b[b] = 0.0
+    double_factorial = 1.0
+    for m in range(l_max + 1):
+        for b in range(LANES):
+            q0_b[b] = 0.0
+            q1_b[b] = double_factorial
+        for l in range(m, l_max + 1):
+            up = norms[l * l + l + m]
+            for b in range(LANES):
+                y_mb[l * l + l + m, b] = up * q1_b[b] * cos_b[b]
+            if m > 0:
+                for b in range(LANES):
+                    y_mb[l * l + l - m, b] = up * q1_b[b] * sin_b[b]
+            w1 = (2.0 * l + 1.0) / (l + 1 - m)
+            w0 = (l + m) / (l + 1 - m)
+            for b in range(LANES):
+                q = w1 * u_cb[2, b] * q1_b[b] - w0 * q0_b[b]
+                q0_b[b] = q1_b[b]
+                q1_b[b] = q
+        for b in range(LANES):
+            c = u_cb[0, b] * cos_b[b] - u_cb[1, b] * sin_b[b]
+            sin_b[b] = u_cb[0, b] * sin_b[b] + u_cb[1, b] * cos_b[b]
+            cos_b[b] = c
+        double_factorial *= 2.0 * m + 1.0
+
+
+@njit
+def harmonics_gradient(u_cb, l_max, norms, work_b, y_mb, dy_cmb):
+    """Eq. (2) and its gradient as a homogeneous polynomial, at unit vectors.
+
+    The gradient follows from values of degree l - 1:
+    d_z Q_l^m = (l+m) Q_{l-1}^m,  d_x Q_l^m = -x Q_{l-1}^{m+1},  d_x c_m = m c_{m-1},  d_y c_m = -m s_{m-1}.
+
+    Parameters
+    ----------
+    u_cb : float64 [c, lane]
+    norms : float64 [lm]
+    work_b : float64 [4 + (l_max + 1)(l_max + 2)/2, lane]
+        Scratch.
+    y_mb, dy_cmb : float64 [lm, lane], [c, lm, lane]
+        Written.
+    """
+    cos_b, sin_b, cos_old, sin_old, q_lmb = work_b[0], work_b[1], work_b[2], work_b[3], work_b[4:]
+    # eq. (3); Q_l^m lies in row l (l + 1) / 2 + m, and Q_{l-1}^{m+1} is zero for m + 1 > l - 1
+    double_factorial = 1.0
+    for m in range(l_max + 1):
+        for l in range(m, l_max + 1):
+            row = l * (l + 1) // 2 + m
+            if l == m:
+                for b in range(LANES):
+                    q_lmb[row, b] = double_factorial
+            elif l == m + 1:
+                below = m * (m + 1) // 2 + m
+                for b in range(LANES):
+                    q_lmb[row, b] = (2.0 * m + 1.0) * u_cb[2, b] * q_lmb[below, b]
+            else:
+                w1 = (2.0 * l - 1.0) / (l - m)
+                w0 = (l + m - 1.0) / (l - m)
+                r1 = (l - 1) * l // 2 + m
+                r0 = (l - 2) * (l - 1) // 2 + m
+                for b in range(LANES):
+                    q_lmb[row, b] = w1 * u_cb[2, b] * q_lmb[r1, b] - w0 * q_lmb[r0, b]
+        double_factorial *= 2.0 * m + 1.0
+    for b in range(LANES):
+        cos_b[b] = 1.0
+        sin_b[b] = 0.0
+        cos_old[b] = 0.0
+        sin_old[b] = 0.0
+    for m in range(l_max + 1):
+        for l in range(m, l_max + 1):
+            f = norms[l * l + l + m]
+            row = l * (l + 1) // 2 + m
+            has_z = l - 1 >= m
+            has_x = l - 1 >= m + 1
+            below = (l - 1) * l // 2 + m
+            i = l * l + l + m
+            j = l * l + l - m
+            for b in range(LANES):
+                q = f * q_lmb[row, b]
+                qz = f * (l + m) * q_lmb[below, b] if has_z else 0.0
+                qx = -f * q_lmb[below + 1, b] if has_x else 0.0
+                c = cos_b[b]
+                y_mb[i, b] = q * c
+                dy_cmb[0, i, b] = qx * u_cb[0, b] * c + q * m * cos_old[b]
+                dy_cmb[1, i, b] = qx * u_cb[1, b] * c - q * m * sin_old[b]
+                dy_cmb[2, i, b] = qz * c
+            if m > 0:
+                for b in range(LANES):
+                    q = f * q_lmb[row, b]
+                    qz = f * (l + m) * q_lmb[below, b] if has_z else 0.0
+                    qx = -f * q_lmb[below + 1, b] if has_x else 0.0
+                    s = sin_b[b]
+                    y_mb[j, b] = q * s
+                    dy_cmb[0, j, b] = qx * u_cb[0, b] * s + q * m * sin_old[b]
+                    dy_cmb[1, j, b] = qx * u_cb[1, b] * s + q * m * cos_old[b]
+                    dy_cmb[2, j, b] = qz * s
+        for b in range(LANES):
+            c = cos_b[b]
+            s = sin_b[b]
+            cos_old[b] = c
+            sin_old[b] = s
+            cos_b[b] = u_cb[0, b] * c - u_cb[1, b] * s
+            sin_b[b] = u_cb[0, b] * s + u_cb[1, b] * c

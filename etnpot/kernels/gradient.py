@@ -1,0 +1,172 @@
+"""Gradient of a linear functional of energies and pair derivatives by every parameter.
+
+For weights e_i and pair directions d_p,
+
+    L = sum_i e_i E_i + sum_p d_p . dE/dr_p = sum_i (e_i E_i + E'_i),                      (1)
+
+because the second sum is the derivative E' of the energy along the tangent r'_p = d_p. One forward pass on (v, v')
+and one reverse pass therefore give dL/dA of every core and dL/dT of the radial table at a few times the cost of the
+energy, whatever the number of parameters:
+
+    v'[l, m, c] = sum_j R'_lc (u.d) Y_lm + R_lc Y'_lm,   Y' = dS/du . (d - u (u.d)) / r    (2)
+    dL/dT[z_i, z_j, n, lc] = sum_p [ sum_m h Y + g Y' ] phi_n + [ sum_m g Y ] (u.d) phi'_n  (3)
+
+with g = dL/dv' and h = dL/dv from `adjoint_tangent`. Symbols as in ``evaluate``; `direction_pc` is d.
+"""
+
+import numpy as np
+
+from etnpot._jit import njit
+from etnpot.kernels.basis import LANES, harmonics_gradient, harmonics_work_rows, radial_functions
+from etnpot.kernels.evaluate import (
+    accumulate_features,
+    clear_features,
+    combine_radial,
+    gather_slot,
+    largest_neighborhood,
+)
+from etnpot.kernels.train import adjoint_tangent, forward, forward_tangent
+
+__all__ = ["gradient"]
+
+
+@njit
+def tangent_slot(first, r_b, u_cb, direction_pc, start, stop, slot, dr_b, du_cb):
+    """r' = u.d and u' = (d - u (u.d)) / r of one slot; zero in empty lanes."""
+    for b in range(LANES):
+        i = start + b
+        dr_b[b] = 0.0
+        du_cb[0, b] = 0.0
+        du_cb[1, b] = 0.0
+        du_cb[2, b] = 0.0
+        if i < stop and first[i] + slot < first[i + 1]:
+            p = first[i] + slot
+            dr = 0.0
+            for c in range(3):
+                dr += u_cb[c, b] * direction_pc[p, c]
+            dr_b[b] = dr
+            for c in range(3):
+                du_cb[c, b] = (direction_pc[p, c] - u_cb[c, b] * dr) / r_b[b]
+
+
+@njit
+def tangent_harmonics(dy_cmb, du_cb, yt_mb):
+    """Y' = dS/du . u'."""
+    for m in range(yt_mb.shape[0]):
+        for b in range(LANES):
+            yt_mb[m, b] = dy_cmb[0, m, b] * du_cb[0, b] + dy_cmb[1, m, b] * du_cb[1, b] + dy_cmb[2, m, b] * du_cb[2, b]
+
+
+@njit
+def accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb):
+    """Eq. (2), one slot."""
+    for l in range(basis.feature_first.shape[0]):
+        channel, n_channels = basis.channel_first[l], basis.channel_first[l + 1] - basis.channel_first[l]
+        for m in range(2 * l + 1):
+            f = basis.feature_first[l] + m * basis.feature_rank[l]
+            y = l * l + m
+            for c in range(n_channels):
+                for b in range(LANES):
+                    dv_fb[f + c, b] += (
+                        dradial_lb[channel + c, b] * dr_b[b] * y_mb[y, b] + radial_lb[channel + c, b] * yt_mb[y, b]
+                    )
+
+
+@njit
+def radial_adjoint(basis, y_mb, yt_mb, g_fb, h_fb, value_lb, slope_lb):
+    """Brackets of eq. (3) for one slot: value = sum_m h Y + g Y', slope = sum_m g Y."""
+    for l in range(basis.feature_first.shape[0]):
+        channel, n_channels = basis.channel_first[l], basis.channel_first[l + 1] - basis.channel_first[l]
+        for c in range(n_channels):
+            for b in range(LANES):
+                value_lb[channel + c, b] = 0.0
+                slope_lb[channel + c, b] = 0.0
+        for m in range(2 * l + 1):
+            f = basis.feature_first[l] + m * basis.feature_rank[l]
+            y = l * l + m
+            for c in range(n_channels):
+                for b in range(LANES):
+                    value_lb[channel + c, b] += h_fb[f + c, b] * y_mb[y, b] + g_fb[f + c, b] * yt_mb[y, b]
+                    slope_lb[channel + c, b] += g_fb[f + c, b] * y_mb[y, b]
+
+
+@njit
+def gradient(
+    first, r_pc, type_i, type_p, basis, radial_table, train, weights, start, stop,
+    e_i, direction_pc, table_gradient, weight_gradient,
+):  # fmt: skip
+    """Add dL/dT and dL/dA of eq. (1), atoms ``start:stop``, to two arrays.
+
+    Parameters
+    ----------
+    first, r_pc, type_i, type_p, basis, radial_table, train, weights, start, stop
+        As for `evaluate`.
+    e_i : float64 [i]
+        Weight of every energy.
+    direction_pc : float64 [p, c]
+        Weight of every pair derivative.
+    table_gradient : float64 [z_i, z_j, n, lc]
+        Added to: dL/dT.
+    weight_gradient : float64 [q]
+        Added to: dL/dA.
+    """
+    n_slots_max = largest_neighborhood(first, start, stop)
+    l_max = basis.feature_first.shape[0] - 1
+    n_lm, n_radial, n_channels = (l_max + 1) ** 2, basis.recurrence.shape[1], radial_table.shape[3]
+    r_sb, dr_b = np.empty((n_slots_max, LANES)), np.empty(LANES)
+    u_scb, du_cb = np.empty((n_slots_max, 3, LANES)), np.empty((3, LANES))
+    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
+    row = np.empty((2, n_channels))
+    work_b = np.empty((harmonics_work_rows(l_max), LANES))
+    y_mb, yt_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    radial_lb, dradial_lb = np.empty((n_channels, LANES)), np.empty((n_channels, LANES))
+    value_lb, slope_lb = np.empty((n_channels, LANES)), np.empty((n_channels, LANES))
+    v_fb, dv_fb = np.empty((train.n_features, LANES)), np.empty((train.n_features, LANES))
+    g_fb, h_fb = np.empty((train.n_features, LANES)), np.empty((train.n_features, LANES))
+    x_ab, dx_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
+    y_ab, dy_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
+    work_mb = np.empty((4 * train.max_components, LANES))
+    type_b = np.zeros(LANES, dtype=np.int64)
+    e_b = np.empty(LANES)
+    for block in range(start, stop, LANES):
+        n_lanes = min(LANES, stop - block)
+        n_slots = largest_neighborhood(first, block, block + n_lanes)
+        for b in range(LANES):
+            e_b[b] = 0.0
+        for b in range(n_lanes):
+            type_b[b] = type_i[block + b]
+            e_b[b] = e_i[block + b]
+        clear_features(v_fb)
+        for f in range(train.n_features):
+            for b in range(LANES):
+                dv_fb[f, b] = 0.0
+        for slot in range(n_slots):
+            gather_slot(first, r_pc, block, stop, slot, basis.constants[1], r_sb[slot], u_scb[slot])
+            radial_functions(r_sb[slot], basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+            combine_radial(
+                first, type_i, type_p, block, stop, slot, radial_table, phi_nb, dphi_nb, row, radial_lb, dradial_lb
+            )
+            harmonics_gradient(u_scb[slot], l_max, basis.norms, work_b, y_mb, dy_cmb)
+            tangent_slot(first, r_sb[slot], u_scb[slot], direction_pc, block, stop, slot, dr_b, du_cb)
+            tangent_harmonics(dy_cmb, du_cb, yt_mb)
+            accumulate_features(basis, radial_lb, y_mb, v_fb)
+            accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb)
+        forward(train, weights, type_b, v_fb, work_mb, x_ab)
+        forward_tangent(train, weights, v_fb, dv_fb, x_ab, work_mb, dx_ab)
+        adjoint_tangent(
+            train, weights, type_b, e_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb, weight_gradient
+        )
+        for slot in range(n_slots):
+            radial_functions(r_sb[slot], basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+            harmonics_gradient(u_scb[slot], l_max, basis.norms, work_b, y_mb, dy_cmb)
+            tangent_slot(first, r_sb[slot], u_scb[slot], direction_pc, block, stop, slot, dr_b, du_cb)
+            tangent_harmonics(dy_cmb, du_cb, yt_mb)
+            radial_adjoint(basis, y_mb, yt_mb, g_fb, h_fb, value_lb, slope_lb)
+            for b in range(n_lanes):
+                p = first[block + b] + slot
+                if p < first[block + b + 1]:
+                    zi, zj = type_b[b], type_p[p]
+                    for n in range(n_radial):
+                        phi, dphi = phi_nb[n, b], dphi_nb[n, b] * dr_b[b]
+                        for c in range(n_channels):
+                            table_gradient[zi, zj, n, c] += value_lb[c, b] * phi + slope_lb[c, b] * dphi

@@ -1,0 +1,579 @@
+r"""Neighbour lists: from atoms to the edge list on which everything else works.
+
+For every centre i the list holds all neighbours j, periodic images included, with
+
+    r_ij(S) = x_j - x_i + S·h,      |r_ij(S)| < r_c,      S = 0 along directions that are not periodic,
+
+so that an atom can be a neighbour of its own images, and j can appear many times when the cell is shorter than
+the cutoff. Both (i, j, S) and (j, i, -S) are listed, and their vectors are each other's exact negative.
+
+The edges are in one canonical order, by (i, j, S): the list does not depend on the library that found the pairs,
+on a number of threads, or on whether it was built anew or taken from a `NeighborCache`.
+
+Reuse of a list. Let a list hold every pair with |r| < r_c + s at cell h and positions x, and let the periodic cell
+vectors become h' and the positions x'. Any matrix F with h F = h' splits the motion into a strain and a rest,
+x' = x F + d + const, and a pair then has r' = r F + d_j - d_i. Hence no pair outside the list is closer than r_c if
+
+    σ_min(F)·(r_c + s) - 2·max_i |d_i| >= r_c,                                                            (1)
+
+σ_min being the smallest singular value. `NeighborCache` takes F = 1 + h⁺(h' - h), which leaves directions
+perpendicular to the periodic vectors alone, and removes the mean of d. At a fixed cell (1) is the familiar condition
+that no atom has moved by more than half the skin s, up to a common translation.
+
+========== ====================== ==========================================================
+symbol     variable               meaning
+========== ====================== ==========================================================
+x          ``positions``          float64 [n_atoms, 3], Å
+h          ``cell``               float64 [3, 3], rows are the cell vectors, Å
+S          ``shift``              int32 [n_pairs, 3], cell vectors between j and its image
+r_ij       ``r_pc``               float64 [n_pairs, 3], Å
+r_c, s     ``cutoff``, ``skin``   Å
+F          ``strain``             float64 [3, 3]
+========== ====================== ==========================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etnpot.errors import SpecificationError, StructureError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["EdgeList", "NeighborCache", "check_distances", "check_structure", "neighbor_list"]
+
+logger = logging.getLogger(__name__)
+
+#: Pairs processed at a time: temporaries stay in the cache of one core.
+_BLOCK = 32_768
+#: The search reaches this much further (relative) than asked, so that its rounding never loses a pair; the exact
+#: comparison with the cutoff is ours.
+_SEARCH_MARGIN = 1.0e-9
+#: An atom that would see more of its own images than this sits in a cell that cannot be meant.
+_MAX_IMAGES = 1.0e5
+#: Atoms further from the origin than this many cells have lost their decimals.
+_MAX_CELLS_AWAY = 2**30
+#: Periodic cell vectors scaled to unit length span less than this when they are linearly dependent.
+_SINGULAR_VOLUME = 1.0e-8
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeList:
+    """Directed edges from centres to neighbours, in compressed rows, as plain arrays.
+
+    Parameters
+    ----------
+    first : int64 [n_atoms + 1]
+        The edges of centre i are ``first[i]:first[i + 1]``; ``first[0] == 0``, ``first[-1] == n_pairs``.
+    neighbor : int64 [n_pairs]
+        Index of the neighbour of each edge. It may exceed ``n_atoms - 1`` where a host program appends ghost atoms.
+    r_pc : float64 [n_pairs, 3], Å
+        Vector from the centre to the neighbour, x_j - x_i, image included.
+    shift : int32 or int64 [n_pairs, 3], optional
+        Cell vectors added to x_j, where the origin of the list knows them.
+
+    Notes
+    -----
+    The arrays are held, not copied. Construction checks shapes and types, at constant cost; `validate` checks the
+    contents as well.
+    """
+
+    first: NDArray[np.int64]
+    neighbor: NDArray[np.int64]
+    r_pc: NDArray[np.float64]
+    shift: NDArray[np.signedinteger[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        self._expect("first", self.first, (np.int64,), (max(len(self.first), 1),))
+        n_pairs = len(self.neighbor)
+        self._expect("neighbor", self.neighbor, (np.int64,), (n_pairs,))
+        self._expect("r_pc", self.r_pc, (np.float64,), (n_pairs, 3))
+        if self.shift is not None:
+            self._expect("shift", self.shift, (np.int32, np.int64), (n_pairs, 3))
+        if self.first[0] != 0 or self.first[-1] != n_pairs:
+            raise StructureError(
+                f"EdgeList.first must begin with 0 and end with the number of pairs, {n_pairs}; it begins with "
+                f"{self.first[0]} and ends with {self.first[-1]}"
+            )
+
+    @staticmethod
+    def _expect(name: str, array: NDArray[Any], dtypes: tuple[type, ...], shape: tuple[int, ...]) -> None:
+        if array.dtype.type not in dtypes or array.shape != shape:
+            wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+            raise StructureError(
+                f"EdgeList.{name} must be {wanted} of shape {shape}; got {array.dtype} of shape {array.shape}"
+            )
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of centres."""
+        return len(self.first) - 1
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of directed edges."""
+        return len(self.neighbor)
+
+    @cached_property
+    def center(self) -> NDArray[np.int64]:
+        """Centre of each edge, int64 [n_pairs]; made at first use and kept."""
+        return np.repeat(np.arange(self.n_atoms, dtype=np.int64), np.diff(self.first))
+
+    def validate(self) -> None:
+        """Check the contents: rows in order, no negative neighbour, finite vectors. Cost O(n_pairs).
+
+        Raises
+        ------
+        StructureError
+            Naming the array and the first offending entry.
+        """
+        checks = (
+            ("first", "must not decrease", np.diff(self.first) < 0),
+            ("neighbor", "must not be negative", self.neighbor < 0),
+            ("r_pc", "must be finite", ~np.isfinite(self.r_pc).all(axis=1)),
+        )
+        for name, demand, offends in checks:
+            if offends.any():
+                raise StructureError(f"EdgeList.{name} {demand}; entry {int(np.argmax(offends))} does not comply")
+
+    def __repr__(self) -> str:
+        return f"EdgeList(n_atoms={self.n_atoms}, n_pairs={self.n_pairs})"
+
+
+# ------------------------------------------------------------------------------------------------- public functions
+
+
+def neighbor_list(atoms: Atoms, cutoff: float) -> EdgeList:
+    """All edges shorter than the cutoff.
+
+    Molecules without a cell, slabs and chains (mixed periodicity), skewed cells, cells shorter than the cutoff and
+    atoms outside the cell are all treated exactly. The atoms are not changed.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    cutoff : float, Å
+        Edges have ``|r| < cutoff``, strictly.
+
+    Returns
+    -------
+    EdgeList
+        Sorted by centre, neighbour and shift, with shifts. Cost O(n_pairs), about 50 bytes per pair at the peak.
+
+    Raises
+    ------
+    StructureError
+        See `check_structure`; also for a cell so small that an atom would see more than 10⁵ of its own images.
+    SpecificationError
+        For a cutoff that is not positive and finite.
+    """
+    cutoff = _positive("cutoff", cutoff)
+    check_structure(atoms)
+    positions, cell = atoms.positions, atoms.cell.array
+    return _search(positions, cell, atoms.pbc, cutoff).edges(positions, cell, cutoff, shifts=True)
+
+
+def check_structure(atoms: Atoms) -> None:
+    """Refuse atoms for which no energy is defined. Cost O(n_atoms).
+
+    Raises
+    ------
+    StructureError
+        For no atoms at all, positions or cell that are NaN or infinite, and periodic cell vectors that are zero or
+        linearly dependent. Vectors along directions that are not periodic may be anything finite.
+    """
+    positions, cell, pbc = atoms.positions, atoms.cell.array, atoms.pbc
+    if len(positions) == 0:
+        raise StructureError("a structure needs at least one atom; got an empty Atoms object")
+    if not np.isfinite(positions).all():
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+        raise StructureError(
+            f"positions must be finite; atom {bad[0]} is at {positions[bad[0]].tolist()}"
+            + (f", and {len(bad) - 1} more atoms are affected" if len(bad) > 1 else "")
+            + "; a simulation that produced this has probably blown up earlier (time step, overlapping atoms)"
+        )
+    if not np.isfinite(cell).all():
+        raise StructureError(f"the cell must be finite; got {cell.tolist()}")
+    axes = "".join(axis for axis, periodic in zip("abc", pbc, strict=True) if periodic)
+    if not axes:
+        return
+    lengths = np.linalg.norm(cell[pbc], axis=1)
+    if not lengths.all():
+        zero = axes[int(np.argmin(lengths))]
+        raise StructureError(
+            f"cell vector {zero} is zero although the structure is periodic along it; set the cell, or "
+            f"pbc=False along {zero} (for a molecule: atoms.pbc = False)"
+        )
+    volume = math.prod(np.linalg.svd(cell[pbc] / lengths[:, None], compute_uv=False).tolist())
+    if volume < _SINGULAR_VOLUME:
+        raise StructureError(
+            f"the cell vectors of the periodic directions {', '.join(axes)} must be linearly independent; "
+            f"got {cell[pbc].tolist()}"
+        )
+
+
+def check_distances(edges: EdgeList, minimum: float = 1.0e-8) -> None:
+    """Refuse two atoms on one spot. Cost O(n_pairs).
+
+    Parameters
+    ----------
+    edges : EdgeList
+    minimum : float, Å
+        Shortest distance that still tells two atoms apart.
+
+    Raises
+    ------
+    StructureError
+        Naming the two atoms of the shortest edge below `minimum`.
+    """
+    if edges.n_pairs == 0:
+        return
+    d2_p = np.einsum("pc,pc->p", edges.r_pc, edges.r_pc)
+    p = int(np.argmin(d2_p))
+    if d2_p[p] >= minimum**2:
+        return
+    i = int(np.searchsorted(edges.first, p, side="right")) - 1
+    j = int(edges.neighbor[p])
+    pair = f"atom {i} and its own periodic image are" if i == j else f"atoms {i} and {j} are"
+    raise StructureError(
+        f"{pair} at one spot: {math.sqrt(d2_p[p]):.2e} Å apart, expected more than {minimum:.0e} Å; remove the "
+        f"duplicate (in a supercell, an atom is often repeated across the boundary) or correct the cell"
+    )
+
+
+class NeighborCache:
+    """Edges of successive frames of a trajectory, from a list that is built only when atoms have moved enough.
+
+    The list is built with the radius ``cutoff + skin``. As long as condition (1) of the module proves it complete,
+    the vectors are recomputed from the new positions and cell, and edges of length ``cutoff`` or more are dropped:
+    the result is the same, bit for bit, as that of `neighbor_list`. Everything else (another number of atoms, other
+    periodic directions, an atom wrapped back into the cell, a new structure) builds the list anew. Chemical elements
+    do not matter to an edge list, so that exchanging two species does not cost a search.
+
+    Parameters
+    ----------
+    cutoff : float, Å
+    skin : float, Å
+        A larger skin means fewer searches and more pairs to look at in every frame. Zero is allowed: the list is
+        then reused for an unchanged structure only.
+    shifts : bool
+        Whether the edge lists carry ``shift``.
+
+    Notes
+    -----
+    Pickles and copies carry the settings and not the list; they begin with ``n_builds == 0``. One object must not be
+    used by several threads at once.
+    """
+
+    def __init__(self, cutoff: float, skin: float = 0.5, *, shifts: bool = False) -> None:
+        self._cutoff = _positive("cutoff", cutoff)
+        self._skin = _positive("skin", skin, or_zero=True)
+        self._shifts = bool(shifts)
+        self.reset()
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff of the edges, Å."""
+        return self._cutoff
+
+    @property
+    def skin(self) -> float:
+        """Radius of the list beyond the cutoff, Å."""
+        return self._skin
+
+    @property
+    def n_builds(self) -> int:
+        """Number of searches since construction or `reset`."""
+        return self._n_builds
+
+    def reset(self) -> None:
+        """Forget the list and the count."""
+        self._n_builds = 0
+        self._pairs: _PairTable | None = None
+
+    def edges(self, atoms: Atoms) -> EdgeList:
+        """The edges of `atoms`, as `neighbor_list` gives them.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+            Not changed.
+
+        Returns
+        -------
+        EdgeList
+            Its arrays belong to the caller: later calls do not touch them.
+
+        Raises
+        ------
+        StructureError
+            As `neighbor_list`; the list that was held is kept.
+        """
+        check_structure(atoms)
+        positions, cell, pbc = atoms.positions, atoms.cell.array, atoms.pbc
+        if self._pairs is None or not self._covers(self._pairs, positions, cell, pbc):
+            self._pairs = _search(positions, cell, pbc, self._cutoff + self._skin)
+            self._n_builds += 1
+            logger.debug("neighbour list %d: %d atoms, %d pairs", self._n_builds, len(positions), self._pairs.n_pairs)
+        return self._pairs.edges(positions, cell, self._cutoff, shifts=self._shifts)
+
+    def _covers(
+        self, pairs: _PairTable, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+    ) -> bool:
+        """Whether condition (1) proves that no pair within the cutoff is missing from the table."""
+        if positions.shape != pairs.positions.shape or not np.array_equal(pbc, pairs.pbc):
+            return False
+        old, new = pairs.cell[pbc], cell[pbc]
+        if np.array_equal(old, new):
+            rest_ic = positions - pairs.positions
+            compression = 1.0
+        else:
+            strain = np.eye(3) + np.linalg.pinv(old) @ (new - old)
+            rest_ic = positions - pairs.positions @ strain
+            compression = float(np.linalg.svd(strain, compute_uv=False)[-1])
+        rest_ic -= rest_ic.mean(axis=0)
+        farthest = math.sqrt(np.einsum("ic,ic->i", rest_ic, rest_ic).max())
+        return compression * (self._cutoff + self._skin) - 2.0 * farthest >= self._cutoff
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"cutoff": self._cutoff, "skin": self._skin, "shifts": self._shifts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"NeighborCache(cutoff={self._cutoff:g}, skin={self._skin:g}, n_builds={self._n_builds})"
+
+
+# ------------------------------------------------------------------------------------------------------- the search
+
+
+@dataclass(frozen=True, eq=False)
+class _PairTable:
+    """Pairs found at one geometry, without vectors: what stays true while the atoms move a little.
+
+    Symbols: ``crossing`` int64 [n_crossing], the edges with S != 0, ascending; ``crossing_shift`` int32
+    [n_crossing, 3], their S; ``positions``, ``cell``, ``pbc`` as they were at the search.
+    """
+
+    first: NDArray[np.int64]
+    neighbor: NDArray[np.int64]
+    crossing: NDArray[np.int64]
+    crossing_shift: NDArray[np.int32]
+    positions: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.neighbor)
+
+    def edges(
+        self, positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float, *, shifts: bool
+    ) -> EdgeList:
+        """Vectors at the given geometry (Å), edges of length >= cutoff dropped, order kept."""
+        # S·h, written out: the same bits whatever the number of rows, and an exact sign change with S -> -S.
+        s, h = self.crossing_shift, cell
+        offset_pc = s[:, 0, None] * h[0] + s[:, 1, None] * h[1] + s[:, 2, None] * h[2]  # -> [crossing, 3]
+        r_pc = np.empty((self.n_pairs, 3))
+        kept = np.empty(self.n_pairs, dtype=np.bool_)
+        n_kept = 0
+        for begin, end, low, high in self._blocks():
+            block_pc = positions.take(self.neighbor[low:high], axis=0)
+            block_pc -= np.repeat(positions[begin:end], np.diff(self.first[begin : end + 1]), axis=0)
+            c_low, c_high = np.searchsorted(self.crossing, (low, high))
+            block_pc[self.crossing[c_low:c_high] - low] += offset_pc[c_low:c_high]
+            square_pc = block_pc * block_pc
+            d_p = np.sqrt(square_pc[:, 0] + square_pc[:, 1] + square_pc[:, 2])
+            inside = np.less(d_p, cutoff, out=kept[low:high])
+            n_inside = int(np.count_nonzero(inside))
+            r_pc[n_kept : n_kept + n_inside] = block_pc if n_inside == len(d_p) else block_pc[inside]
+            n_kept += n_inside
+        shift = None
+        if shifts:
+            shift = np.zeros((self.n_pairs, 3), dtype=np.int32)
+            shift[self.crossing] = self.crossing_shift
+        if n_kept == self.n_pairs:
+            return EdgeList(self.first.copy(), self.neighbor.copy(), r_pc, shift)
+        index = np.flatnonzero(kept)
+        return EdgeList(
+            first=np.searchsorted(index, self.first).astype(np.int64, copy=False),
+            neighbor=self.neighbor.take(index),
+            r_pc=r_pc[:n_kept],
+            shift=None if shift is None else shift.take(index, axis=0),
+        )
+
+    def _blocks(self) -> Iterator[tuple[int, int, int, int]]:
+        """Ranges of whole rows with about `_BLOCK` pairs: first and last atom, first and last pair."""
+        n_atoms, begin = len(self.first) - 1, 0
+        while begin < n_atoms:
+            low = int(self.first[begin])
+            end = max(int(np.searchsorted(self.first, low + _BLOCK, side="right")) - 1, begin + 1)
+            yield begin, end, low, int(self.first[end])
+            begin = end
+
+
+def _search(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], radius: float
+) -> _PairTable:
+    """Every pair with |r| < radius (and, by rounding, a few just beyond), in canonical order.
+
+    Atoms are first moved into the cell, which bounds the shifts by the geometry alone: every pair (i, j, S) then
+    packs into one integer whose order is the canonical one, and sorting pairs is sorting integers.
+    """
+    reach = radius * (1.0 + _SEARCH_MARGIN)
+    vectors = _completed_cell(cell, pbc)
+    _refuse_tiny_cell(vectors[pbc], radius)
+    inverse = np.linalg.inv(vectors)
+    home_ic = np.where(pbc, np.floor(positions @ inverse), 0.0)
+    if np.abs(home_ic).max() > _MAX_CELLS_AWAY:
+        i = int(np.argmax(np.abs(home_ic).max(axis=1)))
+        raise StructureError(
+            f"atom {i} is more than {_MAX_CELLS_AWAY} cells away from the origin, where positions have lost "
+            f"their precision; wrap the atoms into the cell (atoms.wrap())"
+        )
+    inside_ic = positions - home_ic @ vectors
+
+    # |S_c| <= reach / (height of the cell along c) + 1 for fractional coordinates in [0, 1).
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    largest = np.where(pbc, (reach / heights + 1.0 + 1.0e-6).astype(np.int64), 0)
+    packing = _Packing.for_ranges(len(positions), largest.tolist())
+    key = _packed_pairs(inside_ic, vectors, pbc, reach, packing)
+    key.sort()
+
+    n_atoms = len(positions)
+    rows = np.arange(n_atoms + 1, dtype=np.int64) << packing.center_bit
+    first = np.searchsorted(key, rows).astype(np.int64, copy=False)
+    code = key & ((1 << packing.neighbor_bit) - 1)
+    neighbor = key
+    neighbor >>= packing.neighbor_bit
+    neighbor &= (1 << (packing.center_bit - packing.neighbor_bit)) - 1
+    home = home_ic.astype(np.int32)
+    if home.any():
+        # S of the atoms as given = S of the wrapped ones + home_i - home_j; constant for (i, j): the order holds.
+        shift = packing.shifts(code)
+        shift += np.repeat(home, np.diff(first), axis=0)
+        shift -= home.take(neighbor, axis=0)
+        crossing = np.flatnonzero(shift.any(axis=1))
+        crossing_shift = shift.take(crossing, axis=0)
+    else:
+        crossing = np.flatnonzero(code != packing.zero)
+        crossing_shift = packing.shifts(code.take(crossing))
+    return _PairTable(first, neighbor, crossing, crossing_shift, positions.copy(), cell.copy(), pbc.copy())
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """How (i, j, S) becomes one integer: bit fields i | j | S_0 + m_0 | S_1 + m_1 | S_2 + m_2, i the highest."""
+
+    largest: tuple[int, int, int]
+    shift_bits: tuple[int, int, int]
+    neighbor_bit: int
+    center_bit: int
+
+    @classmethod
+    def for_ranges(cls, n_atoms: int, largest: list[int]) -> _Packing:
+        m0, m1, m2 = largest
+        low_1 = (2 * m2).bit_length()
+        low_0 = low_1 + (2 * m1).bit_length()
+        neighbor_bit = low_0 + (2 * m0).bit_length()
+        atom_bits = n_atoms.bit_length()
+        if neighbor_bit + 2 * atom_bits > 63:
+            raise StructureError(
+                f"{n_atoms} atoms whose neighbours lie up to {max(largest)} cells away are more than one process "
+                f"can list; use a larger cell, or a program that divides the atoms among processes"
+            )
+        return cls((m0, m1, m2), (low_0, low_1, 0), neighbor_bit, neighbor_bit + atom_bits)
+
+    @property
+    def zero(self) -> int:
+        """The code of S = 0."""
+        return sum(m << bit for m, bit in zip(self.largest, self.shift_bits, strict=True))
+
+    def codes(self, shift: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Codes of shifts [n, 3]; the code of -S is ``2 * zero - code``."""
+        code = np.full(len(shift), self.zero, dtype=np.int64)
+        for c, bit in enumerate(self.shift_bits):
+            if self.largest[c]:
+                code += shift[:, c].astype(np.int64) << bit
+        return code
+
+    def shifts(self, code: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Shifts [n, 3] of codes [n]."""
+        shift = np.empty((len(code), 3), dtype=np.int32)
+        for c, bit in enumerate(self.shift_bits):
+            m = self.largest[c]
+            shift[:, c] = ((code >> bit) & ((1 << (2 * m).bit_length()) - 1)) - m
+        return shift
+
+
+def _packed_pairs(
+    positions: NDArray[np.float64],
+    vectors: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+    reach: float,
+    packing: _Packing,
+) -> NDArray[np.int64]:
+    """Packed pairs in both directions, unsorted, int64 [n_pairs].
+
+    Half of the pairs are asked for and mirrored here, which needs half of the memory and makes the list symmetric
+    by construction. One thread: a process of an MPI run or of a pool must not take the cores of its siblings.
+    """
+    from vesin import NeighborList  # imported late: it imports torch and cupy where they are installed
+
+    finder = NeighborList(cutoff=reach, full_list=False, sorted=False, n_threads=1)
+    found, shift = finder.compute(positions, vectors, pbc, "PS", copy=False)
+    n_half = len(found)
+    key = np.empty(2 * n_half, dtype=np.int64)
+    for low in range(0, n_half, _BLOCK):
+        high = min(low + _BLOCK, n_half)
+        i = found[low:high, 0].astype(np.int64)
+        j = found[low:high, 1].astype(np.int64)
+        code = packing.codes(shift[low:high])
+        key[low:high] = (i << packing.center_bit) + (j << packing.neighbor_bit) + code
+        code = 2 * packing.zero - code
+        key[n_half + low : n_half + high] = (j << packing.center_bit) + (i << packing.neighbor_bit) + code
+    return key
+
+
+def _completed_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The cell with orthonormal vectors, normal to the periodic ones, in place of those that are not periodic."""
+    completed = np.eye(3) if not pbc.any() else cell.copy()
+    if pbc.any() and not pbc.all():
+        normals = np.linalg.svd(cell[pbc])[2][pbc.sum() :]
+        completed[~pbc] = normals
+    return completed
+
+
+def _refuse_tiny_cell(periodic: NDArray[np.float64], radius: float) -> None:
+    """Raise where one atom would have an absurd number of its own images within the radius (Å)."""
+    n = len(periodic)
+    if n == 0:
+        return
+    ball = (2.0 * radius, math.pi * radius**2, 4.0 / 3.0 * math.pi * radius**3)[n - 1]
+    extent = math.prod(np.linalg.svd(periodic, compute_uv=False).tolist())
+    shortest = float(np.linalg.norm(periodic, axis=1).min())
+    n_images = max(ball / extent, 2.0 * radius / shortest)
+    if n_images > _MAX_IMAGES:
+        raise StructureError(
+            f"the cell is too small: an atom would have about {n_images:.1e} of its own images within {radius:g} Å "
+            f"(at most {_MAX_IMAGES:.0e} are accepted); got periodic vectors {periodic.tolist()} in Å, check their unit"
+        )
+
+
+def _positive(name: str, value: float, *, or_zero: bool = False) -> float:
+    number = float(value)
+    if not math.isfinite(number) or number < 0.0 or (number == 0.0 and not or_zero):
+        raise SpecificationError(
+            f"{name} must be a finite {'number >= 0' if or_zero else 'positive number'} in Å; got {value!r}"
+        )
+    return number

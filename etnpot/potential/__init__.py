@@ -1,0 +1,7 @@
+"""Potentials: specification, parameters, evaluation, files."""
+
+from etnpot.potential.build import ETN
+from etnpot.potential.potential import Evaluation, Potential, load
+from etnpot.potential.spec import PotentialSpec
+
+__all__ = ["ETN", "Evaluation", "Potential", "PotentialSpec", "load"]

@@ -1,0 +1,233 @@
+"""`ETN`: a new potential from a few settings, with sensible defaults for all but the species."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from etnpot.basis import RadialBasis
+from etnpot.errors import SpeciesError, SpecificationError
+from etnpot.network import SCALAR, Bond, Train, TrainLayout
+from etnpot.potential.potential import Potential, symbols_to_numbers
+from etnpot.potential.spec import PotentialSpec
+from etnpot.so3 import Irrep
+
+__all__ = ["ETN", "make_spec"]
+
+#: Volume per atom of a dense metal, Å³: for the default neighbour scale.
+_VOLUME_PER_ATOM = 16.0
+
+Ranks = int | Mapping[str, int] | Sequence["int | Mapping[str, int]"]
+
+
+def ETN(
+    species: str | int | Sequence[str | int],
+    *,
+    cutoff: float = 5.0,
+    order: int = 3,
+    l_max: int = 3,
+    radial_size: int = 8,
+    channels: int | Sequence[int] | None = None,
+    ranks: Ranks = 5,
+    seed: int = 0,
+    r_min: float | None = None,
+    radial_family: str = "chebyshev",
+    cutoff_function: str = "power",
+    cutoff_power: int = 3,
+    species_form: str | None = None,
+    species_rank: int | None = None,
+    embedding: tuple[int, int] | None = None,
+    bond_l_max: int | None = None,
+    pseudotensors: bool = False,
+    head_rank: int | None = None,
+    neighbor_scale: float | None = None,
+    reference_energies: Mapping[str | int, float] | None = None,
+) -> Potential:
+    """Make a potential with random parameters.
+
+    Parameters
+    ----------
+    species : str, int, or sequence of them
+        Elements, as symbols or atomic numbers.
+    cutoff : float, Å
+        Range r_c.
+    order : int
+        Number of cores d; the body order of the energy is d + 1.
+    l_max : int
+        Highest angular momentum of the features.
+    radial_size : int
+        Radial functions N_r.
+    channels : int or sequence of int
+        Feature channels, for all l or per l. Default ``6, 5, 4, 3, 2, 2, ...``.
+    ranks : int, mapping, or sequence of them
+        Ranks of the bonds inside the train: one number for every irrep, or ``{"0e": 6, "1o": 4}``; a sequence gives
+        bonds 1 .. order-1 one by one. Ranks that a bond cannot use are cut.
+    seed : int
+        Of the random parameters.
+    r_min : float, Å
+        Distance below which the radial coordinate saturates. Default 0.7 times the shortest sum of covalent radii.
+    radial_family : {"chebyshev", "jacobi", "bessel"}
+    cutoff_function : {"power", "envelope"}
+    cutoff_power : int
+        See `etnpot.basis`.
+    species_form : {"pair", "embedding"}
+        Default "pair" for up to four elements, "embedding" beyond.
+    species_rank : int
+        K, channels of the species factor. Default: up to 6.
+    embedding : (int, int)
+        Embedding sizes P, Q. Default: up to 4.
+    bond_l_max : int
+        Highest angular momentum on the bonds. Default `l_max`.
+    pseudotensors : bool
+        Carry irreps of unnatural parity on the bonds as well.
+    head_rank : int
+        Rank of bond 0: how many starting vectors the central species chooses from. Default: the number of species,
+        as far as bond 1 can use it.
+    neighbor_scale : float
+        N of the features. Default: the neighbours within `cutoff` in a dense metal.
+    reference_energies : mapping
+        Energy per element in eV, by symbol or number; 0 where not given.
+
+    Returns
+    -------
+    Potential
+
+    Raises
+    ------
+    SpecificationError, SpeciesError
+        Naming the field.
+    """
+    spec = make_spec(
+        species, cutoff=cutoff, order=order, l_max=l_max, radial_size=radial_size, channels=channels, ranks=ranks,
+        r_min=r_min, radial_family=radial_family, cutoff_function=cutoff_function, cutoff_power=cutoff_power,
+        species_form=species_form, species_rank=species_rank, embedding=embedding, bond_l_max=bond_l_max,
+        pseudotensors=pseudotensors, head_rank=head_rank, neighbor_scale=neighbor_scale,
+    )  # fmt: skip
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise SpecificationError(f"seed: expected a non-negative integer, got {seed!r}")
+    return random_potential(spec, np.random.default_rng(seed), reference_energies)
+
+
+def random_potential(
+    spec: PotentialSpec, rng: np.random.Generator, reference_energies: Mapping[str | int, float] | None = None
+) -> Potential:
+    """Random parameters for a specification.
+
+    Radial coefficients are scaled so that every channel has unit variance when the radial functions have; the cores
+    follow `Train.random`.
+    """
+    groups: dict[str, np.ndarray] = {"reference_energies": np.zeros(spec.n_species)}
+    for key, energy in (reference_energies or {}).items():
+        (z,) = symbols_to_numbers(key)
+        if z not in spec.species:
+            raise SpeciesError(f"reference_energies: {key!r} is not among the species of this potential")
+        if not math.isfinite(energy):
+            raise SpecificationError(f"reference_energies: expected a finite energy in eV for {key!r}, got {energy}")
+        groups["reference_energies"][spec.species.index(z)] = energy
+    for name, array in spec.species_factor.initial(rng).items():
+        groups[f"species.{name}"] = array
+    for l, channels in enumerate(spec.channels):
+        shape = (channels, spec.radial.size, spec.species_rank)
+        groups[f"radial.{l}"] = rng.normal(size=shape) / np.sqrt(spec.species_rank)
+    groups["train"] = Train.random(spec.layout, rng).flat
+    return Potential(spec, np.concatenate([array.ravel() for array in groups.values()]))
+
+
+def make_spec(
+    species: str | int | Sequence[str | int],
+    *,
+    cutoff: float,
+    order: int,
+    l_max: int,
+    radial_size: int,
+    channels: int | Sequence[int] | None,
+    ranks: Ranks,
+    r_min: float | None,
+    radial_family: str,
+    cutoff_function: str,
+    cutoff_power: int,
+    species_form: str | None,
+    species_rank: int | None,
+    embedding: tuple[int, int] | None,
+    bond_l_max: int | None,
+    pseudotensors: bool,
+    head_rank: int | None,
+    neighbor_scale: float | None,
+) -> PotentialSpec:
+    """The specification that `ETN` makes from its settings."""
+    numbers = symbols_to_numbers(species)
+    n_species = len(numbers)
+    _check_integer("order", order, 1, 12)
+    _check_integer("l_max", l_max, 0, 12)
+    if bond_l_max is not None:
+        _check_integer("bond_l_max", bond_l_max, 0, 12)
+    if channels is None:
+        channels = tuple(max(2, 6 - l) for l in range(l_max + 1))
+    elif isinstance(channels, int | np.integer):
+        channels = (int(channels),) * (l_max + 1)
+    if r_min is None:
+        r_min = _shortest_bond(numbers)
+        if isinstance(cutoff, int | float) and cutoff > 0:
+            r_min = min(r_min, 0.5 * cutoff)
+    radial = RadialBasis(radial_family, radial_size, cutoff, r_min, cutoff_function, cutoff_power)
+    if species_form is None:
+        species_form = "pair" if n_species <= 4 and embedding is None else "embedding"
+    if species_rank is None:
+        species_rank = min(n_species**2, 6)
+    if species_form == "embedding" and embedding is None:
+        embedding = (min(n_species, 4), min(n_species, 4))
+    if neighbor_scale is None:
+        neighbor_scale = max(1.0, 4.0 / 3.0 * math.pi * radial.cutoff**3 / _VOLUME_PER_ATOM)
+    feature = Bond.of({Irrep.natural(l): count + (l == 0) for l, count in enumerate(channels)})
+    inner = _inner_bonds(ranks, order, l_max if bond_l_max is None else bond_l_max, pseudotensors)
+    if head_rank is None:
+        head_rank = n_species
+    else:
+        _check_integer("head_rank", head_rank, 1, None)
+    layout = TrainLayout(
+        n_species, feature, (Bond.of({SCALAR: head_rank}), *inner, Bond.of({SCALAR: 1}))
+    ).trimmed()
+    return PotentialSpec(
+        species=numbers,
+        radial=radial,
+        l_max=l_max,
+        channels=tuple(channels),
+        species_form=species_form,
+        species_rank=species_rank,
+        embedding=embedding,
+        bonds=layout.bonds,
+        neighbor_scale=neighbor_scale,
+    )
+
+
+def _inner_bonds(ranks: Ranks, order: int, l_max: int, pseudotensors: bool) -> list[Bond]:
+    """Bonds 1 .. order-1 before trimming."""
+    irreps = [Irrep(l, p) for l in range(l_max + 1) for p in (1, -1)]
+    irreps = [irrep for irrep in irreps if irrep.is_natural or pseudotensors]
+    per_bond = [ranks] * (order - 1) if isinstance(ranks, int | np.integer | Mapping) else list(ranks)
+    if len(per_bond) != order - 1:
+        raise SpecificationError(
+            f"ranks: a train of order {order} has {order - 1} inner bonds, got ranks for {len(per_bond)}"
+        )
+    bonds = []
+    for entry in per_bond:
+        if isinstance(entry, Mapping):
+            bonds.append(Bond.of(dict(entry)))
+        else:
+            _check_integer("ranks", entry, 1, None)
+            bonds.append(Bond.of({irrep: int(entry) for irrep in irreps}))
+    return bonds
+
+
+def _shortest_bond(numbers: Sequence[int]) -> float:
+    from ase.data import covalent_radii
+
+    return round(1.4 * min(float(covalent_radii[z]) for z in numbers), 3)
+
+
+def _check_integer(field: str, value: object, low: int, high: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low or (high is not None and value > high):
+        expected = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        raise SpecificationError(f"{field}: expected an integer {expected}, got {value!r}")

@@ -1,0 +1,460 @@
+"""A potential: an immutable specification and the numbers that go with it.
+
+    E = sum_i ( E0[z_i] + train(v_i) ),    F_i = -dE/dx_i,    stress = (1/V) sum_p r_p (x) dE/dr_p
+
+`Potential` is the one evaluation path: ASE, LAMMPS and the training all hand it an edge list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import etnpot
+from etnpot.errors import PotentialFileError, SpeciesError, SpecificationError, StructureError
+from etnpot.io.potential_file import read_potential_file, write_potential_file
+from etnpot.kernels import basis as basis_kernels
+from etnpot.kernels import assemble, evaluate, gradient
+from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
+from etnpot.network import Train
+from etnpot.potential.spec import PotentialSpec
+from etnpot.potential.tables import BasisTables, TrainTables, basis_tables, train_tables
+from etnpot.potential.threads import run_ranges
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["Evaluation", "Potential", "load"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Fewer atoms than this are not worth another thread.
+_ATOMS_PER_THREAD = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Energies of atoms and their derivatives by the pair vectors.
+
+    Attributes
+    ----------
+    edges : EdgeList
+        The pairs.
+    energy_i : float64 [n_atoms], eV
+        Energy of every centre, reference energy included.
+    dE_dr_pc : float64 [n_pairs, 3], eV/Å
+        Derivative of the energy of the centre of pair p by r_p.
+    n_sites : int
+        Atoms that carry a force: the centres, and ghosts where the edges name some.
+    """
+
+    edges: EdgeList
+    energy_i: Floats
+    dE_dr_pc: Floats
+    n_sites: int
+
+    @property
+    def energy(self) -> float:
+        """Total energy, eV."""
+        return float(self.energy_i.sum())
+
+    @cached_property
+    def forces(self) -> Floats:
+        """Forces, float64 [n_sites, 3], eV/Å."""
+        force_ic = np.empty((self.n_sites, 3))
+        assemble.forces(self.edges.first, self.edges.neighbor, self.dE_dr_pc, force_ic)
+        return force_ic
+
+    @cached_property
+    def virial_icc(self) -> Floats:
+        """Virial of every centre, float64 [n_atoms, 3, 3], eV: the derivative of the energy by a strain."""
+        virial_icc = np.empty((self.edges.n_atoms, 3, 3))
+        assemble.virials(self.edges.first, self.edges.r_pc, self.dE_dr_pc, virial_icc)
+        return 0.5 * (virial_icc + virial_icc.transpose(0, 2, 1))
+
+    @cached_property
+    def virial(self) -> Floats:
+        """Total virial, float64 [3, 3], eV; the stress is this over the volume."""
+        return np.asarray(self.virial_icc.sum(axis=0))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Potential:
+    """An equivariant tensor network potential.
+
+    Parameters
+    ----------
+    spec : PotentialSpec
+        What it is made of.
+    parameters : float64 array [q]
+        All parameters in the order of ``spec.shapes``; copied and made read-only.
+    provenance : mapping
+        Where the parameters come from: JSON values, kept in the file.
+
+    See Also
+    --------
+    etnpot.ETN : makes one with random parameters.
+    etnpot.load : reads one from a file.
+    """
+
+    spec: PotentialSpec
+    parameters: Floats
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parameters = np.array(self.parameters, dtype=np.float64)
+        if parameters.shape != (self.spec.n_parameters,):
+            raise SpecificationError(
+                f"parameters: this specification has {self.spec.n_parameters} of them, got shape {parameters.shape}"
+            )
+        if not np.isfinite(parameters).all():
+            at = int(np.flatnonzero(~np.isfinite(parameters))[0])
+            raise SpecificationError(f"parameters: entry {at} is {parameters[at]}; all must be finite")
+        parameters.flags.writeable = False
+        object.__setattr__(self, "parameters", parameters)
+
+    # ------------------------------------------------------------------------------------------------ what it is
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of fitted parameters."""
+        return self.spec.n_parameters
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, ascending."""
+        return self.spec.species
+
+    @property
+    def cutoff(self) -> float:
+        """Range, Å."""
+        return self.spec.cutoff
+
+    @cached_property
+    def arrays(self) -> dict[str, Floats]:
+        """Every parameter group by name, as read-only views: see ``spec.shapes``."""
+        return {
+            name: self.parameters[self.spec.slices[name]].reshape(shape) for name, shape in self.spec.shapes.items()
+        }
+
+    @cached_property
+    def train(self) -> Train:
+        """The tensor train."""
+        return Train.from_flat(self.spec.layout, self.weights)
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Head and cores, flat: a read-only view of the parameters."""
+        return self.parameters[self.spec.slices["head"].start :]
+
+    @cached_property
+    def basis_tables(self) -> BasisTables:
+        """Tables of the pair stage."""
+        return basis_tables(self.spec)
+
+    @cached_property
+    def train_tables(self) -> TrainTables:
+        """Tables of the train stage."""
+        return train_tables(self.spec.layout)
+
+    @cached_property
+    def species_table(self) -> Floats:
+        """S^l[k](z_i, z_j), float64 [l, k, z_i, z_j]."""
+        return self.spec.species_factor.table(self._species_arrays(self.arrays))
+
+    @cached_property
+    def radial_table(self) -> Floats:
+        """T[z_i, z_j, n, lc] = N^(-1/2) sum_k B^l[c, n, k] S^l[k](z_i, z_j), float64."""
+        blocks = [
+            np.einsum("cnk,kij->ijnc", self.arrays[f"radial.{l}"], self.species_table[l], optimize=True)
+            for l in range(self.spec.l_max + 1)
+        ]
+        return np.ascontiguousarray(np.concatenate(blocks, axis=3) / np.sqrt(self.spec.neighbor_scale))
+
+    def with_parameters(self, parameters: ArrayLike, provenance: Mapping[str, Any] | None = None) -> Potential:
+        """The same specification with other numbers."""
+        return Potential(
+            self.spec, np.asarray(parameters, dtype=np.float64), self.provenance if provenance is None else provenance
+        )
+
+    def with_arrays(self, **arrays: ArrayLike) -> Potential:
+        """The same potential with some parameter groups replaced; dots in the names are written ``__``."""
+        parameters = self.parameters.copy()
+        for key, array in arrays.items():
+            name = key.replace("__", ".")
+            if name not in self.spec.shapes:
+                raise SpecificationError(f"unknown parameter group {name!r}; the groups are {list(self.spec.shapes)}")
+            values = np.asarray(array, dtype=np.float64)
+            if values.shape != self.spec.shapes[name]:
+                raise SpecificationError(f"{name}: expected shape {self.spec.shapes[name]}, got {values.shape}")
+            parameters[self.spec.slices[name]] = values.ravel()
+        return self.with_parameters(parameters)
+
+    def type_index(self, numbers: ArrayLike) -> Integers:
+        """Dense types 0..S-1 of atomic numbers; an error names the elements that are not in this potential."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        species = np.array(self.species, dtype=np.int64)
+        types = np.searchsorted(species, numbers)
+        unknown = species[np.minimum(types, len(species) - 1)] != numbers
+        if unknown.any():
+            names = ", ".join(_name(z) for z in sorted({int(z) for z in numbers[unknown]}))
+            have = ", ".join(_name(z) for z in self.species)
+            raise SpeciesError(
+                f"species {names} not in this potential, which knows {have}; refit with them or remove those atoms"
+            )
+        return types.astype(np.int64)
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def evaluate(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Evaluation:
+        """Energies and pair derivatives.
+
+        Parameters
+        ----------
+        edges : EdgeList
+            Pairs within the cutoff (longer ones contribute nothing).
+        numbers : int array [n_sites]
+            Atomic numbers of the centres, followed by those of ghosts if the edges name any.
+        threads : int, optional
+            Default: see `etnpot.potential.threads`. The result does not depend on it.
+
+        Returns
+        -------
+        Evaluation
+        """
+        type_i = self.type_index(numbers)
+        arguments = self._kernel_arguments(edges, type_i)
+        energy_i = np.empty(edges.n_atoms)
+        dE_dr_pc = np.empty((edges.n_pairs, 3))
+
+        def work(start: int, stop: int) -> None:
+            evaluate.evaluate(*arguments, start, stop, energy_i, dE_dr_pc)
+
+        run_ranges(work, edges.n_atoms, threads=threads, block=basis_kernels.LANES, smallest=_ATOMS_PER_THREAD)
+        energy_i += self.arrays["reference_energies"][type_i[: edges.n_atoms]]
+        return Evaluation(edges, energy_i, dE_dr_pc, len(type_i))
+
+    def gradient(
+        self, edges: EdgeList, numbers: ArrayLike, energy_weight_i: ArrayLike, direction_pc: ArrayLike
+    ) -> Floats:
+        """Gradient of sum_i e_i E_i + sum_p d_p . dE/dr_p by every parameter, at a few times the cost of `evaluate`.
+
+        Parameters
+        ----------
+        edges, numbers
+            As for `evaluate`.
+        energy_weight_i : float64 [n_atoms]
+            e.
+        direction_pc : float64 [n_pairs, 3]
+            d.
+
+        Returns
+        -------
+        float64 array [q]
+        """
+        type_i = self.type_index(numbers)
+        e_i = np.ascontiguousarray(energy_weight_i, dtype=np.float64)
+        direction_pc = np.ascontiguousarray(direction_pc, dtype=np.float64)
+        if e_i.shape != (edges.n_atoms,) or direction_pc.shape != (edges.n_pairs, 3):
+            raise StructureError(
+                f"expected weights of shapes ({edges.n_atoms},) and ({edges.n_pairs}, 3), got {e_i.shape} and "
+                f"{direction_pc.shape}"
+            )
+        dL_dtable = np.zeros_like(self.radial_table)
+        total = np.zeros(self.n_parameters)
+        gradient.gradient(
+            *self._kernel_arguments(edges, type_i), 0, edges.n_atoms, e_i, direction_pc,
+            dL_dtable, total[self.spec.slices["head"].start :],
+        )  # fmt: skip
+        self._add_radial_gradient(dL_dtable, total)
+        total[self.spec.slices["reference_energies"]] += np.bincount(
+            type_i[: edges.n_atoms], weights=e_i, minlength=self.spec.n_species
+        )
+        return total
+
+    def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+        """Features v_i in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
+        first, r_pc, type_i, type_p, basis, table, _, _ = self._kernel_arguments(edges, self.type_index(numbers))
+        v_if = np.empty((edges.n_atoms, self.spec.feature.dimension))
+        evaluate.features(first, r_pc, type_i, type_p, basis, table, 0, edges.n_atoms, v_if)
+        return v_if
+
+    def bonds(self, edges: EdgeList, numbers: ArrayLike) -> list[Floats]:
+        """Every bond vector x_0 .. x_d of every atom, float64 [n_atoms, dimension of bond k]."""
+        type_i = self.type_index(numbers)[: edges.n_atoms]
+        tables = self.train_tables
+        x_ia = np.empty((edges.n_atoms, tables.n_bond_rows))
+        evaluate.bonds(self.features(edges, numbers), type_i, tables, self.weights, x_ia)
+        return [x_ia[:, a:b] for a, b in zip(tables.bond_first[:-1], tables.bond_first[1:], strict=True)]
+
+    def descriptors(self, atoms: Atoms, *, bond: int | None = None) -> Floats:
+        """Equivariant descriptors of every atom.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        bond : int, optional
+            None: the features, in the order of ``spec.feature``. k: the open bond x_k of the train, in the order of
+            ``spec.bonds[k]`` (components m outside, copies a inside, per irrep).
+
+        Returns
+        -------
+        float64 array [n_atoms, dimension]
+        """
+        edges = self.edges(atoms)
+        if bond is None:
+            return self.features(edges, atoms.numbers)
+        if not 0 <= bond <= self.spec.order:
+            raise SpecificationError(f"bond: expected 0..{self.spec.order} for a train of order {self.spec.order}, got {bond}")
+        return self.bonds(edges, atoms.numbers)[bond]
+
+    def edges(self, atoms: Atoms) -> EdgeList:
+        """Checked edge list of a structure."""
+        check_structure(atoms)
+        self.type_index(atoms.numbers)
+        edges = neighbor_list(atoms, self.cutoff)
+        check_distances(edges)
+        return edges
+
+    def _kernel_arguments(self, edges: EdgeList, type_i: Integers) -> tuple[Any, ...]:
+        if len(type_i) < edges.n_atoms:
+            raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
+        return (
+            edges.first,
+            np.ascontiguousarray(edges.r_pc),
+            type_i,
+            type_i[edges.neighbor],
+            self.basis_tables,
+            self.radial_table,
+            self.train_tables,
+            self.weights,
+        )
+
+    def _add_radial_gradient(self, dL_dtable: Floats, total: Floats) -> None:
+        """Chain rule from the radial table to the radial and species parameters (adds to `total`)."""
+        scaled = dL_dtable / np.sqrt(self.spec.neighbor_scale)
+        dL_dS = np.empty_like(self.species_table)
+        first = self.basis_tables.channel_first
+        for l in range(self.spec.l_max + 1):
+            block = scaled[..., first[l] : first[l + 1]]
+            dL_dB = np.einsum("ijnc,kij->cnk", block, self.species_table[l], optimize=True)
+            total[self.spec.slices[f"radial.{l}"]] += dL_dB.ravel()
+            dL_dS[l] = np.einsum("ijnc,cnk->kij", block, self.arrays[f"radial.{l}"], optimize=True)
+        for name, value in self.spec.species_factor.table_adjoint(self._species_arrays(self.arrays), dL_dS).items():
+            total[self.spec.slices[f"species.{name}"]] += value.ravel()
+
+    def _species_arrays(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+        return {name: arrays[f"species.{name}"] for name in self.spec.species_factor.shapes}
+
+    # ------------------------------------------------------------------------------------------------ files, text
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the potential file (atomically): see docs/file-format."""
+        write_potential_file(path, spec=self.spec.to_dict(), arrays=self.arrays, provenance=dict(self.provenance))
+
+    def summary(self) -> str:
+        """Readable description, several lines."""
+        spec = self.spec
+        radial = spec.radial
+        lines = [
+            f"equivariant tensor network potential, {self.n_parameters} parameters",
+            f"  species      {', '.join(_symbol(z) for z in spec.species)}",
+            f"  cutoff       {radial.cutoff:g} Å ({radial.cutoff_function}, p = {radial.cutoff_power}), "
+            f"r_min {radial.r_min:g} Å",
+            f"  radial       {radial.size} {radial.family} functions, species factor "
+            f"'{spec.species_form}' of rank {spec.species_rank}"
+            + (f", embeddings {spec.embedding[0]} x {spec.embedding[1]}" if spec.embedding else ""),
+            f"  features     {spec.feature}  (l_max {spec.l_max}, one constant scalar)",
+            f"  train        order {spec.order}: " + " | ".join(str(bond) for bond in spec.bonds),
+            "  parameters   "
+            + ", ".join(
+                f"{name} {sum(int(np.prod(spec.shapes[g])) for g in spec.shapes if g.split('.')[0] == name)}"
+                for name in dict.fromkeys(g.split(".")[0] for g in spec.shapes)
+            ),
+            "  E0 (eV)      "
+            + ", ".join(
+                f"{_symbol(z)} {e:.6g}" for z, e in zip(spec.species, self.arrays["reference_energies"], strict=True)
+            ),
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        species = "".join(_symbol(z) for z in spec.species[:8]) + ("..." if spec.n_species > 8 else "")
+        return (
+            f"Potential({species}, cutoff={spec.cutoff:g}, order={spec.order}, l_max={spec.l_max}, "
+            f"n_parameters={self.n_parameters})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # caches (tables, views) are left behind: they are remade where they are needed
+        return Potential, (self.spec, self.parameters, dict(self.provenance))
+
+
+def load(path: str | os.PathLike[str]) -> Potential:
+    """Read a potential file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that `Potential.save` wrote.
+
+    Returns
+    -------
+    Potential
+
+    Raises
+    ------
+    PotentialFileError
+        If the file is missing, damaged, foreign, or of a newer format.
+    """
+    stored = read_potential_file(path)
+    try:
+        spec = PotentialSpec.from_dict(stored.spec)
+        arrays = _checked_groups(spec, stored.arrays)
+    except SpecificationError as error:
+        raise PotentialFileError(f"{os.fspath(path)} is not a potential that etnpot {etnpot.__version__} understands: {error}") from error
+    return Potential(spec, np.concatenate([arrays[name].ravel() for name in spec.shapes]), stored.provenance)
+
+
+def _checked_groups(spec: PotentialSpec, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != spec.shapes:
+        raise SpecificationError(f"its specification asks for arrays {spec.shapes}, it holds {found}")
+    return arrays
+
+
+def _symbol(z: int) -> str:
+    from ase.data import chemical_symbols
+
+    return str(chemical_symbols[z]) if 0 < z < len(chemical_symbols) else f"Z={z}"
+
+
+def _name(z: int) -> str:
+    return f"{z} ({_symbol(z)})"
+
+
+def symbols_to_numbers(species: str | int | Sequence[str | int]) -> tuple[int, ...]:
+    """Ascending atomic numbers from symbols or numbers, each once."""
+    from ase.data import atomic_numbers
+
+    items = [species] if isinstance(species, str | int) else list(species)
+    numbers = set()
+    for item in items:
+        if isinstance(item, str):
+            z = atomic_numbers.get(item, 0)
+            if z < 1:
+                raise SpeciesError(f"species: {item!r} is not a chemical symbol; expected symbols such as 'Cu' or atomic numbers")
+            numbers.add(int(z))
+        elif isinstance(item, int | np.integer) and not isinstance(item, bool):
+            numbers.add(int(item))
+        else:
+            raise SpeciesError(f"species: expected chemical symbols or atomic numbers, got {item!r}")
+    return tuple(sorted(numbers))

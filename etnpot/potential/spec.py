@@ -1,0 +1,219 @@
+"""The immutable specification of a potential: everything but the numbers that are fitted.
+
+It fixes the shape of every parameter array,
+
+==================== ======================= =================================================
+group                shape                   symbol
+==================== ======================= =================================================
+reference_energies   [species]               E0[z], eV
+species.*            see `SpeciesFactor`     S^l[k](z_i, z_j), or its embeddings a, b, G
+radial.l             [channel, n, k]         B^l[c, n, k], for l = 0 .. l_max
+head                 [species, a]            A_0[z, a]
+core.k               [q]                     A_k, flat, for k = 1 .. order
+==================== ======================= =================================================
+
+and the order of all of them in the flat parameter vector is the order of this table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from etnpot.basis import RadialBasis, SpeciesFactor, make_species_factor
+from etnpot.conventions import MAX_ATOMIC_NUMBER
+from etnpot.errors import SpecificationError
+from etnpot.network import SCALAR, Bond, TrainLayout
+from etnpot.so3 import Irrep
+
+__all__ = ["PotentialSpec"]
+
+
+@dataclass(frozen=True)
+class PotentialSpec:
+    """What a potential is made of; validated when made, never changed.
+
+    Parameters
+    ----------
+    species : tuple of int
+        Atomic numbers, ascending. The dense type of an atom is its index here.
+    radial : RadialBasis
+        Radial functions and cutoff (Å).
+    l_max : int
+        Highest angular momentum of the features.
+    channels : tuple of int
+        Channels per l = 0 .. l_max (the constant is not counted).
+    species_form : {"pair", "embedding"}
+        Form of the species factor.
+    species_rank : int
+        K, its number of channels.
+    embedding : tuple of int or None
+        (P, Q) of the form "embedding".
+    bonds : tuple of Bond
+        Bonds 0 .. order of the train; bond 0 carries scalars, the last one is one scalar, the energy.
+    neighbor_scale : float
+        N of the features: about the mean number of neighbours.
+    """
+
+    species: tuple[int, ...]
+    radial: RadialBasis
+    l_max: int
+    channels: tuple[int, ...]
+    species_form: str
+    species_rank: int
+    embedding: tuple[int, int] | None
+    bonds: tuple[Bond, ...]
+    neighbor_scale: float
+
+    def __post_init__(self) -> None:
+        species = _integers("species", self.species)
+        if not species:
+            raise SpecificationError("species: at least one element is needed, for example species=['Cu']")
+        if list(species) != sorted(set(species)) or species[0] < 1 or species[-1] > MAX_ATOMIC_NUMBER:
+            raise SpecificationError(
+                f"species: expected distinct ascending atomic numbers from 1 to {MAX_ATOMIC_NUMBER}, got {species}"
+            )
+        object.__setattr__(self, "species", species)
+        if not isinstance(self.radial, RadialBasis):
+            raise SpecificationError(f"radial: expected a RadialBasis, got {type(self.radial).__name__}")
+        if isinstance(self.l_max, bool) or not isinstance(self.l_max, int) or not 0 <= self.l_max <= 12:
+            raise SpecificationError(f"l_max: expected an integer from 0 to 12, got {self.l_max!r}")
+        channels = _integers("channels", self.channels)
+        if len(channels) != self.l_max + 1 or min(channels) < 1:
+            raise SpecificationError(
+                f"channels: expected {self.l_max + 1} positive integers, one per l = 0..{self.l_max}, got {channels}"
+            )
+        object.__setattr__(self, "channels", channels)
+        if self.embedding is not None:
+            embedding = _integers("embedding", self.embedding)
+            if len(embedding) != 2:
+                raise SpecificationError(f"embedding: expected two integers (P, Q), got {self.embedding!r}")
+            object.__setattr__(self, "embedding", embedding)
+        scale = self.neighbor_scale
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not (0 < scale < math.inf):
+            raise SpecificationError(f"neighbor_scale: expected a positive number, got {scale!r}")
+        object.__setattr__(self, "neighbor_scale", float(scale))
+        bonds = tuple(self.bonds)
+        if len(bonds) < 2 or not all(isinstance(bond, Bond) for bond in bonds):
+            raise SpecificationError(f"bonds: expected at least two Bond objects, got {self.bonds!r}")
+        object.__setattr__(self, "bonds", bonds)
+        if bonds[-1] != Bond.of({SCALAR: 1}):
+            raise SpecificationError(f"bonds: the last bond is one scalar (1x0e), got {bonds[-1]}")
+        if self.layout.trimmed() != self.layout:
+            raise SpecificationError(
+                "bonds: some ranks are larger than the neighbouring bonds can fill or carry on; expected at most "
+                + ", ".join(str(bond) for bond in self.layout.trimmed().bonds)
+                + "; got "
+                + ", ".join(str(bond) for bond in bonds)
+            )
+        _ = self.species_factor  # validates form, rank, embedding
+
+    @property
+    def cutoff(self) -> float:
+        """Range of the local model, Å."""
+        return self.radial.cutoff
+
+    @property
+    def n_species(self) -> int:
+        """Number of elements."""
+        return len(self.species)
+
+    @property
+    def order(self) -> int:
+        """Number of cores: polynomial degree in the features; the body order is one more."""
+        return len(self.bonds) - 1
+
+    @cached_property
+    def feature(self) -> Bond:
+        """The feature space: channels per l, with the constant as the first channel of 0e."""
+        ranks = {Irrep.natural(l): count for l, count in enumerate(self.channels)}
+        ranks[SCALAR] += 1
+        return Bond.of(ranks)
+
+    @cached_property
+    def layout(self) -> TrainLayout:
+        """Layout of the train."""
+        return TrainLayout(self.n_species, self.feature, self.bonds)
+
+    @cached_property
+    def species_factor(self) -> SpeciesFactor:
+        """The species factor S."""
+        return make_species_factor(
+            self.species_form, self.n_species, self.species_rank, self.l_max, embedding=self.embedding
+        )
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter group, in the order of the flat vector."""
+        shapes: dict[str, tuple[int, ...]] = {"reference_energies": (self.n_species,)}
+        shapes.update({f"species.{name}": shape for name, shape in self.species_factor.shapes.items()})
+        for l, channels in enumerate(self.channels):
+            shapes[f"radial.{l}"] = (channels, self.radial.size, self.species_rank)
+        shapes["head"] = self.layout.head_shape
+        shapes.update({f"core.{k}": (core.size,) for k, core in enumerate(self.layout.cores, start=1)})
+        return shapes
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where every group lies in the flat parameter vector."""
+        slices, at = {}, 0
+        for name, shape in self.shapes.items():
+            slices[name] = slice(at, at + math.prod(shape))
+            at += math.prod(shape)
+        return slices
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Length of the flat parameter vector."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the file; `from_dict` is the inverse."""
+        return {
+            "species": list(self.species),
+            "radial": {field.name: getattr(self.radial, field.name) for field in fields(RadialBasis)},
+            "l_max": self.l_max,
+            "channels": list(self.channels),
+            "species_form": self.species_form,
+            "species_rank": self.species_rank,
+            "embedding": None if self.embedding is None else list(self.embedding),
+            "bonds": [bond.to_dict() for bond in self.bonds],
+            "neighbor_scale": self.neighbor_scale,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PotentialSpec:
+        """Specification from plain values; unknown and missing fields are named."""
+        known = {field.name for field in fields(cls)}
+        _check_fields("specification", values, known)
+        if not isinstance(values["radial"], Mapping):
+            raise SpecificationError(f"radial: expected a mapping of fields, got {values['radial']!r}")
+        _check_fields("radial", values["radial"], {field.name for field in fields(RadialBasis)})
+        try:
+            bonds = tuple(Bond.of(dict(bond)) for bond in values["bonds"])
+        except (TypeError, ValueError) as error:
+            raise SpecificationError(f"bonds: expected a list of mappings such as {{'0e': 4}}: {error}") from error
+        rest = {name: values[name] for name in known - {"radial", "bonds"}}
+        return cls(radial=RadialBasis(**values["radial"]), bonds=bonds, **rest)
+
+
+def _check_fields(where: str, values: Mapping[str, Any], known: set[str]) -> None:
+    unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+    if unknown or missing:
+        raise SpecificationError(
+            f"{where}: unknown fields {unknown}, missing fields {missing}; the fields are {sorted(known)}"
+        )
+
+
+def _integers(field: str, values: Sequence[int] | Any) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(value) for value in values)
+        exact = all(number == value and not isinstance(value, bool) for number, value in zip(numbers, values, strict=True))
+    except (TypeError, ValueError):
+        exact = False
+    if not exact:
+        raise SpecificationError(f"{field}: expected a sequence of integers, got {values!r}")
+    return numbers

@@ -1,0 +1,68 @@
+"""How many threads a call uses, and one pool for all of them.
+
+Kernels release the interpreter lock, so a range of atoms per thread is all it takes. The number of threads is
+``ETNPOT_NUM_THREADS`` if set, else ``OMP_NUM_THREADS``, else the processors this process may use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from etnpot.errors import SpecificationError
+
+__all__ = ["default_threads", "run_ranges"]
+
+
+def default_threads() -> int:
+    """Number of threads when the caller does not say."""
+    for name in ("ETNPOT_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").strip()
+        if text:
+            if not text.isdigit() or int(text) < 1:
+                if name.startswith("ETNPOT"):
+                    raise SpecificationError(f"{name}: expected a positive integer, got {text!r}")
+                continue
+            return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _pool(pid: int, n_threads: int) -> ThreadPoolExecutor:
+    # keyed by process: threads do not survive a fork
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="etnpot")
+
+
+def run_ranges(
+    work: Callable[[int, int], None], n_items: int, *, threads: int | None, block: int, smallest: int
+) -> None:
+    """Call ``work(start, stop)`` over ``0:n_items`` cut into one range per thread.
+
+    Parameters
+    ----------
+    work : callable
+        Releases the interpreter lock for most of its time.
+    n_items : int
+        Length of the whole range.
+    threads : int or None
+        None for `default_threads`.
+    block : int
+        Cuts fall on multiples of it.
+    smallest : int
+        Ranges are not made shorter than this.
+    """
+    n_threads = default_threads() if threads is None else threads
+    n_ranges = max(1, min(n_threads, n_items // max(smallest, 1)))
+    if n_ranges == 1:
+        work(0, n_items)
+        return
+    n_blocks = -(-n_items // block)
+    cuts = [min(n_items, block * (n_blocks * t // n_ranges)) for t in range(n_ranges + 1)]
+    pool = _pool(os.getpid(), n_ranges)
+    futures = [pool.submit(work, start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+    for future in futures:
+        future.result()

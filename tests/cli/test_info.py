@@ -1,0 +1,196 @@
+"""The command line: ``etnpot info``, ``--version``, errors, pipes, interrupts, speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import etnpot
+from etnpot import cli
+from etnpot.cli import info
+from etnpot.errors import PotentialFileError
+from etnpot.io.potential_file import read_potential_file, write_potential_file
+
+SUMMARY = "species     Cu Ni\ncutoff      5.0 Å\n"
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A potential file whose specification only the fixture `summarised` understands."""
+    path = tmp_path / "copper.etn"
+    write_potential_file(
+        path,
+        spec={"species": ["Cu", "Ni"], "cutoff": 5.0},
+        arrays={"cores": np.zeros((2, 3)), "energies": np.zeros(2)},
+        provenance={"data": "abc", "errors": {"energy": 0.001, "forces": None}},
+    )
+    return path
+
+
+@pytest.fixture
+def summarised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`etnpot.load` gives a potential with a fixed summary: these tests are about the command, not the potential."""
+    monkeypatch.setitem(etnpot.__dict__, "load", lambda path: SimpleNamespace(summary=lambda: SUMMARY))
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(etnpot.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "etnpot", *arguments],
+        env=environment, capture_output=True, text=True, check=False, **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.mark.usefixtures("summarised")
+def test_info_shows_file_summary_and_provenance(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", str(stored)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines() == [
+        f"file        {stored}",
+        f"format      version 1, written by etnpot {etnpot.__version__}",
+        f"sha256      {read_potential_file(stored).sha256}",
+        "",
+        *SUMMARY.splitlines(),
+        "",
+        "provenance",
+        "  data: abc",
+        "  errors:",
+        "    energy: 0.001",
+        "    forces: null",
+    ]
+
+
+@pytest.mark.usefixtures("summarised")
+def test_info_as_json(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "--json", str(stored)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {
+        "file": str(stored),
+        "format_version": 1,
+        "library_version": etnpot.__version__,
+        "sha256": read_potential_file(stored).sha256,
+        "spec": {"species": ["Cu", "Ni"], "cutoff": 5.0},
+        "n_parameters": 8,
+        "arrays": {"cores": [2, 3], "energies": [2]},
+        "provenance": {"data": "abc", "errors": {"energy": 0.001, "forces": None}},
+    }
+
+
+def test_info_without_provenance_says_so(stored: Path) -> None:
+    write_potential_file(stored, spec={}, arrays={}, provenance={})
+    assert info.as_text(stored, read_potential_file(stored), SUMMARY).endswith("provenance\n  none")
+
+
+def test_info_of_a_potential_made_by_the_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "random.etn"
+    potential = etnpot.ETN(species=["Cu", "Ni"], cutoff=4.5, seed=0)
+    potential.save(path)
+    assert cli.main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert potential.summary().strip() in out
+    for expected in ("Cu", "Ni", "4.5", str(path)):
+        assert expected in out
+    assert cli.main(["info", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["spec"]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world, not a potential", None])
+def test_a_bad_file_is_one_line_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    path = tmp_path / "bad.etn"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main(["info", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("etnpot: error: ") and str(path) in err and err.count("\n") == 1 and err.endswith("\n")
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "info"], ["info", "--debug"]])
+def test_debug_shows_the_traceback(tmp_path: Path, arguments: list[str]) -> None:
+    with pytest.raises(PotentialFileError):
+        cli.main([*arguments, str(tmp_path / "missing.etn")])
+
+
+def test_an_interrupt_is_status_130(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(etnpot.__dict__, "load", interrupt)
+    assert cli.main(["info", str(stored)]) == 130
+    assert capsys.readouterr().err == "etnpot: interrupted\n"
+
+
+def test_warnings_are_one_line_and_the_filter_is_restored(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(path: str) -> SimpleNamespace:
+        warnings.warn("watch\nout", UserWarning, stacklevel=1)
+        return SimpleNamespace(summary=lambda: SUMMARY)
+
+    monkeypatch.setitem(etnpot.__dict__, "load", warn)
+    show = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        show_inside = warnings.showwarning
+        assert cli.main(["info", str(stored)]) == 0
+        assert warnings.showwarning is show_inside
+    assert warnings.showwarning is show
+    assert capsys.readouterr().err == "etnpot: warning: watch out\n"
+
+
+def test_usage_errors_are_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["nonsense"], ["info"], ["info", "a", "b"], ["--no-such-option"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 2
+    assert "invalid choice: 'nonsense'" in capsys.readouterr().err
+
+
+def test_version_and_help_of_the_process() -> None:
+    assert run("--version").stdout == f"etnpot {etnpot.__version__}\n"
+    begin = time.perf_counter()
+    done = run("--help")
+    assert time.perf_counter() - begin < 1.0
+    assert done.returncode == 0 and done.stderr == ""
+    assert all(command in done.stdout for command in cli.COMMANDS)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from etnpot import cli; cli.build_parser().format_help(); "
+        "print([m for m in ('numpy', 'numba', 'sympy', 'scipy', 'ase', 'matplotlib', 'pydantic') if m in sys.modules])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(etnpot.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_closed_pipe_is_silent() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONPATH": str(Path(etnpot.__file__).parents[1])}
+    program = (
+        "import sys; from types import SimpleNamespace; import etnpot; from etnpot import cli; from etnpot.cli import info; "
+        "info.run = None; cli.build_parser = lambda: SimpleNamespace(parse_args=lambda argv: SimpleNamespace("
+        "run=lambda args: print('x' * 100000) or 0)); sys.exit(cli.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,0 +1,179 @@
+"""The package as such: version, imports, metadata, the guards of CI. Every guard must fail on a broken input."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import etnpot
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+HEAVY = ("ase", "matplotlib", "numba", "numpy", "opt_einsum", "pydantic", "scipy", "sympy")
+
+
+def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def load_script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ------------------------------------------------------------------------------------------------- version and imports
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", etnpot.__version__)
+    assert "version" in PROJECT["project"]["dynamic"] and "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "etnpot/__init__.py"
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert not re.search(r"^version:", citation, flags=re.MULTILINE)
+    assert f"## {etnpot.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_import_is_fast_and_light() -> None:
+    program = f"import sys, etnpot; print([name for name in {HEAVY!r} if name in sys.modules])"
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        done = run(sys.executable, "-c", program, PYTHONPATH=str(ROOT))
+        times.append(time.perf_counter() - begin)
+        assert done.stdout == "[]\n", done.stderr
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize("name", etnpot.__all__)
+def test_every_public_name_loads(name: str) -> None:
+    assert getattr(etnpot, name) is not None
+    assert name in dir(etnpot)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'fitt'; it has ETN, ETNCalculator"):
+        etnpot.fitt  # noqa: B018
+
+
+def test_the_package_is_typed() -> None:
+    assert Path(etnpot.__file__).with_name("py.typed").is_file()
+
+
+# ------------------------------------------------------------------------------------------------------------ metadata
+
+
+def test_lower_bounds_are_those_that_ci_installs() -> None:
+    lines = (ROOT / "ci" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    bounds = dict(requirement.split(">=") for requirement in PROJECT["project"]["dependencies"])
+    assert pinned.keys() == bounds.keys()
+    for name, bound in bounds.items():
+        release = [int(part) for part in pinned[name].split(".")]
+        wanted = [int(part) for part in bound.split(".")]
+        assert release == wanted + [0] * (len(release) - len(wanted)), name
+
+
+def test_ase_knows_the_calculator_by_name() -> None:
+    registered = {entry.name: entry.value for entry in entry_points(group="ase.plugins")}
+    assert registered["etnpot"] == "etnpot.interfaces.ase_plugin", "install the package: pip install -e ."
+    program = (
+        "from ase._4.plugins import plugins; (plugin,) = [p for p in plugins.calculators if p.name == 'etn']; "
+        "import sys; assert 'etnpot.interfaces.ase' not in sys.modules; calculator = plugin(); "
+        "from ase.calculators.calculator import get_calculator_class; import etnpot; "
+        "assert calculator is get_calculator_class('etn') is etnpot.ETNCalculator; print(plugin.display())"
+    )
+    done = run(sys.executable, "-W", "error", "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:2] == ["etn", "(etnpot.interfaces.ase_plugin"]
+
+
+# ---------------------------------------------------------------------------------------------------- the guards of CI
+
+
+def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
+    readme = load_script(ROOT / "ci" / "readme_block.py")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.block(text, "test-command").strip().endswith(".venv/bin/pytest")
+    compile(readme.block(text, "example"), "README.md", "exec")
+    with pytest.raises(ValueError, match="found 0"):
+        readme.block(text, "missing")
+    with pytest.raises(ValueError, match="found 2"):
+        readme.block(text + text, "example")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this system")
+@pytest.mark.parametrize(
+    ("middle", "status"),
+    [("stage middle true", 0), ("stage middle false", 1), ("stage middle broken", 7), ("stage middle exit 5", 5)],
+)
+def test_a_stage_that_fails_ends_the_run(middle: str, status: int) -> None:
+    script = (
+        "set -euo pipefail; source ci/stage.sh; broken() { true; (exit 7); echo continued; }; "
+        f"stage first true; {middle}; stage last echo reached"
+    )
+    done = run("bash", "-c", script)
+    assert done.returncode == status
+    assert ("reached" in done.stdout) == (status == 0)
+    assert "continued" not in done.stdout
+
+
+def test_missing_notebooks_are_a_failure() -> None:
+    assert "if not paths" in (ROOT / "ci" / "run_notebooks.py").read_text(encoding="utf-8")
+
+
+BAD_IMPORTS = {
+    "layers": ("so3/__init__.py", "from etnpot import potential\n"),
+    "layers (inside a function)": ("basis/__init__.py", "def f():\n    import etnpot.cli\n"),
+    "reference and kernels": ("reference/__init__.py", "import etnpot.kernels\n"),
+    "kernels": ("kernels/__init__.py", "import etnpot.basis\n"),
+    "numba": ("network/__init__.py", "import numba\n"),
+    "unplaced module": ("helpers.py", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def skeleton(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The modules that the import contracts name, all empty, under the contracts of the project."""
+    root = tmp_path_factory.mktemp("skeleton")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    for layer in PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]:
+        for module in re.findall(r"\w+", layer):
+            (root / "etnpot" / module).mkdir(parents=True)
+            (root / "etnpot" / module / "__init__.py").touch()
+    (root / "etnpot" / "__init__.py").touch()
+    return root
+
+
+@pytest.mark.parametrize("contract", [None, *BAD_IMPORTS])
+def test_a_bad_import_breaks_the_contracts(skeleton: Path, contract: str | None) -> None:
+    importlinter = pytest.importorskip("importlinter.cli")
+    assert importlinter
+    if contract is not None:
+        name, source = BAD_IMPORTS[contract]
+        (skeleton / "etnpot" / name).write_text(source)
+    try:
+        done = run(sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache", cwd=skeleton)
+    finally:
+        if contract is not None:
+            (skeleton / "etnpot" / name).write_text("")
+            if contract == "unplaced module":
+                (skeleton / "etnpot" / name).unlink()
+    assert (done.returncode == 0) == (contract is None), done.stdout + done.stderr
