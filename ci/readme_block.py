@@ -30,6 +30,8 @@ if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     try:
-        sys.stdout.write(block(Path(*(sys.argv[2:] or ["README.md"])).read_text(encoding="utf-8"), sys.argv[1]))
+        sys.stdout.write(
+            block(Path(*(sys.argv[2:] or ["README.md"])).read_text(encoding="utf-8"), sys.argv[1])
+        )
     except (OSError, ValueError) as error:
         sys.exit(f"readme_block: {error}")

@@ -1,7 +1,7 @@
 """Execute every notebook from a clean kernel; the first cell that fails stops with its traceback.
 
-Usage: ``python ci/run_notebooks.py [DIRECTORY]``; DIRECTORY is notebooks by default. A directory without notebooks is an
-error, since then nothing would be tested. The files are not changed.
+Usage: ``python ci/run_notebooks.py [DIRECTORY]``; DIRECTORY is notebooks by default. A directory without
+notebooks is an error, since then nothing would be tested. The files are not changed.
 """
 
 from __future__ import annotations
@@ -9,10 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 CELL_TIMEOUT = 300  # s
 
@@ -23,19 +19,27 @@ def main(directory: Path) -> int:
     if not paths:
         print(f"run_notebooks: expected notebooks in {directory}/; found none", file=sys.stderr)
         return 1
+
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
     for path in paths:
         start = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
         client = NotebookClient(
-            notebook, timeout=CELL_TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(directory)}}
+            notebook,
+            timeout=CELL_TIMEOUT,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(directory)}},
         )
         try:
             client.execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             print(f"run_notebooks: {path} failed\n{error}", file=sys.stderr)
             return 1
-        print(f"{path}: {sum(cell.cell_type == 'code' for cell in notebook.cells)} code cells, "
-              f"{time.perf_counter() - start:.1f} s")
+        n_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+        print(f"{path}: {n_cells} code cells, {time.perf_counter() - start:.1f} s")
     return 0
 
 

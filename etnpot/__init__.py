@@ -2,7 +2,8 @@
 
 The energy of an atom is an equivariant tensor train contracted with the features of its neighbourhood,
 
-    E_i = E0[z_i] + A_0[z_i] A_1[v_i] A_2[v_i] ... A_d[v_i],   v_i[c, l, m] = N^(-1/2) sum_j R_c^l(r_ij; z_i, z_j) Y_lm(r_ij),
+    E_i = E0[z_i] + A_0[z_i] A_1[v_i] A_2[v_i] ... A_d[v_i]
+    v_i[c, l, m] = N^(-1/2) sum_j R_c^l(r_ij; z_i, z_j) Y_lm(r_ij),
 
 linear in each core A_k. The names below are loaded on first use, so that ``import etnpot`` stays fast.
 
@@ -50,7 +51,9 @@ def __getattr__(name: str) -> Any:
     try:
         module_name, attribute = _LAZY[name]
     except KeyError:
-        raise AttributeError(f"module 'etnpot' has no attribute {name!r}; it has {', '.join(__all__)}") from None
+        raise AttributeError(
+            f"module 'etnpot' has no attribute {name!r}; it has {', '.join(__all__)}"
+        ) from None
     module = importlib.import_module(module_name)
     value = module if attribute is None else getattr(module, attribute)
     globals()[name] = value

@@ -1,27 +1,29 @@
 """The one compiler decorator of all kernels, with an on-disk cache that cannot go stale.
 
-Numba files a compiled function under the content of the file that *defines* it. A caller whose callee lives in another
-file therefore keeps the old machine code of the callee after an edit. Here every compiled function is filed under
+Numba files a compiled function under the content of the file that *defines* it. A caller whose callee lives
+in another file therefore keeps the old machine code of the callee after an edit. Here every compiled function
+is filed under
 
     <base> / etnpot-<key> / ...,     key = sha256( sources, compiler, settings )
 
-============  =======================================================================================================
+============  ================================================================================================
 symbol        meaning
-============  =======================================================================================================
-sources       name and content of every file of ``etnpot/kernels``, of ``conventions.py`` (its constants are frozen into
-              the machine code) and of this file
+============  ================================================================================================
+sources       name and content of every file of ``etnpot/kernels``, of ``conventions.py`` (its constants are
+              frozen into the machine code) and of this file
 compiler      versions of numba and llvmlite
-settings      the numba settings that change the machine code but not numba's own key (bounds checks, optimisation)
+settings      the numba settings that change the machine code but not numba's own key (bounds checks, ...)
 base          ``NUMBA_CACHE_DIR`` if set; else ``etnpot/kernels/__pycache__``; else the user's cache directory
-              (``XDG_CACHE_HOME``, by default ``~/.cache``): the first that can be written. If none can, there is no
-              cache, and one warning is logged
-============  =======================================================================================================
+              (``XDG_CACHE_HOME``, by default ``~/.cache``): the first that can be written. If none can, there
+              is no cache, and one warning is logged
+============  ================================================================================================
 
-An edit anywhere among the sources opens a new directory, and the oldest ones are removed when that happens. The directory is
-handed to numba through its public setting ``numba.config.CACHE_DIR``, which is restored at once: other users of numba in the
-same process see no difference.
+An edit anywhere among the sources opens a new directory, and the oldest ones are removed when that happens.
+The directory is handed to numba through its public setting ``numba.config.CACHE_DIR``, which is restored at
+once: other users of numba in the same process see no difference.
 
-Processor and operating system are in numba's own index, so that a cache on a shared file system serves different machines.
+Processor and operating system are in numba's own index, so that a cache on a shared file system serves
+different machines.
 """
 
 from __future__ import annotations
@@ -47,14 +49,23 @@ logger = logging.getLogger("etnpot.jit")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: The relaxations of floating-point arithmetic that leave NaN and infinity visible: fused multiply-add, another order of
-#: summation, and the sign of zero.
+#: The relaxations of floating-point arithmetic that leave NaN and infinity visible: fused multiply-add,
+#: another order of summation, and the sign of zero.
 SAFE_FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 
 prange = numba.prange
 
+_config: Any = numba.config  # numba fills this module when it is imported
 _PACKAGE = Path(__file__).resolve().parent
-_SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT", "ENABLE_AVX", "USING_SVML")
+_SETTINGS = (
+    "BOUNDSCHECK",
+    "OPT",
+    "LOOP_VECTORIZE",
+    "SLP_VECTORIZE",
+    "DEBUGINFO_DEFAULT",
+    "ENABLE_AVX",
+    "USING_SVML",
+)
 _PREFIX = "etnpot-"
 _KEPT = 8  # cache directories that are never removed: the most recently used
 _IN_USE = 3600.0  # s since the last start of a process on it, before an old one may be removed
@@ -76,15 +87,15 @@ def _key() -> str:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(_PACKAGE).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
-    settings = [(name, str(getattr(numba.config, name, None))) for name in _SETTINGS]
+    settings = [(name, str(getattr(_config, name, None))) for name in _SETTINGS]
     digest.update(repr((numba.__version__, llvmlite.__version__, settings)).encode())
     return digest.hexdigest()[:16]
 
 
 def _candidates() -> list[Path]:
     """Where the cache may live, best first."""
-    if numba.config.CACHE_DIR:
-        return [Path(numba.config.CACHE_DIR)]
+    if _config.CACHE_DIR:
+        return [Path(_config.CACHE_DIR)]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return [_PACKAGE / "kernels" / "__pycache__", Path(home) / "etnpot" / "numba"]
 
@@ -103,9 +114,9 @@ def _writable(directory: Path) -> bool:
 def _prune(base: Path, keep: Path) -> None:
     """Remove the cache directories of past sources, except the recent ones; never fails.
 
-    Another process may still use a directory: one is removed only when `_KEPT` others were used after it and no process has
-    started on it for `_IN_USE` seconds. It is renamed first, so that nobody sees it half removed. Numba makes a missing
-    directory anew.
+    Another process may still use a directory: one is removed only when `_KEPT` others were used after it and
+    no process has started on it for `_IN_USE` seconds. It is renamed first, so that nobody sees it half
+    removed. Numba makes a missing directory anew.
     """
     found: list[tuple[float, Path]] = []
     try:
@@ -176,7 +187,8 @@ def njit(
     parallel : bool, keyword-only
         Run `prange` loops on several threads.
     fastmath : collection of str, keyword-only
-        Which of `SAFE_FASTMATH` to allow; none by default. Relaxations under which NaN or infinity may vanish are refused.
+        Which of `SAFE_FASTMATH` to allow; none by default. Relaxations under which NaN or infinity may vanish
+        are refused.
     inline : {"never", "always"}, keyword-only
         Whether numba inlines the kernel into its callers before typing it.
 
@@ -198,9 +210,14 @@ def njit(
         )
 
     def decorate(kernel: Function) -> Function:
-        if numba.config.DISABLE_JIT:
+        if _config.DISABLE_JIT:
             return kernel
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel, "inline": inline}
+        options: dict[str, Any] = {
+            "nogil": True,
+            "error_model": "numpy",
+            "parallel": parallel,
+            "inline": inline,
+        }
         if allowed:
             options["fastmath"] = allowed
         with _lock:  # numba fixes the place of the cache while it decorates
@@ -208,13 +225,15 @@ def njit(
             if directory is None:
                 compiled: Function = numba.njit(**options)(kernel)
                 return compiled
-            before = {name: getattr(numba.config, name, "") for name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES")}
-            numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES = str(directory), ""
+            before = {
+                name: getattr(_config, name, "") for name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES")
+            }
+            _config.CACHE_DIR, _config.CACHE_LOCATOR_CLASSES = str(directory), ""
             try:
                 compiled = numba.njit(cache=True, **options)(kernel)
             finally:
                 for name, value in before.items():
-                    setattr(numba.config, name, value)
+                    setattr(_config, name, value)
         return compiled
 
     return decorate if function is None else decorate(function)

@@ -35,7 +35,7 @@ from etnpot.errors import DataError, SpecificationError
 from etnpot.io.structures import UNGROUPED, Labelled
 
 __all__ = [
-    "ConfigurationError",
+    "ConfigurationErrors",
     "ErrorStatistics",
     "GroupErrors",
     "Metrics",
@@ -113,7 +113,7 @@ class GroupErrors:
 
 
 @dataclass(frozen=True)
-class ConfigurationError:
+class ConfigurationErrors:
     """Errors of one configuration; None where label or prediction is missing.
 
     Attributes
@@ -190,9 +190,9 @@ class Metrics:
     stress: ErrorStatistics
     by_element: dict[str, ErrorStatistics] = field(default_factory=dict)
     by_group: dict[str, GroupErrors] = field(default_factory=dict)
-    configurations: tuple[ConfigurationError, ...] = ()
+    configurations: tuple[ConfigurationErrors, ...] = ()
 
-    def worst(self, n: int = 10, by: str = "forces") -> list[ConfigurationError]:
+    def worst(self, n: int = 10, by: str = "forces") -> list[ConfigurationErrors]:
         """The `n` configurations of largest error.
 
         Parameters
@@ -202,7 +202,7 @@ class Metrics:
         by
             ``"energy"`` (absolute, per atom), ``"forces"`` (RMSE), ``"forces_max"`` or ``"stress"`` (RMSE).
         """
-        measures: dict[str, Callable[[ConfigurationError], float | None]] = {
+        measures: dict[str, Callable[[ConfigurationErrors], float | None]] = {
             "energy": lambda c: None if c.energy is None else abs(c.energy),
             "forces": lambda c: c.forces_rmse,
             "forces_max": lambda c: c.forces_max,
@@ -397,7 +397,7 @@ def _concatenate(parts: Sequence[tuple[Float, Float, int, NDArray[np.int64]]]) -
 
 def _per_configuration(
     dataset: Sequence[Labelled], groups: Sequence[str], pairs: dict[str, Pairs]
-) -> Iterable[ConfigurationError]:
+) -> Iterable[ConfigurationErrors]:
     """Errors of each configuration; the pairs of a configuration are contiguous."""
     bounds = {
         name: np.searchsorted(part.configuration, np.arange(len(dataset) + 1)) for name, part in pairs.items()
@@ -408,7 +408,7 @@ def _per_configuration(
             chosen = slice(bounds[name][s], bounds[name][s + 1])
             errors[name] = part.predicted[chosen] - part.reference[chosen]
         rmse = {name: float(np.sqrt(np.mean(e**2))) if e.size else None for name, e in errors.items()}
-        yield ConfigurationError(
+        yield ConfigurationErrors(
             position=s,
             name=c.name,
             group=group,

@@ -9,14 +9,15 @@ A family is a coordinate x(r), a prefactor g(r) and a recurrence. With s_eff and
 family      x(r)            g(r)                         p_n(x)
 =========== =============== ============================ ==================================
 chebyshev   2 s_eff - 1     1                            T_n(x)
-jacobi      2 s_eff - 1     1                            sqrt((2n+2p+1)/2) P_n^{(2p,0)}(x)
+jacobi      2 s_eff - 1     1                            sqrt((2n+2q+1)/2) P_n^{(2q,0)}(x)
 bessel      cos(pi r/r_c)   sqrt(2/r_c) sin(pi r/r_c)/r  U_n(x)
 =========== =============== ============================ ==================================
 
 so that the Bessel functions are g p_n = sqrt(2/r_c) sin((n+1) pi r/r_c)/r.
 
-The Jacobi family takes p from the cutoff: with f_c = ((1-x)/2)^p, the functions phi_n are orthonormal in x on
-[-1, 1]. Under another cutoff function it is a complete family all the same, only no longer orthonormal.
+The Jacobi family takes q, the order of the zero at r_c, from the cutoff. For the power cutoff ((1-x)/2)^p, q
+= p and the phi_n are orthonormal in x on [-1, 1]. For the envelope, whose zero is triple whatever p, q = 3:
+the phi_n are kept from growing towards r_c, only no longer orthonormal.
 
 Below r_min the scaled coordinate comes to rest at x = -1 - d, where polynomials grow with n (T_n like
 cosh(0.44 n) for d = 0.1): choose r_min below the distances that occur, not among them. The Bessel family does
@@ -119,7 +120,12 @@ class RadialBasis:
     @property
     def p0(self) -> float:
         """The constant polynomial p_0."""
-        return math.sqrt((2 * self.cutoff_power + 1) / 2) if self.family == "jacobi" else 1.0
+        return math.sqrt((self._alpha + 1) / 2) if self.family == "jacobi" else 1.0
+
+    @property
+    def _alpha(self) -> int:
+        """First index of the Jacobi polynomials: twice the order of the cutoff's zero at r_c."""
+        return 2 * (self.cutoff_power if self.cutoff_function == "power" else 3)
 
     @property
     def recurrence(self) -> FloatArray:
@@ -137,7 +143,7 @@ class RadialBasis:
         elif self.family == "bessel":  # U_{n+1} = 2 x U_n - U_{n-1}, U_1 = 2 x
             a_n, b_n, c_n = np.full(self.size, 2.0), np.zeros(self.size), np.ones(self.size)
         else:  # P_n^{(alpha, 0)}, each scaled by sqrt((2 n + alpha + 1) / 2)
-            alpha = 2.0 * self.cutoff_power
+            alpha = float(self._alpha)
             common = 2.0 * (n + 1.0) * (n + 1.0 + alpha)
             up_n = np.sqrt((2.0 * n + alpha + 3.0) / (2.0 * n + alpha + 1.0))
             up_two_n = np.sqrt((2.0 * n + alpha + 3.0) / (2.0 * n + alpha - 1.0))
@@ -216,14 +222,14 @@ class RadialBasis:
         return np.moveaxis(np.asarray(p_np), 0, -1), np.moveaxis(np.asarray(dp_np), 0, -1)
 
     def _jacobi(self, x_p: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Scaled P_n^{(2p, 0)}(x) and its derivative, each [pair, size].
+        """Scaled P_n^{(alpha, 0)}(x), alpha = 2 q, and its derivative, each [pair, size].
 
         Through P_n^{(alpha, 0)}(x) = (-1)^n P_n^{(0, alpha)}(-x): scipy sums outwards from the argument 1,
         and here the large values lie at x = 1, so that the other way round would cancel.
         """
         from scipy.special import eval_jacobi
 
-        alpha = 2 * self.cutoff_power
+        alpha = self._alpha
         n = np.arange(self.size)
         scale_n = (-1.0) ** n * np.sqrt((2 * n + alpha + 1) / 2)
         y_p = -x_p[..., None]

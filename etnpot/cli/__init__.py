@@ -5,8 +5,8 @@ A subcommand is a module ``etnpot.cli.<name>`` with
     add_parser(subparsers)      adds its argument parser and sets ``run`` as the parser's default
     run(args) -> int            does the work and returns the exit status
 
-and its name in `COMMANDS`. At module level it imports nothing beyond the standard library and `etnpot.errors`, so that
-``etnpot --help`` answers at once; what it needs for the work, `run` imports.
+and its name in `COMMANDS`. At module level it imports nothing beyond the standard library and
+`etnpot.errors`, so that ``etnpot --help`` answers at once; what it needs for the work, `run` imports.
 
 ===========  =============================================================================
 exit status  meaning
@@ -47,9 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The argument parser with all subcommands."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error and debug messages"
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the traceback of an error and debug messages",
     )
-    common.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="show what is being done")
+    common.add_argument(
+        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="show what is being done"
+    )
     parser = argparse.ArgumentParser(
         prog="etnpot",
         description="Interatomic potentials from equivariant tensor networks.",
@@ -66,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
 class _WithCommonOptions:
     """Gives every subcommand the common options, so that they may stand before or after its name."""
 
-    def __init__(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser):
+    def __init__(
+        self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+    ):
         self._subparsers, self._common = subparsers, common
 
     def add_parser(self, name: str, *, help: str, description: str | None = None) -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
     parser = subparsers.add_parser(
         "info",
         help="show what a potential file holds",
-        description="Check a potential file and show its species, cutoff, settings, parameters and provenance.",
+        description="Check a potential file and show its species, settings, parameters and provenance.",
     )
     parser.add_argument("file", metavar="FILE", help="potential file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -2,19 +2,23 @@
 
 ASE has two ways to find a calculator by name, and etnpot serves both:
 
-- ASE's plugins (``ase._4.plugins.plugins``, listed by ``ase info --plugins``): the entry point ``etnpot`` of the group
-  ``ase.plugins`` names this module, and ASE reads `__ase_plugins__` from it on discovery. No import of etnpot is needed;
-  ``plugin()`` then gives the class.
-- ``ase.calculators.calculator.get_calculator_class("etn")``: this function knows ASE's own calculators and those entered
-  into its table. `register_name` enters the class when `etnpot.interfaces.ase` is imported, which the use of
-  ``etnpot.ETNCalculator`` or of the plugin does.
+- ASE's plugins (``ase._4.plugins.plugins``, listed by ``ase info --plugins``): the entry point ``etnpot`` of
+  the group ``ase.plugins`` names this module, and ASE reads `__ase_plugins__` from it on discovery. No import
+  of etnpot is needed; ``plugin()`` then gives the class.
+- ``ase.calculators.calculator.get_calculator_class("etn")``: this function knows ASE's own calculators and
+  those entered into its table. `register_name` enters the class when `etnpot.interfaces.ase` is imported,
+  which the use of ``etnpot.ETNCalculator`` or of the plugin does.
+
+`__ase_plugins__` is made when ASE asks for it. An import of ASE's plugin classes at the top of this module would
+start ASE's discovery while this module is half imported, and ASE would then skip it without a word.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+from typing import Any
 
-from ase._4.plugins.plugin import CalculatorPlugin
 from ase.calculators.calculator import Calculator, external_calculators, register_calculator_class
 
 __all__ = ["NAME", "register_name"]
@@ -44,5 +48,15 @@ def _calculator() -> type[Calculator]:
     return ETNCalculator
 
 
-#: What ASE reads from this module.
-__ase_plugins__ = {CalculatorPlugin(NAME, module=sys.modules[__name__], implementation=_calculator)}
+@functools.cache
+def _plugins() -> frozenset[Any]:
+    """What ASE reads from this module."""
+    from ase._4.plugins.plugin import CalculatorPlugin
+
+    return frozenset({CalculatorPlugin(NAME, module=sys.modules[__name__], implementation=_calculator)})
+
+
+def __getattr__(name: str) -> frozenset[Any]:
+    if name == "__ase_plugins__":
+        return _plugins()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

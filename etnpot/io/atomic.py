@@ -1,7 +1,8 @@
 """Writing a file so that a reader sees the old content or the new one, never a part of it.
 
-The bytes go to a new file in the same directory, are forced to the disk, and replace the old file in one step. A crash or
-a kill at any moment leaves the old file as it was; an exception leaves no temporary file behind.
+The bytes go to a new file in the same directory, are forced to the disk, and replace the old file in one
+step. A crash or a kill at any moment leaves the old file as it was; an exception leaves no temporary file
+behind.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ __all__ = ["write_bytes_atomically"]
 def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to `path` in one step, or leave `path` untouched.
 
-    A new file gets the permissions that the umask asks for; a file that is replaced keeps its own. A symbolic link is
-    followed: the file that it points to is replaced.
+    A new file gets the permissions that the umask asks for; a file that is replaced keeps its own. A symbolic
+    link is followed: the file that it points to is replaced.
 
     Parameters
     ----------

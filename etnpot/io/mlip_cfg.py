@@ -230,6 +230,26 @@ class _Block:
         except ValueError as error:
             raise self.error(f"{what} must be numbers: {error}") from None
 
+    def table(self, n_rows: int, n_columns: int) -> np.ndarray:
+        """The rows of AtomData; float64 [n_rows, n_columns]."""
+        rows: list[list[str]] = []
+        while len(rows) < n_rows and self.cursor < len(self.lines):
+            words = self.lines[self.cursor].split()
+            self.cursor += 1
+            if not words:
+                continue
+            if len(words) != n_columns:
+                raise self.error(
+                    f"expected atom {len(rows) + 1} of {n_rows} in {n_columns} columns, got {len(words)}"
+                )
+            rows.append(words)
+        if len(rows) != n_rows:
+            raise self.error(f"expected {n_rows} atoms (Size), got {len(rows)}")
+        try:
+            return np.array(rows, dtype=np.float64)
+        except ValueError as error:
+            raise self.error(f"AtomData must be numbers: {error}") from None
+
     def cell(self) -> np.ndarray:
         """Up to three lattice vectors; float64 [0..3, 3], Å."""
         vectors: list[list[float]] = []
@@ -277,8 +297,7 @@ class _Block:
                     raise self.error(
                         "AtomData names no columns; expected such as 'id type cartes_x cartes_y cartes_z'"
                     )
-                table = self.numbers(size * len(words), f"{size} atoms with {len(words)} columns")
-                columns = dict(zip(words, table.reshape(size, len(words)).T, strict=True))
+                columns = dict(zip(words, self.table(size, len(words)).T, strict=True))
             elif header == "Energy":
                 results["energy"] = float(self.numbers(1, "Energy", words)[0])
             elif header == "PlusStress:":

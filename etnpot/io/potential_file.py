@@ -1,27 +1,29 @@
 """The potential file: one safetensors container, checked to the last bit.
 
-    file = n (8 bytes, little-endian) | header (n bytes of JSON, padded with spaces) | arrays (float64, little-endian)
+    file = n (8 bytes, little-endian) | header (n bytes of JSON and spaces) | arrays (float64, little-endian)
 
 The header names each array with its shape and place, and under ``__metadata__`` holds strings only:
 
-==================  ==================================================================================================
+==================  ==========================================================================================
 key                 value
-==================  ==================================================================================================
+==================  ==========================================================================================
 format              ``etnpot-potential``
 format_version      ``1``
 library_version     version of etnpot that wrote the file
 spec                specification, as JSON
 provenance          training provenance, as JSON
 sha256              digest of the content, eq. (1), 64 lower-case hexadecimal digits
-==================  ==================================================================================================
+==================  ==========================================================================================
 
-    sha256 = SHA-256( the whole file with the 64 digits of this field replaced by zeros )                          (1)
+    sha256 = SHA-256( the whole file with the 64 digits of this field replaced by zeros )                (1)
 
-Eq. (1) covers specification, provenance, names, shapes and bytes of all arrays, and every other byte as well: a file that
-loads is the file that was written. Equal content written by one version of the library gives equal bytes.
+Eq. (1) covers specification, provenance, names, shapes and bytes of all arrays, and every other byte as well:
+a file that loads is the file that was written. Equal content written by one version of the library gives
+equal bytes.
 
-Nothing in the file is executed: there is no pickle, and no size that the file claims is believed before it has been compared
-with the size of the file. Floating-point numbers in JSON are written so that reading gives the same bits.
+Nothing in the file is executed: there is no pickle, and no size that the file claims is believed before it
+has been compared with the size of the file. Floating-point numbers in JSON are written so that reading gives
+the same bits.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ class StoredPotential:
     sha256: str
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 
 def write_potential_file(
@@ -102,7 +104,7 @@ def write_potential_file(
     path : str or path-like
         The file to make or replace.
     spec : mapping
-        Specification: JSON values only (str, bool, int, finite float, None, lists and str-keyed mappings of them).
+        Specification: JSON values only (str, bool, int, finite float, None, lists and str-keyed mappings).
     arrays : mapping of str to ndarray
         Parameters by name: float64 of any shape, all finite.
     provenance : mapping
@@ -122,8 +124,8 @@ def write_potential_file(
         ) from error
     except OSError as error:
         raise PotentialFileError(
-            f"cannot write the potential file {os.fspath(path)}: {error.strerror or error}; the path must name a file in a "
-            "directory that can be written and has room"
+            f"cannot write the potential file {os.fspath(path)}: {error.strerror or error}; the path must "
+            "name a file in a directory that can be written and has room"
         ) from error
 
 
@@ -147,11 +149,15 @@ def _encode(spec: str, provenance: str, arrays: Mapping[str, np.ndarray]) -> byt
     text += b" " * (-len(text) % 8)
     if len(text) > _MAX_HEADER:
         raise PotentialFileError(
-            f"specification and provenance take {len(text)} bytes, but a potential file holds at most {_MAX_HEADER} bytes of "
-            "them; store large tables as arrays or leave them out of the provenance"
+            f"specification and provenance take {len(text)} bytes, but a potential file holds at most "
+            f"{_MAX_HEADER} bytes of them; store large tables as arrays or leave them out of the provenance"
         )
-    content = len(text).to_bytes(8, "little") + text + b"".join(arrays[name].tobytes() for name in sorted(arrays))
-    return content.replace(b'"sha256":"' + _ZEROS, b'"sha256":"' + hashlib.sha256(content).hexdigest().encode(), 1)
+    content = (
+        len(text).to_bytes(8, "little") + text + b"".join(arrays[name].tobytes() for name in sorted(arrays))
+    )
+    return content.replace(
+        b'"sha256":"' + _ZEROS, b'"sha256":"' + hashlib.sha256(content).hexdigest().encode(), 1
+    )
 
 
 def _checked_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -160,12 +166,14 @@ def _checked_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if not isinstance(name, str) or not name or name == "__metadata__":
             raise PotentialFileError(
-                f"the name of an array must be a non-empty string other than '__metadata__'; got {name!r}; rename the array"
+                f"the name of an array must be a non-empty string other than '__metadata__'; got {name!r}; "
+                "rename the array"
             )
         if not isinstance(array, np.ndarray) or (array.dtype.kind, array.dtype.itemsize) != ("f", 8):
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise PotentialFileError(
-                f"array {name!r} must be a float64 ndarray; got {kind}; convert it with numpy.asarray(..., dtype=float)"
+                f"array {name!r} must be a float64 ndarray; got {kind}; "
+                "convert it with numpy.asarray(..., dtype=float)"
             )
         _check_finite(name, array, "a potential with such a parameter cannot be evaluated: refit it")
         checked[name] = np.asarray(array, dtype="<f8", order="C")
@@ -195,24 +203,27 @@ def _plain(value: Any, where: str) -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise PotentialFileError(f"{where} must be finite to be stored; got {value}; use None for 'not known'")
+            raise PotentialFileError(
+                f"{where} must be finite to be stored; got {value}; use None for 'not known'"
+            )
         return float(value)
     if isinstance(value, Mapping):
         for key in value:
             if type(key) is not str:
                 raise PotentialFileError(
-                    f"the keys of {where} must be strings to be stored; got {key!r} of type {type(key).__name__}; convert it"
+                    f"the keys of {where} must be strings to be stored; got {key!r} of type "
+                    f"{type(key).__name__}; convert it"
                 )
         return {key: _plain(entry, f"{where}.{key}") for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
     raise PotentialFileError(
-        f"{where} must be a JSON value (string, bool, int, float, None, list or mapping); got {type(value).__name__}; "
-        "convert it to a plain Python value"
+        f"{where} must be a JSON value (string, bool, int, float, None, list or mapping); got "
+        f"{type(value).__name__}; convert it to a plain Python value"
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 def read_potential_file(path: str | os.PathLike[str]) -> StoredPotential:
@@ -233,21 +244,26 @@ def read_potential_file(path: str | os.PathLike[str]) -> StoredPotential:
     PotentialFileNotFoundError
         If there is no such file (also a `FileNotFoundError`).
     PotentialFileError
-        If it cannot be read, is no potential file, is damaged, or was written by a newer version of the format.
+        If it cannot be read, is no potential file, is damaged, or has a newer format version.
     """
     name = os.fspath(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             what = "directory" if Path(path).is_dir() else "special file"
-            raise PotentialFileError(f"{name} is a {what}, not a potential file; give the path of the file itself")
+            raise PotentialFileError(
+                f"{name} is a {what}, not a potential file; give the path of the file itself"
+            )
         with open(path, "rb") as stream:
             return _decode(stream, os.fstat(stream.fileno()).st_size, name)
     except FileNotFoundError as error:
         raise PotentialFileNotFoundError(
-            f"there is no potential file {name}; check the path, and the current directory if the path is relative"
+            f"there is no potential file {name}; check the path, and the current directory "
+            "if the path is relative"
         ) from error
     except OSError as error:
-        raise PotentialFileError(f"cannot read the potential file {name}: {error.strerror or error}") from error
+        raise PotentialFileError(
+            f"cannot read the potential file {name}: {error.strerror or error}"
+        ) from error
 
 
 def _decode(stream: BinaryIO, size: int, name: str) -> StoredPotential:
@@ -285,13 +301,18 @@ def _decode(stream: BinaryIO, size: int, name: str) -> StoredPotential:
 
 
 def _read_header(stream: BinaryIO, size: int, name: str) -> tuple[bytes, bytes, dict[str, str]]:
-    """The 8 length bytes, the header as bytes, and its metadata; nothing larger than the file is allocated."""
+    """The 8 length bytes, the header as bytes, and its metadata; allocates no more than the file."""
     if size == 0:
         raise PotentialFileError(f"{name} is empty; get another copy of the potential file")
     prefix = stream.read(8)
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or length < 2 or length > min(size - 8, _MAX_HEADER):
-        _foreign(name, f"a file of {size} bytes cannot have a header of {length} bytes" if len(prefix) == 8 else "too short")
+        _foreign(
+            name,
+            f"a file of {size} bytes cannot have a header of {length} bytes"
+            if len(prefix) == 8
+            else "too short",
+        )
     text = stream.read(length)
     try:
         header = json.loads(text)
@@ -312,15 +333,17 @@ def _check_format(metadata: Mapping[str, str], name: str) -> int:
         _damaged(name, f"its format version must be a positive integer; got {version!r}")
     if int(version) > FORMAT_VERSION:
         raise PotentialFileError(
-            f"{name} was written by a newer etnpot ({metadata.get('library_version', 'unknown version')}, file format "
-            f"{version}), but etnpot {etnpot.__version__} reads formats up to {FORMAT_VERSION}; upgrade etnpot"
+            f"{name} was written by a newer etnpot ({metadata.get('library_version', 'unknown version')}, "
+            f"file format {version}), but etnpot {etnpot.__version__} reads formats up to {FORMAT_VERSION}; "
+            "upgrade etnpot"
         )
     return int(version)
 
 
 def _foreign(name: str, reason: str, cause: BaseException | None = None) -> NoReturn:
     raise PotentialFileError(
-        f"{name} is not an etnpot potential file, or is badly damaged: {reason}; give a file written by potential.save(...)"
+        f"{name} is not an etnpot potential file, or is badly damaged: {reason}; "
+        "give a file written by potential.save(...)"
     ) from cause
 
 

@@ -246,7 +246,7 @@ def _read_frames(
         chosen: Any = string2index(index) if isinstance(index, str) else index
         picked = range(len(everything))[chosen]
         numbers = [picked] if isinstance(picked, int) else list(picked)
-    except (IndexError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"index {index!r} does not fit the {len(everything)} frames of {path}: {error}"
         ) from None

@@ -68,13 +68,13 @@ def radial_functions(r_b, codes, constants, recurrence, phi_nb, dphi_nb):
             df = -n_power * f * ds
             f = f * (1.0 - s)
         else:
+            # (1 - t)^3 sum_{k < p} (k + 1)(k + 2)/2 t^k: the envelope without its cancellation near r_c
             t = r / cutoff
-            tp = t ** (n_power - 1)
-            k0 = 0.5 * (n_power + 1) * (n_power + 2)
-            k1 = float(n_power * (n_power + 2))
-            k2 = 0.5 * n_power * (n_power + 1)
-            f = 1.0 - tp * t * (k0 - t * (k1 - t * k2))
-            df = -tp * (n_power * k0 - t * ((n_power + 1) * k1 - t * (n_power + 2) * k2)) / cutoff
+            f = 0.0
+            for k in range(n_power - 1, -1, -1):
+                f = f * t + 0.5 * (k + 1) * (k + 2)
+            f = f * (1.0 - t) ** 3
+            df = -0.5 * n_power * (n_power + 1) * (n_power + 2) * t ** (n_power - 1) * (1.0 - t) ** 2 / cutoff
         # coordinate x and prefactor g
         if codes[0] == 0:
             x = 2.0 * s - 1.0

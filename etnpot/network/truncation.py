@@ -128,7 +128,7 @@ def truncate(
             f"max_ranks allows none of the irreps of this bond, {', '.join(map(str, values))}; "
             "expected a rank of at least 1 for one of them"
         )
-    # (2l+1) s^2 of every multiplet within the limits, least first; of equal ones the highest irrep goes first.
+    # (2l+1) s^2 of every multiplet within the limits, least first; of equals the highest irrep goes first.
     cost = [
         (irrep.dim * float(c), irrep) for irrep in reversed(values) for c in values[irrep][: kept[irrep]] ** 2
     ]
@@ -151,7 +151,7 @@ def svd_per_irrep(matrices: Gauge, where: str) -> dict[Irrep, tuple[Array, Array
     for irrep, matrix in matrices.items():
         if not np.isfinite(matrix).all():
             raise ConvergenceError(
-                f"{where}, {irrep}: expected finite numbers in a train, got NaN or infinity; the fit diverged"
+                f"{where}, {irrep}: expected finite numbers, got NaN or infinity; the fit diverged"
             )
         try:
             u, s, vt = np.linalg.svd(matrix, full_matrices=False)

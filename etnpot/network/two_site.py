@@ -90,8 +90,8 @@ def full_bond(layout: TrainLayout, bond: int, irreps: Collection[Irrep] | None =
     full = Bond.of({irrep: rank for irrep, rank in room.items() if irrep in onward})
     if not full.ranks:
         raise SpecificationError(
-            f"bond {bond}: none of {', '.join(map(str, sorted(wanted))) or 'no irreps'} lies on a path through "
-            "this bond; allow an irrep that both sides can reach"
+            f"bond {bond}: expected an irrep that both sides can reach, got "
+            f"{', '.join(map(str, sorted(wanted))) or 'none'}; allow more irreps"
         )
     return full
 
@@ -100,9 +100,10 @@ def merge_cores(train: Train, bond: int, irreps: Collection[Irrep] | None = None
     """Multiply the two tensors that meet at a bond, as a train whose bond is wide enough for any product.
 
     The tensor to the left becomes the identity from (l1 a1 l2 a2) to the bond of `full_bond` (for bond 0,
-    from the species), which is left-orthogonal; core `bond` becomes Theta (eq. 1), its left index being the row. So
-    the local problem of a two-site sweep is that of core `bond` in the train returned: linear in Theta, and
-    with the centre on either of the two tensors before, its weights ``center_weights(layout.cores[bond])``
+    from the species), which is left-orthogonal; core `bond` becomes Theta (eq. 1), its left index being the
+    row. So the local problem of a two-site sweep is that of core `bond` in the train returned: linear in
+    Theta, and with the centre on either of the two tensors before, its weights
+    ``center_weights(layout.cores[bond])``
     = 2 l3 + 1 make the norm of the full tensor.
 
     Parameters

@@ -30,6 +30,8 @@ from etnpot.potential.threads import run_ranges
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from etnpot.potential.sensitivity import Jacobian
+
 __all__ = ["Evaluation", "Potential", "load"]
 
 Floats = NDArray[np.float64]
@@ -278,6 +280,15 @@ class Potential:
             type_i[: edges.n_atoms], weights=e_i, minlength=self.spec.n_species
         )
         return total
+
+    def jacobian(self, edges: EdgeList, numbers: ArrayLike) -> Jacobian:
+        """Derivatives of energies, forces and virial by every parameter: see `Jacobian`.
+
+        For a range of parameters, or many configurations, make one `Sensitivities` and keep it.
+        """
+        from etnpot.potential.sensitivity import Sensitivities
+
+        return Sensitivities(self).jacobian(edges, numbers)
 
     def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """Features v_i in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""

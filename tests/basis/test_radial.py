@@ -38,7 +38,8 @@ def distances(basis: RadialBasis) -> FloatArray:
     joints = [basis.r_min, max(basis.r_min - layer, 0.0), basis.cutoff]
     below = np.linspace(max(basis.r_min - 1.5 * layer, 0.0), basis.r_min, 23)
     body = np.linspace(0.0, 1.1 * basis.cutoff, 57)
-    return np.concatenate([[0.0, 1e-9, 1e-4, 1e-2], joints, below, body, [basis.cutoff - 1e-9]])
+    edge = basis.cutoff - np.array([1e-1, 1e-2, 1e-4, 1e-9])
+    return np.concatenate([[0.0, 1e-9, 1e-4, 1e-2], joints, below, body, edge])
 
 
 def from_kernel_tables(
@@ -71,7 +72,7 @@ def from_kernel_tables(
             f, df = (1 - s) ** power, -power * (1 - s) ** (power - 1) * ds
         else:
             t, p = r / cutoff, power
-            f = 1 - (p + 1) * (p + 2) / 2 * t**p + p * (p + 2) * t ** (p + 1) - p * (p + 1) / 2 * t ** (p + 2)
+            f = (1 - t) ** 3 * sum((k + 1) * (k + 2) / 2 * t**k for k in range(int(p)))
             df = -p * (p + 1) * (p + 2) / 2 * t ** (p - 1) * (1 - t) ** 2 / cutoff
         previous, dprevious, value, dvalue = 0.0, 0.0, p0, 0.0  # p_n and dp_n/dx
         for n in range(len(a_n)):
@@ -146,6 +147,15 @@ def test_jacobi_functions_are_orthonormal_with_the_cutoff(power: int) -> None:
     x_p, weight_p = np.polynomial.legendre.leggauss(30)
     phi_pn, _ = basis.evaluate(3.0 + 2.0 * x_p)
     np.testing.assert_allclose(np.einsum("p,pn,pm->nm", weight_p, phi_pn, phi_pn), np.eye(10), atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [2, 6, 9])
+def test_jacobi_stays_bounded_under_the_envelope(power: int) -> None:
+    """Taking the index from the envelope's p instead of its triple zero gave values of 1e3 near r_c."""
+    basis = RadialBasis("jacobi", 12, 6.3, 1.9, "envelope", power)
+    r_p = np.linspace(1.9, 6.3, 300)
+    phi_pn, _ = basis.evaluate(r_p)
+    assert np.abs(phi_pn).max() < 100
 
 
 @pytest.mark.parametrize("power", [3, 6])

@@ -38,7 +38,7 @@ def stored(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def summarised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`etnpot.load` gives a potential with a fixed summary: these tests are about the command, not the potential."""
+    """`etnpot.load` gives a potential with a fixed summary: the tests are about the command."""
     monkeypatch.setitem(etnpot.__dict__, "load", lambda path: SimpleNamespace(summary=lambda: SUMMARY))
 
 
@@ -46,7 +46,11 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(etnpot.__file__).parents[1])}
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "etnpot", *arguments],
-        env=environment, capture_output=True, text=True, check=False, **options,  # type: ignore[call-overload]
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,  # type: ignore[call-overload]
     )
 
 
@@ -114,7 +118,9 @@ def test_a_bad_file_is_one_line_on_stderr(
     assert cli.main(["info", str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("etnpot: error: ") and str(path) in err and err.count("\n") == 1 and err.endswith("\n")
+    assert (
+        err.startswith("etnpot: error: ") and str(path) in err and err.count("\n") == 1 and err.endswith("\n")
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "info"], ["info", "--debug"]])
@@ -172,10 +178,14 @@ def test_version_and_help_of_the_process() -> None:
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys; from etnpot import cli; cli.build_parser().format_help(); "
-        "print([m for m in ('numpy', 'numba', 'sympy', 'scipy', 'ase', 'matplotlib', 'pydantic') if m in sys.modules])"
+        "heavy = ['numpy',"
+        " 'numba', 'sympy', 'scipy', 'ase', 'matplotlib', 'pydantic']; "
+        "print([m for m in heavy if m in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(etnpot.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
@@ -185,12 +195,17 @@ def test_a_closed_pipe_is_silent() -> None:
     os.close(reader)
     environment = os.environ | {"PYTHONPATH": str(Path(etnpot.__file__).parents[1])}
     program = (
-        "import sys; from types import SimpleNamespace; import etnpot; from etnpot import cli; from etnpot.cli import info; "
-        "info.run = None; cli.build_parser = lambda: SimpleNamespace(parse_args=lambda argv: SimpleNamespace("
+        "import sys; from types import SimpleNamespace; import etnpot; from etnpot import cli; "
+        "cli.build_parser = lambda: SimpleNamespace(parse_args=lambda argv: SimpleNamespace("
         "run=lambda args: print('x' * 100000) or 0)); sys.exit(cli.main())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-c", program],
+        env=environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")

@@ -1,4 +1,4 @@
-"""Freeze a potential file: ``python tests/data/freeze.py POTENTIAL NAME`` makes NAME.etn and NAME.json beside this script."""
+"""Freeze a potential file: ``python freeze.py POTENTIAL NAME`` makes NAME.etn and NAME.json beside it."""
 
 from __future__ import annotations
 

@@ -27,11 +27,23 @@ from etnpot.io.atomic import write_bytes_atomically
 from etnpot.io.potential_file import read_potential_file, write_potential_file
 
 FROZEN = Path(__file__).parents[1] / "data"
-SPEC = {"species": ["Cu", "Ni"], "cutoff": 5.1, "order": 3, "nested": {"tiny": 5e-324, "pi": np.pi, "flag": True, "none": None}}
-PROVENANCE = {"data": "abc", "text": 'quotes "sha256":"' + "0" * 64 + '" and ünïcode \u2603', "errors": [1e-3, -0.0]}
+SPEC = {
+    "species": ["Cu", "Ni"],
+    "cutoff": 5.1,
+    "order": 3,
+    "nested": {"tiny": 5e-324, "pi": np.pi, "flag": True, "none": None},
+}
+PROVENANCE = {
+    "data": "abc",
+    "text": 'quotes "sha256":"' + "0" * 64 + '" and ünïcode \u2603',
+    "errors": [1e-3, -0.0],
+}
 
 property_settings = settings(
-    deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -80,7 +92,7 @@ def metadata(**changes: str) -> dict[str, str]:
     return fields | {"provenance": "{}", "sha256": ""} | changes
 
 
-# ---------------------------------------------------------------------------------------------------------- round trip
+# ------------------------------------------------------------------------------------------------- round trip
 
 
 def test_round_trip_is_exact(path: Path) -> None:
@@ -104,8 +116,8 @@ def test_equal_content_gives_equal_bytes_in_any_process(path: Path, tmp_path: Pa
     again = tmp_path / "again.etn"
     write_potential_file(again, spec=dict(reversed(SPEC.items())), arrays=reordered, provenance=PROVENANCE)
     assert again.read_bytes() == content
-    program = "from etnpot.io.potential_file import *; import sys; s = read_potential_file(sys.argv[1]); write_potential_file("
-    program += "sys.argv[2], spec=s.spec, arrays=s.arrays, provenance=s.provenance)"
+    program = "from etnpot.io.potential_file import *; import sys; s = read_potential_file(sys.argv[1]); "
+    program += "write_potential_file(sys.argv[2], spec=s.spec, arrays=s.arrays, provenance=s.provenance)"
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": str(Path(etnpot.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", program, str(path), str(again)], check=True, env=environment)
     assert again.read_bytes() == content
@@ -126,14 +138,21 @@ def test_the_digest_is_that_of_the_documentation(path: Path) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
 
 
 @property_settings
-@given(spec=st.dictionaries(st.text(max_size=6), json_values, max_size=4), value=st.floats(allow_nan=False, allow_infinity=False))
+@given(
+    spec=st.dictionaries(st.text(max_size=6), json_values, max_size=4),
+    value=st.floats(allow_nan=False, allow_infinity=False),
+)
 def test_any_json_and_any_number_survive(path: Path, spec: dict, value: float) -> None:
     write_potential_file(path, spec=spec, arrays={"x": np.array([value])}, provenance=spec)
     stored = read_potential_file(path)
@@ -141,7 +160,7 @@ def test_any_json_and_any_number_survive(path: Path, spec: dict, value: float) -
     assert stored.arrays["x"].tobytes() == np.array([value]).tobytes()
 
 
-# ------------------------------------------------------------------------------------------- what cannot be written
+# ------------------------------------------------------------------------------------- what cannot be written
 
 
 @pytest.mark.parametrize(
@@ -182,7 +201,7 @@ def test_arrays_that_cannot_be_stored_are_refused(path: Path, name: str, array: 
     assert not path.exists()
 
 
-# -------------------------------------------------------------------------------------------------- damaged and foreign
+# ---------------------------------------------------------------------------------------- damaged and foreign
 
 
 @property_settings
@@ -285,7 +304,10 @@ def test_a_deeply_nested_header_is_refused(path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_with_the_advice_to_upgrade(path: Path) -> None:
-    header = {"__metadata__": metadata(format_version="2", library_version="7.1", entirely="new"), "x": {"dtype": "Q4"}}
+    header = {
+        "__metadata__": metadata(format_version="2", library_version="7.1", entirely="new"),
+        "x": {"dtype": "Q4"},
+    }
     path.write_bytes(sealed(header))
     refused(path, r"written by a newer etnpot \(7\.1, file format 2\).*upgrade etnpot")
 
@@ -299,7 +321,11 @@ def test_a_format_version_that_is_none_is_refused(path: Path, version: str) -> N
 @pytest.mark.parametrize(
     ("header", "data", "message"),
     [
-        ({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4, "must be float64; got float32"),
+        (
+            {"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+            b"\0" * 4,
+            "must be float64; got float32",
+        ),
         (
             {"x": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}},
             np.array([np.nan]).tobytes(),
@@ -333,10 +359,12 @@ def test_the_helper_of_these_tests_makes_files_that_load(path: Path) -> None:
     assert read_potential_file(path).arrays["x"].tolist() == [2.5]
 
 
-# ------------------------------------------------------------------------------------------------------ atomic writing
+# --------------------------------------------------------------------------------------------- atomic writing
 
 
-def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = write(path)
 
     def no_space(*_: object) -> None:
@@ -349,7 +377,9 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(path: Path
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_an_interrupt_while_writing_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_writing_leaves_nothing_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -389,7 +419,7 @@ def test_a_long_file_name_can_be_written(tmp_path: Path) -> None:
     assert path.read_bytes() == b"x"
 
 
-# -------------------------------------------------------------------------------------------------------- frozen files
+# ----------------------------------------------------------------------------------------------- frozen files
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FROZEN.glob("*.etn")))
@@ -400,11 +430,15 @@ def test_files_of_past_releases_keep_loading(name: str) -> None:
     assert found == {field: value for field, value in expected.items() if field != "arrays"}
     assert stored.arrays.keys() == expected["arrays"].keys()
     for key, values in expected["arrays"].items():
-        np.testing.assert_array_equal(stored.arrays[key], np.array(values).reshape(stored.arrays[key].shape), strict=True)
+        np.testing.assert_array_equal(
+            stored.arrays[key], np.array(values).reshape(stored.arrays[key].shape), strict=True
+        )
 
 
 def test_every_format_version_has_a_frozen_file() -> None:
-    versions = {json.loads(path.read_text(encoding="utf-8"))["format_version"] for path in FROZEN.glob("*.json")}
+    versions = {
+        json.loads(path.read_text(encoding="utf-8"))["format_version"] for path in FROZEN.glob("*.json")
+    }
     assert versions == set(range(1, potential_file.FORMAT_VERSION + 1))
 
 
