@@ -225,9 +225,7 @@ def njit(
             if directory is None:
                 compiled: Function = numba.njit(**options)(kernel)
                 return compiled
-            before = {
-                name: getattr(_config, name, "") for name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES")
-            }
+            before = {name: getattr(_config, name, "") for name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES")}
             _config.CACHE_DIR, _config.CACHE_LOCATOR_CLASSES = str(directory), ""
             try:
                 compiled = numba.njit(cache=True, **options)(kernel)

@@ -4,21 +4,22 @@ For every centre i the list holds all neighbours j, periodic images included, wi
 
     r_ij(S) = x_j - x_i + S·h,      |r_ij(S)| < r_c,      S = 0 along directions that are not periodic,
 
-so that an atom can be a neighbour of its own images, and j can appear many times when the cell is shorter than
-the cutoff. Both (i, j, S) and (j, i, -S) are listed, and their vectors are each other's exact negative.
+so that an atom can be a neighbour of its own images, and j can appear many times when the cell is shorter
+than the cutoff. Both (i, j, S) and (j, i, -S) are listed, and their vectors are each other's exact negative.
 
-The edges are in one canonical order, by (i, j, S): the list does not depend on the library that found the pairs,
-on a number of threads, or on whether it was built anew or taken from a `NeighborCache`.
+The edges are in one canonical order, by (i, j, S): the list does not depend on the library that found the
+pairs, on a number of threads, or on whether it was built anew or taken from a `NeighborCache`.
 
-Reuse of a list. Let a list hold every pair with |r| < r_c + s at cell h and positions x, and let the periodic cell
-vectors become h' and the positions x'. Any matrix F with h F = h' splits the motion into a strain and a rest,
-x' = x F + d + const, and a pair then has r' = r F + d_j - d_i. Hence no pair outside the list is closer than r_c if
+Reuse of a list. Let a list hold every pair with |r| < r_c + s at cell h and positions x, and let the periodic
+cell vectors become h' and the positions x'. Any matrix F with h F = h' splits the motion into a strain and a
+rest, x' = x F + d + const, and a pair then has r' = r F + d_j - d_i. Hence no pair outside the list is closer
+than r_c if
 
     σ_min(F)·(r_c + s) - 2·max_i |d_i| >= r_c,                                                            (1)
 
 σ_min being the smallest singular value. `NeighborCache` takes F = 1 + h⁺(h' - h), which leaves directions
-perpendicular to the periodic vectors alone, and removes the mean of d. At a fixed cell (1) is the familiar condition
-that no atom has moved by more than half the skin s, up to a common translation.
+perpendicular to the periodic vectors alone, and removes the mean of d. At a fixed cell (1) is the familiar
+condition that no atom has moved by more than half the skin s, up to a common translation.
 
 ========== ====================== ==========================================================
 symbol     variable               meaning
@@ -55,8 +56,8 @@ logger = logging.getLogger(__name__)
 
 #: Pairs processed at a time: temporaries stay in the cache of one core.
 _BLOCK = 32_768
-#: The search reaches this much further (relative) than asked, so that its rounding never loses a pair; the exact
-#: comparison with the cutoff is ours.
+#: The search reaches this much further (relative) than asked, so that its rounding never loses a pair; the
+#: exact comparison with the cutoff is ours.
 _SEARCH_MARGIN = 1.0e-9
 #: An atom that would see more of its own images than this sits in a cell that cannot be meant.
 _MAX_IMAGES = 1.0e5
@@ -75,7 +76,8 @@ class EdgeList:
     first : int64 [n_atoms + 1]
         The edges of centre i are ``first[i]:first[i + 1]``; ``first[0] == 0``, ``first[-1] == n_pairs``.
     neighbor : int64 [n_pairs]
-        Index of the neighbour of each edge. It may exceed ``n_atoms - 1`` where a host program appends ghost atoms.
+        Index of the neighbour of each edge. It may exceed ``n_atoms - 1`` where a host program appends ghost
+        atoms.
     r_pc : float64 [n_pairs, 3], Å
         Vector from the centre to the neighbour, x_j - x_i, image included.
     shift : int32 or int64 [n_pairs, 3], optional
@@ -83,8 +85,8 @@ class EdgeList:
 
     Notes
     -----
-    The arrays are held, not copied. Construction checks shapes and types, at constant cost; `validate` checks the
-    contents as well.
+    The arrays are held, not copied. Construction checks shapes and types, at constant cost; `validate` checks
+    the contents as well.
     """
 
     first: NDArray[np.int64]
@@ -101,8 +103,8 @@ class EdgeList:
             self._expect("shift", self.shift, (np.int32, np.int64), (n_pairs, 3))
         if self.first[0] != 0 or self.first[-1] != n_pairs:
             raise StructureError(
-                f"EdgeList.first must begin with 0 and end with the number of pairs, {n_pairs}; it begins with "
-                f"{self.first[0]} and ends with {self.first[-1]}"
+                f"EdgeList.first must begin with 0 and end with the number of pairs, {n_pairs}; "
+                f"it begins with {self.first[0]} and ends with {self.first[-1]}"
             )
 
     @staticmethod
@@ -143,20 +145,22 @@ class EdgeList:
         )
         for name, demand, offends in checks:
             if offends.any():
-                raise StructureError(f"EdgeList.{name} {demand}; entry {int(np.argmax(offends))} does not comply")
+                raise StructureError(
+                    f"EdgeList.{name} {demand}; entry {int(np.argmax(offends))} does not comply"
+                )
 
     def __repr__(self) -> str:
         return f"EdgeList(n_atoms={self.n_atoms}, n_pairs={self.n_pairs})"
 
 
-# ------------------------------------------------------------------------------------------------- public functions
+# ------------------------------------------------------------------------------------------- public functions
 
 
 def neighbor_list(atoms: Atoms, cutoff: float) -> EdgeList:
     """All edges shorter than the cutoff.
 
-    Molecules without a cell, slabs and chains (mixed periodicity), skewed cells, cells shorter than the cutoff and
-    atoms outside the cell are all treated exactly. The atoms are not changed.
+    Molecules without a cell, slabs and chains (mixed periodicity), skewed cells, cells shorter than the
+    cutoff and atoms outside the cell are all treated exactly. The atoms are not changed.
 
     Parameters
     ----------
@@ -167,12 +171,14 @@ def neighbor_list(atoms: Atoms, cutoff: float) -> EdgeList:
     Returns
     -------
     EdgeList
-        Sorted by centre, neighbour and shift, with shifts. Cost O(n_pairs), about 50 bytes per pair at the peak.
+        Sorted by centre, neighbour and shift, with shifts. Cost O(n_pairs), about 50 bytes per pair at the
+        peak.
 
     Raises
     ------
     StructureError
-        See `check_structure`; also for a cell so small that an atom would see more than 10⁵ of its own images.
+        See `check_structure`; also for a cell so small that an atom would see more than 10⁵ of its own
+        images.
     SpecificationError
         For a cutoff that is not positive and finite.
     """
@@ -188,8 +194,8 @@ def check_structure(atoms: Atoms) -> None:
     Raises
     ------
     StructureError
-        For no atoms at all, positions or cell that are NaN or infinite, and periodic cell vectors that are zero or
-        linearly dependent. Vectors along directions that are not periodic may be anything finite.
+        For no atoms at all, positions or cell that are NaN or infinite, and periodic cell vectors that are
+        zero or linearly dependent. Vectors along directions that are not periodic may be anything finite.
     """
     positions, cell, pbc = atoms.positions, atoms.cell.array, atoms.pbc
     if len(positions) == 0:
@@ -245,33 +251,35 @@ def check_distances(edges: EdgeList, minimum: float = 1.0e-8) -> None:
     j = int(edges.neighbor[p])
     pair = f"atom {i} and its own periodic image are" if i == j else f"atoms {i} and {j} are"
     raise StructureError(
-        f"{pair} at one spot: {math.sqrt(d2_p[p]):.2e} Å apart, expected more than {minimum:.0e} Å; remove the "
-        f"duplicate (in a supercell, an atom is often repeated across the boundary) or correct the cell"
+        f"{pair} at one spot: {math.sqrt(d2_p[p]):.2e} Å apart, expected at least {minimum:.0e} Å; "
+        f"remove the duplicate (in a supercell, an atom is often repeated across the boundary) or correct "
+        f"the cell"
     )
 
 
 class NeighborCache:
-    """Edges of successive frames of a trajectory, from a list that is built only when atoms have moved enough.
+    """Edges of successive frames of a trajectory, from a list that is rebuilt only when atoms have moved far.
 
-    The list is built with the radius ``cutoff + skin``. As long as condition (1) of the module proves it complete,
-    the vectors are recomputed from the new positions and cell, and edges of length ``cutoff`` or more are dropped:
-    the result is the same, bit for bit, as that of `neighbor_list`. Everything else (another number of atoms, other
-    periodic directions, an atom wrapped back into the cell, a new structure) builds the list anew. Chemical elements
-    do not matter to an edge list, so that exchanging two species does not cost a search.
+    The list is built with the radius ``cutoff + skin``. As long as condition (1) of the module proves it
+    complete, the vectors are recomputed from the new positions and cell, and edges of length ``cutoff`` or
+    more are dropped: the result is the same, bit for bit, as that of `neighbor_list`. Everything else
+    (another number of atoms, other periodic directions, an atom wrapped back into the cell, a new structure)
+    builds the list anew. Chemical elements do not matter to an edge list, so that exchanging two species does
+    not cost a search.
 
     Parameters
     ----------
     cutoff : float, Å
     skin : float, Å
-        A larger skin means fewer searches and more pairs to look at in every frame. Zero is allowed: the list is
-        then reused for an unchanged structure only.
+        A larger skin means fewer searches and more pairs to look at in every frame. Zero is allowed: the list
+        is then reused for an unchanged structure only.
     shifts : bool
         Whether the edge lists carry ``shift``.
 
     Notes
     -----
-    Pickles and copies carry the settings and not the list; they begin with ``n_builds == 0``. One object must not be
-    used by several threads at once.
+    Pickles and copies carry the settings and not the list; they begin with ``n_builds == 0``. One object must
+    not be used by several threads at once.
     """
 
     def __init__(self, cutoff: float, skin: float = 0.5, *, shifts: bool = False) -> None:
@@ -323,11 +331,17 @@ class NeighborCache:
         if self._pairs is None or not self._covers(self._pairs, positions, cell, pbc):
             self._pairs = _search(positions, cell, pbc, self._cutoff + self._skin)
             self._n_builds += 1
-            logger.debug("neighbour list %d: %d atoms, %d pairs", self._n_builds, len(positions), self._pairs.n_pairs)
+            logger.debug(
+                "neighbour list %d: %d atoms, %d pairs", self._n_builds, len(positions), self._pairs.n_pairs
+            )
         return self._pairs.edges(positions, cell, self._cutoff, shifts=self._shifts)
 
     def _covers(
-        self, pairs: _PairTable, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+        self,
+        pairs: _PairTable,
+        positions: NDArray[np.float64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
     ) -> bool:
         """Whether condition (1) proves that no pair within the cutoff is missing from the table."""
         if positions.shape != pairs.positions.shape or not np.array_equal(pbc, pairs.pbc):
@@ -354,7 +368,7 @@ class NeighborCache:
         return f"NeighborCache(cutoff={self._cutoff:g}, skin={self._skin:g}, n_builds={self._n_builds})"
 
 
-# ------------------------------------------------------------------------------------------------------- the search
+# ------------------------------------------------------------------------------------------------- the search
 
 
 @dataclass(frozen=True, eq=False)
@@ -427,8 +441,8 @@ def _search(
 ) -> _PairTable:
     """Every pair with |r| < radius (and, by rounding, a few just beyond), in canonical order.
 
-    Atoms are first moved into the cell, which bounds the shifts by the geometry alone: every pair (i, j, S) then
-    packs into one integer whose order is the canonical one, and sorting pairs is sorting integers.
+    Atoms are first moved into the cell, which bounds the shifts by the geometry alone: every pair (i, j, S)
+    then packs into one integer whose order is the canonical one, and sorting pairs is sorting integers.
     """
     reach = radius * (1.0 + _SEARCH_MARGIN)
     vectors = _completed_cell(cell, pbc)
@@ -459,7 +473,8 @@ def _search(
     neighbor &= (1 << (packing.center_bit - packing.neighbor_bit)) - 1
     home = home_ic.astype(np.int32)
     if home.any():
-        # S of the atoms as given = S of the wrapped ones + home_i - home_j; constant for (i, j): the order holds.
+        # S of the atoms as given = S of the wrapped ones + home_i - home_j. What is added is the same for
+        # all S of one (i, j): the order holds.
         shift = packing.shifts(code)
         shift += np.repeat(home, np.diff(first), axis=0)
         shift -= home.take(neighbor, axis=0)
@@ -473,7 +488,7 @@ def _search(
 
 @dataclass(frozen=True)
 class _Packing:
-    """How (i, j, S) becomes one integer: bit fields i | j | S_0 + m_0 | S_1 + m_1 | S_2 + m_2, i the highest."""
+    """How (i, j, S) becomes one integer: bit fields i | j | S_0 + m_0 | S_1 + m_1 | S_2 + m_2, i on top."""
 
     largest: tuple[int, int, int]
     shift_bits: tuple[int, int, int]
@@ -489,8 +504,8 @@ class _Packing:
         atom_bits = n_atoms.bit_length()
         if neighbor_bit + 2 * atom_bits > 63:
             raise StructureError(
-                f"{n_atoms} atoms whose neighbours lie up to {max(largest)} cells away are more than one process "
-                f"can list; use a larger cell, or a program that divides the atoms among processes"
+                f"{n_atoms} atoms whose neighbours lie up to {max(largest)} cells away are more than one "
+                f"process can list; use a larger cell, or a program that divides the atoms among processes"
             )
         return cls((m0, m1, m2), (low_0, low_1, 0), neighbor_bit, neighbor_bit + atom_bits)
 
@@ -525,8 +540,9 @@ def _packed_pairs(
 ) -> NDArray[np.int64]:
     """Packed pairs in both directions, unsorted, int64 [n_pairs].
 
-    Half of the pairs are asked for and mirrored here, which needs half of the memory and makes the list symmetric
-    by construction. One thread: a process of an MPI run or of a pool must not take the cores of its siblings.
+    Half of the pairs are asked for and mirrored here, which needs half of the memory and makes the list
+    symmetric by construction. One thread: a process of an MPI run or of a pool must not take the cores of its
+    siblings.
     """
     from vesin import NeighborList  # imported late: it imports torch and cupy where they are installed
 
@@ -546,7 +562,7 @@ def _packed_pairs(
 
 
 def _completed_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The cell with orthonormal vectors, normal to the periodic ones, in place of those that are not periodic."""
+    """The cell with unit normals of the periodic vectors in place of the vectors that are not periodic."""
     completed = np.eye(3) if not pbc.any() else cell.copy()
     if pbc.any() and not pbc.all():
         normals = np.linalg.svd(cell[pbc])[2][pbc.sum() :]
@@ -565,8 +581,9 @@ def _refuse_tiny_cell(periodic: NDArray[np.float64], radius: float) -> None:
     n_images = max(ball / extent, 2.0 * radius / shortest)
     if n_images > _MAX_IMAGES:
         raise StructureError(
-            f"the cell is too small: an atom would have about {n_images:.1e} of its own images within {radius:g} Å "
-            f"(at most {_MAX_IMAGES:.0e} are accepted); got periodic vectors {periodic.tolist()} in Å, check their unit"
+            f"the cell is too small: an atom would have about {n_images:.1e} of its own images within "
+            f"{radius:g} Å (at most {_MAX_IMAGES:.0e} are accepted); got periodic vectors "
+            f"{periodic.tolist()} in Å, check their unit"
         )
 
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,14 @@ def _choose(dataset: DataSet, fraction: float, seed: int, by: str, tolerance: fl
         votes = Counter(stratum_of[i] for i in family)
         families[min(votes, key=lambda name: (-votes[name], name))].append(family)
 
-    left = Counter(int(z) for c in dataset for z in np.unique(c.atoms.numbers))
+    # How many configurations of the training set hold each element and belong to each group.
+    def census(indices: Iterable[int]) -> Counter[int | str]:
+        count: Counter[int | str] = Counter()
+        for i in indices:
+            count.update([stratum_of[i], *np.unique(dataset[i].atoms.numbers).tolist()])
+        return count
+
+    left = census(range(len(dataset)))
     chosen: set[int] = set()
 
     def take(candidates: list[list[int]], wanted: int) -> int:
@@ -114,9 +121,9 @@ def _choose(dataset: DataSet, fraction: float, seed: int, by: str, tolerance: fl
         for _, family in sorted((min(rank[i] for i in family), family) for family in candidates):
             if taken + len(family) > wanted:
                 continue
-            members = Counter(int(z) for i in family for z in np.unique(dataset[i].atoms.numbers))
-            if any(left[z] <= n for z, n in members.items()):
-                continue  # an element would be gone from the training set
+            members = census(family)
+            if any(left[name] <= n for name, n in members.items()):
+                continue  # an element or a group would be gone from the training set
             left.subtract(members)
             chosen.update(family)
             taken += len(family)
@@ -126,7 +133,7 @@ def _choose(dataset: DataSet, fraction: float, seed: int, by: str, tolerance: fl
         if not quota[name] or take(families[name], quota[name]) or not families[name]:
             continue
         if min(len(family) for family in families[name]) <= quota[name] or tolerance <= _EXACT:
-            continue  # refused for an element, or exact copies
+            continue  # refused for an element or a group, or exact copies
         logger.info(
             "group %r consists of near copies (within %g Å) in families larger than its share of the "
             "validation set; they are divided, and its validation error will look too good",

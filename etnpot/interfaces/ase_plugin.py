@@ -9,8 +9,8 @@ ASE has two ways to find a calculator by name, and etnpot serves both:
   those entered into its table. `register_name` enters the class when `etnpot.interfaces.ase` is imported,
   which the use of ``etnpot.ETNCalculator`` or of the plugin does.
 
-`__ase_plugins__` is made when ASE asks for it. An import of ASE's plugin classes at the top of this module would
-start ASE's discovery while this module is half imported, and ASE would then skip it without a word.
+`__ase_plugins__` is made when ASE asks for it. An import of ASE's plugin classes at the top of this module
+would start ASE's discovery while it is half imported, and ASE would then skip it without a word.
 """
 
 from __future__ import annotations

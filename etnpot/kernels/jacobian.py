@@ -1,32 +1,29 @@
 """Sensitivities of energies and their position derivatives to every parameter: what the training solves with.
 
-Per atom, with x_k, y_k the bond vectors and adjoints of the train, t = C x v, and a prime for the derivative by one feature v_f,
+Per atom, with x_k, y_k the bond vectors and adjoints of the train, t = C x v, u = C v y, s = C x y the coupled products
+of a path, and a prime for the derivative by one position (or strain component) x_c of any atom,
 
-    dE/dA   = sum_m3 y_k[l3 m3 a3] t[m3],              dE/dA_0[z_i, a] = y_0[a]                                     (1)
-    M[A, f] = d2E/dA dv_f = sum_m3 y'_k t + y_k t',    H[f', f] = d2E/dv_f' dv_f                                    (2)
+    dE/dA      = sum_m3 t[a1 a2 m3] y[m3 a3]                                                                      (1)
+    d2E/dA dx_c = sum_m3 t[a1 a2 m3] y'[m3 a3] + sum_m1 u[a2 a3 m1] x'[m1 a1] + sum_m2 s[a1 a3 m2] v'[m2 a2]      (2)
 
-so that the Jacobian of all position derivatives is one matrix product per configuration,
+The primes are matrix products, x' = (dx/dv) v' and y' = (dy/dv) v' with v' = D[c, i, f] = dv_if/dx_c, and so is the sum of
+eq. (2) over atoms: the cost per parameter and column is 2 l1 + 2 l2 + 2 l3 + 3 multiplications per atom, whatever the number
+of features. For the radial coefficients B and the species factor S, T[z_i, z_j, n, lc] = N^(-1/2) sum_k B[lc, n, k] S[l, k, z_i, z_j],
+and with the primitive moments U[z_j, n, lm] = N^(-1/2) sum_{j of type z_j} phi_n Y_lm,
 
-    d/dq dE/dx_jc = sum_i sum_f M_i[q, f] D[(j, c), i, f],    D[(j, c), i, f] = dv_if/dx_jc,                        (3)
+    d2E/dT dx_c = sum_m g'_lmc U[z_j, n, lm] + g_lmc U'[z_j, n, lm],      g' = H v',   H = d2E/dv dv              (3)
 
-with six more rows of D for the strain. For the radial coefficients B and the species factor S,
-T[z_i, z_j, n, lc] = N^(-1/2) sum_k B[lc, n, k] S[l, k, z_i, z_j], and with the primitive moments
-U[z_j, n, lm] = N^(-1/2) sum_{j of type z_j} phi_n Y_lm,
+the second term pair by pair ("direct"). Parameters theta of the species factor follow by the chain dS/dtheta, a sparse list
+for each pair of species.
 
-    dE/dB[lc, n, k]    = sum_m g_lmc sum_zj S[l, k, z_i, z_j] U[z_j, n, lm]
-    dE/dS[l, k, z_i, z_j] = sum_cm g_lmc sum_n B[lc, n, k] U[z_j, n, lm]                                            (4)
-
-and M the same with H[lmc, f] in place of g; the dependence of U on the positions is added pair by pair ("direct").
-Parameters theta of the species factor follow by the chain dS/dtheta, a sparse list for each pair of species.
-
-==============  ================================================================================================
-symbol          here
-==============  ================================================================================================
-q               index in the flat parameter vector minus ``q_start``
-M               ``sensitivity_qif`` [q, i, f]: atoms of one chunk
-D               ``columns_cif`` [column, i, f]: rows of touched atoms (3 each), then 6 of the strain (Voigt order)
-dx/dv_f, dy/dv_f  ``dx_af``, ``dy_af`` [a, f]
-==============  ================================================================================================
+==================  ============================================================================================
+symbol              here
+==================  ============================================================================================
+D                   ``columns_cif`` [column, i, f]: rows of touched atoms (3 each), then 6 of the strain (Voigt)
+dx/dv, dy/dv        ``dx_iaf``, ``dy_iaf`` [i, a, f]
+t, u, s             ``t_abim``, ``u_bcim``, ``s_acim``
+U, H                ``moments_iznm``, ``hessian_iff``
+==================  ============================================================================================
 """
 
 import numpy as np
@@ -35,7 +32,6 @@ from etnpot._jit import njit
 from etnpot.kernels.basis import LANES, harmonics_gradient, harmonics_work_rows, radial_functions
 from etnpot.kernels.train import (
     CHANNELS,
-    COMPONENTS,
     COUPLING,
     COUPLING_END,
     FEATURE,
@@ -46,15 +42,18 @@ from etnpot.kernels.train import (
     WEIGHT,
 )
 
-__all__ = ["pair_sensitivities", "radial_sensitivities", "train_sensitivities"]
+__all__ = ["direct_sensitivities", "pair_sensitivities", "path_products", "train_states"]
 
 
 @njit(fastmath=("contract", "reassoc"))
-def train_sensitivities(
-    train, weights, type_i, v_if, q_weight, q_start, first_path, last_path, with_head,
-    energy_iq, sensitivity_qif, g_if, hessian_iff,
-):  # fmt: skip
-    """Eqs. (1) and (2) for a chunk of atoms.
+def train_states(train, weights, type_i, v_if, with_hessian, x_ia, y_ia, g_if, dx_iaf, dy_iaf, hessian_iff):
+    """Bond vectors, adjoints and their derivatives by every feature, for a chunk of atoms.
+
+    With the transfer matrices of core k, W = A C v (bond to bond), X = A C x (features to the right bond) and
+    Y = A C y (features to the left bond),
+
+        x_k = W x_{k-1},   dx_k/dv = W dx_{k-1}/dv + X,   dy_{k-1}/dv = W^T dy_k/dv + Y,
+        H = sum_k X^T dy_k/dv + Y^T dx_{k-1}/dv.
 
     Parameters
     ----------
@@ -63,142 +62,168 @@ def train_sensitivities(
         Head and cores.
     type_i : int64 [i]
     v_if : float64 [i, f]
-    q_weight : int
-        Index of the first weight (the head) in the flat parameter vector.
-    q_start : int
-        Index of row 0 of the outputs in the flat parameter vector.
-    first_path, last_path : int
-        Paths whose weights are wanted are ``first_path:last_path``.
-    with_head : bool
-        Whether the head is wanted.
-    energy_iq : float64 [i, q]
-        Written for the wanted weights: dE_i/dq.
-    sensitivity_qif : float64 [q, i, f]
-        Written for the wanted weights: M.
+    with_hessian : bool
+        Whether H is wanted.
+    x_ia, y_ia : float64 [i, a]
+        Written: bonds and adjoints, stacked as in `TrainTables`.
     g_if : float64 [i, f]
         Written: dE_i/dv.
+    dx_iaf, dy_iaf : float64 [i, a, f]
+        Written.
     hessian_iff : float64 [i, f', f]
-        Written when it has a row per atom: H (leave it empty when not wanted).
+        Written if wanted.
     """
     n_atoms, n_features = v_if.shape
     n_rows = train.n_bond_rows
-    with_hessian = hessian_iff.shape[0] == n_atoms
-    x_a, y_a = np.empty(n_rows), np.empty(n_rows)
-    dx_af, dy_af = np.empty((n_rows, n_features)), np.empty((n_rows, n_features))
-    t_m, p_m = np.empty(train.max_components), np.empty(train.max_components)
-    dt_mf, dp_mf = np.empty((train.max_components, n_features)), np.empty((train.max_components, n_features))
-    h_ff = np.empty((n_features, n_features))
+    n_cores = train.bond_first.shape[0] - 2
+    widest = 0
+    for k in range(n_cores + 1):
+        widest = max(widest, train.bond_first[k + 1] - train.bond_first[k])
+    transfer = np.zeros((n_cores, widest, widest))
+    by_left = np.zeros((n_cores, widest, n_features))
+    by_right = np.zeros((widest, n_features))
     rank_0 = train.bond_first[1]
-    n_paths = train.path.shape[0]
     for i in range(n_atoms):
         for a in range(n_rows):
-            x_a[a] = weights[type_i[i] * rank_0 + a] if a < rank_0 else 0.0
-            y_a[a] = 1.0 if a == n_rows - 1 else 0.0
+            x_ia[i, a] = weights[type_i[i] * rank_0 + a] if a < rank_0 else 0.0
+            y_ia[i, a] = 1.0 if a == n_rows - 1 else 0.0
             for f in range(n_features):
-                dx_af[a, f] = 0.0
-                dy_af[a, f] = 0.0
+                dx_iaf[i, a, f] = 0.0
+                dy_iaf[i, a, f] = 0.0
         for f in range(n_features):
             g_if[i, f] = 0.0
-            for h in range(n_features):
-                h_ff[f, h] = 0.0
-        for path in range(n_paths):
-            left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-            feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-            right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-            weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
-            for a1 in range(n1):
-                for a2 in range(n2):
-                    for m3 in range(components):
-                        t_m[m3] = 0.0
-                        for f in range(n_features):
-                            dt_mf[m3, f] = 0.0
-                    for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                        i1 = left + train.coupling_index[z, 0] * n1 + a1
-                        i2 = feature + train.coupling_index[z, 1] * n2 + a2
-                        m3 = train.coupling_index[z, 2]
-                        c = train.coupling_value[z]
-                        t_m[m3] += c * x_a[i1] * v_if[i, i2]
-                        cv = c * v_if[i, i2]
-                        if left >= rank_0:
-                            for f in range(n_features):
-                                dt_mf[m3, f] += cv * dx_af[i1, f]
-                        dt_mf[m3, i2] += c * x_a[i1]
-                    at = weight + (a1 * n2 + a2) * n3
-                    for m3 in range(components):
-                        for a3 in range(n3):
-                            w = weights[at + a3]
-                            i3 = right + m3 * n3 + a3
-                            x_a[i3] += w * t_m[m3]
-                            for f in range(n_features):
-                                dx_af[i3, f] += w * dt_mf[m3, f]
-        for path in range(n_paths - 1, -1, -1):
-            left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-            feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-            right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-            weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
-            wanted = first_path <= path < last_path
-            is_last = right == n_rows - 1
-            for a1 in range(n1):
-                for a2 in range(n2):
-                    at = weight + (a1 * n2 + a2) * n3
-                    for m3 in range(components):
-                        t_m[m3] = 0.0
-                        p_m[m3] = 0.0
-                        for f in range(n_features):
-                            dt_mf[m3, f] = 0.0
-                            dp_mf[m3, f] = 0.0
-                        for a3 in range(n3):
-                            w = weights[at + a3]
-                            i3 = right + m3 * n3 + a3
-                            p_m[m3] += w * y_a[i3]
-                            if not is_last:
-                                for f in range(n_features):
-                                    dp_mf[m3, f] += w * dy_af[i3, f]
-                    for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                        i1 = left + train.coupling_index[z, 0] * n1 + a1
-                        i2 = feature + train.coupling_index[z, 1] * n2 + a2
-                        m3 = train.coupling_index[z, 2]
-                        c = train.coupling_value[z]
-                        x, v = c * x_a[i1], c * v_if[i, i2]
-                        p = p_m[m3]
-                        y_a[i1] += p * v
-                        g_if[i, i2] += p * x
-                        for f in range(n_features):
-                            dy_af[i1, f] += v * dp_mf[m3, f]
-                        dy_af[i1, i2] += c * p
-                        if with_hessian:
-                            for f in range(n_features):
-                                h_ff[i2, f] += x * dp_mf[m3, f] + (c * p) * dx_af[i1, f]
-                        if wanted:
-                            t_m[m3] += x * v_if[i, i2]
-                            for f in range(n_features):
-                                dt_mf[m3, f] += v * dx_af[i1, f]
-                            dt_mf[m3, i2] += x
-                    if wanted:
-                        for a3 in range(n3):
-                            q = q_weight + at + a3 - q_start
-                            total = 0.0
-                            for f in range(n_features):
-                                sensitivity_qif[q, i, f] = 0.0
-                            for m3 in range(components):
-                                i3 = right + m3 * n3 + a3
-                                y, t = y_a[i3], t_m[m3]
-                                total += y * t
-                                for f in range(n_features):
-                                    sensitivity_qif[q, i, f] += y * dt_mf[m3, f] + t * dy_af[i3, f]
-                            energy_iq[i, q] = total
-        if with_head:
-            for row in range(train.path[0, WEIGHT]):
-                z, a = row // rank_0, row % rank_0
-                q = q_weight + row - q_start
-                mine = z == type_i[i]
-                energy_iq[i, q] = y_a[a] if mine else 0.0
+        transfer[:] = 0.0
+        by_left[:] = 0.0
+        for k in range(n_cores):
+            here, there = train.bond_first[k], train.bond_first[k + 1]
+            n_here, n_there = there - here, train.bond_first[k + 2] - there
+            for path in range(train.path_first[k], train.path_first[k + 1]):
+                left, n1 = train.path[path, LEFT] - here, train.path[path, RANK_LEFT]
+                feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
+                right, n3 = train.path[path, RIGHT] - there, train.path[path, RANK_RIGHT]
+                weight = train.path[path, WEIGHT]
+                for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
+                    i1 = left + train.coupling_index[z, 0] * n1
+                    i2 = feature + train.coupling_index[z, 1] * n2
+                    i3 = right + train.coupling_index[z, 2] * n3
+                    c = train.coupling_value[z]
+                    for a1 in range(n1):
+                        for a2 in range(n2):
+                            cv, cx = c * v_if[i, i2 + a2], c * x_ia[i, here + i1 + a1]
+                            at = weight + (a1 * n2 + a2) * n3
+                            for a3 in range(n3):
+                                transfer[k, i3 + a3, i1 + a1] += weights[at + a3] * cv
+                                by_left[k, i3 + a3, i2 + a2] += weights[at + a3] * cx
+            for a in range(n_there):
+                total = 0.0
+                for b in range(n_here):
+                    total += transfer[k, a, b] * x_ia[i, here + b]
+                x_ia[i, there + a] = total
                 for f in range(n_features):
-                    sensitivity_qif[q, i, f] = dy_af[a, f] if mine else 0.0
+                    dx_iaf[i, there + a, f] = by_left[k, a, f]
+                if k > 0:
+                    for b in range(n_here):
+                        w = transfer[k, a, b]
+                        if w != 0.0:
+                            for f in range(n_features):
+                                dx_iaf[i, there + a, f] += w * dx_iaf[i, here + b, f]
         if with_hessian:
             for f in range(n_features):
                 for h in range(n_features):
-                    hessian_iff[i, f, h] = h_ff[f, h]
+                    hessian_iff[i, f, h] = 0.0
+        for k in range(n_cores - 1, -1, -1):
+            here, there = train.bond_first[k], train.bond_first[k + 1]
+            n_here, n_there = there - here, train.bond_first[k + 2] - there
+            for b in range(n_here):
+                total = 0.0
+                for a in range(n_there):
+                    total += transfer[k, a, b] * y_ia[i, there + a]
+                y_ia[i, here + b] = total
+            for f in range(n_features):
+                total = 0.0
+                for a in range(n_there):
+                    total += by_left[k, a, f] * y_ia[i, there + a]
+                g_if[i, f] += total
+            for b in range(n_here):
+                for f in range(n_features):
+                    by_right[b, f] = 0.0
+            for path in range(train.path_first[k], train.path_first[k + 1]):
+                left, n1 = train.path[path, LEFT] - here, train.path[path, RANK_LEFT]
+                feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
+                right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
+                weight = train.path[path, WEIGHT]
+                for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
+                    i1 = left + train.coupling_index[z, 0] * n1
+                    i2 = feature + train.coupling_index[z, 1] * n2
+                    i3 = right + train.coupling_index[z, 2] * n3
+                    c = train.coupling_value[z]
+                    for a1 in range(n1):
+                        for a2 in range(n2):
+                            at = weight + (a1 * n2 + a2) * n3
+                            total = 0.0
+                            for a3 in range(n3):
+                                total += weights[at + a3] * y_ia[i, i3 + a3]
+                            by_right[i1 + a1, i2 + a2] += c * total
+            for b in range(n_here):
+                for f in range(n_features):
+                    dy_iaf[i, here + b, f] = by_right[b, f]
+                if k < n_cores - 1:
+                    for a in range(n_there):
+                        w = transfer[k, a, b]
+                        if w != 0.0:
+                            for f in range(n_features):
+                                dy_iaf[i, here + b, f] += w * dy_iaf[i, there + a, f]
+            if with_hessian:
+                if k < n_cores - 1:
+                    for a in range(n_there):
+                        for f in range(n_features):
+                            w = by_left[k, a, f]
+                            if w != 0.0:
+                                for h in range(n_features):
+                                    hessian_iff[i, f, h] += w * dy_iaf[i, there + a, h]
+                for b in range(n_here):
+                    for f in range(n_features):
+                        w = by_right[b, f]
+                        if w != 0.0:
+                            for h in range(n_features):
+                                hessian_iff[i, f, h] += w * dx_iaf[i, here + b, h]
+
+
+@njit(fastmath=("contract", "reassoc"))
+def path_products(train, path, v_if, x_ia, y_ia, t_abim, u_bcim, s_acim):
+    """The three coupled products of one path, for a chunk of atoms: what multiplies dy, dx and dv in eq. (2).
+
+        t[a1 a2, i m3] = sum C x v,     u[a2 a3, i m1] = sum C v y,     s[a1 a3, i m2] = sum C x y
+
+    Parameters
+    ----------
+    train, v_if, x_ia, y_ia
+        As for and from `train_states`.
+    path : int
+    t_abim, u_bcim, s_acim : float64 [a1, a2, i, m3], [a2, a3, i, m1], [a1, a3, i, m2]
+        Written.
+    """
+    left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
+    feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
+    right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
+    t_abim[:] = 0.0
+    u_bcim[:] = 0.0
+    s_acim[:] = 0.0
+    for i in range(v_if.shape[0]):
+        for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
+            m1, m2, m3 = train.coupling_index[z, 0], train.coupling_index[z, 1], train.coupling_index[z, 2]
+            i1, i2, i3 = left + m1 * n1, feature + m2 * n2, right + m3 * n3
+            c = train.coupling_value[z]
+            for a1 in range(n1):
+                cx = c * x_ia[i, i1 + a1]
+                for a2 in range(n2):
+                    t_abim[a1, a2, i, m3] += cx * v_if[i, i2 + a2]
+                for a3 in range(n3):
+                    s_acim[a1, a3, i, m2] += cx * y_ia[i, i3 + a3]
+            for a2 in range(n2):
+                cv = c * v_if[i, i2 + a2]
+                for a3 in range(n3):
+                    u_bcim[a2, a3, i, m1] += cv * y_ia[i, i3 + a3]
 
 
 @njit(fastmath=("contract", "reassoc"))
@@ -206,7 +231,7 @@ def pair_sensitivities(
     first, neighbor, r_pc, type_i, type_p, basis, radial_table, start, stop, site_of, n_sites,
     scale, columns_cif, moments_iznm,
 ):  # fmt: skip
-    """D of eq. (3) for a chunk of atoms, and the primitive moments U of eq. (4).
+    """D for a chunk of atoms, and the primitive moments U of eq. (3).
 
     Parameters
     ----------
@@ -223,7 +248,7 @@ def pair_sensitivities(
     columns_cif : float64 [3 n_sites + 6, i, f]
         Written.
     moments_iznm : float64 [i, z_j, n, lm]
-        Written when it has a row per atom.
+        Written when it has a row per atom (leave it empty otherwise).
     """
     l_max = basis.feature_first.shape[0] - 1
     n_lm, n_radial, n_channels = (l_max + 1) ** 2, basis.recurrence.shape[1], radial_table.shape[3]
@@ -313,12 +338,11 @@ def pair_block(r_pc, block, n_lanes, cutoff, r_b, u_cb):
 
 
 @njit(fastmath=("contract", "reassoc"))
-def radial_sensitivities(
+def direct_sensitivities(
     first, neighbor, r_pc, type_i, type_p, basis, radial_flat, species_table, chain_first, chain_lk, chain_q,
-    chain_value, start, stop, site_of, n_sites, scale, q_radial, q_start, g_if, hessian_iff, moments_iznm,
-    energy_iq, sensitivity_qif, direct_cq,
+    chain_value, start, stop, site_of, n_sites, scale, n_species_parameters, g_if, direct_cq,
 ):  # fmt: skip
-    """Eq. (4) for a chunk of atoms: species and radial parameters.
+    """The dependence of dE/dT on the positions at fixed g, the second term of eq. (3), chained to B and theta.
 
     Parameters
     ----------
@@ -331,26 +355,18 @@ def radial_sensitivities(
     chain_first : int64 [z_i * n_species + z_j + 1]
         Range of the chain of a pair of species in the three arrays that follow.
     chain_lk, chain_q, chain_value : int64, int64, float64
-        dS[l, k, z_i, z_j] / dtheta_q = value, with lk = l * K + k and q an index in the flat parameter vector.
-    q_radial, q_start : int
-        Index of the first radial coefficient in the flat parameter vector; index of row 0 of the outputs.
-    g_if, hessian_iff, moments_iznm
-        As written by `train_sensitivities` and `pair_sensitivities`.
-    energy_iq, sensitivity_qif : float64
-        Written for the rows of species and radial parameters (which are contiguous, species first).
+        dS[l, k, z_i, z_j] / dtheta_q = value, with lk = l * K + k.
+    n_species_parameters : int
+        Length of theta; columns of the output are theta, then B.
+    g_if : float64 [i, f]
+        dE_i/dv of the chunk.
     direct_cq : float64 [3 n_sites + 6, q]
-        Added to: direct terms, for the same rows (row 0 is the first species parameter).
+        Added to.
     """
     l_max = basis.feature_first.shape[0] - 1
     n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
     n_species, rank = species_table.shape[2], species_table.shape[1]
-    n_features = g_if.shape[1]
-    q_species = q_radial
-    for entry in range(chain_q.shape[0]):
-        q_species = min(q_species, chain_q[entry])
-    n_shared = q_radial - q_species + radial_flat.shape[0]
-    mixed_nm = np.empty((n_radial, n_lm))
-    species_lkf = np.empty(((l_max + 1) * rank, n_features))
+    n_shared = n_species_parameters + radial_flat.shape[0]
     r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
     phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
     work_b = np.empty((harmonics_work_rows(l_max), LANES))
@@ -360,67 +376,6 @@ def radial_sensitivities(
     strain = 3 * n_sites
     for i in range(start, stop):
         at, zi = i - start, type_i[i]
-        for q in range(q_species - q_start, q_species - q_start + n_shared):
-            energy_iq[at, q] = 0.0
-            for f in range(n_features):
-                sensitivity_qif[q, at, f] = 0.0
-        # radial coefficients
-        for k in range(rank):
-            q = q_radial - q_start
-            for l in range(l_max + 1):
-                count = basis.channel_first[l + 1] - basis.channel_first[l]
-                for n in range(n_radial):
-                    for m in range(2 * l + 1):
-                        total = 0.0
-                        for zj in range(n_species):
-                            total += species_table[l, k, zi, zj] * moments_iznm[at, zj, n, l * l + m]
-                        mixed_nm[n, m] = total
-                for c in range(count):
-                    for n in range(n_radial):
-                        row = q + (c * n_radial + n) * rank + k
-                        energy = 0.0
-                        for m in range(2 * l + 1):
-                            w = mixed_nm[n, m]
-                            f_lmc = basis.feature_first[l] + m * basis.feature_rank[l] + c
-                            energy += g_if[at, f_lmc] * w
-                            for f in range(n_features):
-                                sensitivity_qif[row, at, f] += w * hessian_iff[at, f_lmc, f]
-                        energy_iq[at, row] = energy
-                q += count * n_radial * rank
-        # species factor
-        for zj in range(n_species):
-            any_neighbor = False
-            for n in range(n_radial):
-                if moments_iznm[at, zj, n, 0] != 0.0:
-                    any_neighbor = True
-            if not any_neighbor:
-                continue
-            q = 0
-            for l in range(l_max + 1):
-                count = basis.channel_first[l + 1] - basis.channel_first[l]
-                for k in range(rank):
-                    lk = l * rank + k
-                    for f in range(n_features):
-                        species_lkf[lk, f] = 0.0
-                    energy = 0.0
-                    for c in range(count):
-                        for m in range(2 * l + 1):
-                            w = 0.0
-                            for n in range(n_radial):
-                                w += radial_flat[q + (c * n_radial + n) * rank + k] * moments_iznm[at, zj, n, l * l + m]
-                            f_lmc = basis.feature_first[l] + m * basis.feature_rank[l] + c
-                            energy += g_if[at, f_lmc] * w
-                            for f in range(n_features):
-                                species_lkf[lk, f] += w * hessian_iff[at, f_lmc, f]
-                    species_lk[0, lk] = energy
-                q += count * n_radial * rank
-            pair_type = zi * n_species + zj
-            for entry in range(chain_first[pair_type], chain_first[pair_type + 1]):
-                value, lk, row = chain_value[entry], chain_lk[entry], chain_q[entry] - q_start
-                energy_iq[at, row] += value * species_lk[0, lk]
-                for f in range(n_features):
-                    sensitivity_qif[row, at, f] += value * species_lkf[lk, f]
-        # direct terms
         for block in range(first[i], first[i + 1], LANES):
             n_lanes = min(LANES, first[i + 1] - block)
             pair_block(r_pc, block, n_lanes, basis.constants[1], r_b, u_cb)
@@ -458,7 +413,7 @@ def radial_sensitivities(
                             for k in range(rank):
                                 s = species_table[l, k, zi, zj]
                                 row = q + k
-                                out = q_radial - q_species + row
+                                out = n_species_parameters + row
                                 direct[0, out] = s * dx
                                 direct[1, out] = s * dy
                                 direct[2, out] = s * dz
@@ -469,7 +424,7 @@ def radial_sensitivities(
                             q += rank
                 pair_type = zi * n_species + zj
                 for entry in range(chain_first[pair_type], chain_first[pair_type + 1]):
-                    value, lk, out = chain_value[entry], chain_lk[entry], chain_q[entry] - q_species
+                    value, lk, out = chain_value[entry], chain_lk[entry], chain_q[entry]
                     for d in range(3):
                         direct[d, out] += value * species_lk[d, lk]
                 here, there = 3 * site_of[i], 3 * site_of[neighbor[p]]

@@ -1,14 +1,18 @@
 """Trains as a vector space, and growth without a change of the function.
 
-    (T + T')[z, f.., o]:  A_0 = (A_0  A_0'),   A_k = diag(A_k, A_k'),   A_d = (A_d over A_d')   block by block  (1)
-    <T, T'> = sum T[z, f.., o] T'[z, f.., o] = sum_{l p} (2l+1) tr G_d^{l p},                                 (2)
-    G_k^{l3}[a3, a3'] = sum_{l1 l2 a1 a1' a2} A_k^{l1 l2 l3}[a1, a2, a3] G_{k-1}^{l1}[a1, a1'] A_k'^{l1 l2 l3}[a1', a2, a3']
-    gauge on a bond:      A_k -> A_k X,   A_{k+1} -> X^{-1} A_{k+1}   per irrep                               (3)
-    a new core:           A^{l 0 l}[a, constant, a'] = delta(a, a')   on any bond, since C^{l m'}_{l m, 00} = delta  (4)
-    more rank on a bond:  A_k -> (A_k  P),   A_{k+1} -> (A_{k+1} over 0)                                      (5)
+    (T + T')[z, f.., o]    A_0 = (A_0 A_0'),  A_k = diag(A_k, A_k'),  A_d = (A_d over A_d')            (1)
 
-The new columns P of (5) never reach the output, so the function is as before; but the derivative with respect to the
-zero rows below A_{k+1} is alive, which is what the next local solve needs. With zeros on both sides it would be dead.
+    <T, T'> = sum T[z, f.., o] T'[z, f.., o] = sum_{l p} (2l+1) tr G_d^{l p}                           (2)
+    G_k^{l3}[a3, a3'] = sum over (l1 l2 a1 a1' a2) of A_k[a1, a2, a3] G_{k-1}^{l1}[a1, a1'] A_k'[a1', a2, a3']
+    G_0[a, a'] = sum_z A_0[z, a] A_0'[z, a']
+
+    gauge on a bond        A_k -> A_k X,  A_{k+1} -> X^{-1} A_{k+1}  per irrep                         (3)
+    a new core             A^{l 0 l}[a, constant, a'] = delta(a, a')  on any bond                      (4)
+    more rank on a bond    A_k -> (A_k P),  A_{k+1} -> (A_{k+1} over 0)                                (5)
+
+(4) is exact because C^{l m'}_{l m, 0 0} = delta(m, m') and the constant channel is one. The new columns P of
+(5) never reach the output, so the function is as before; but the derivative with respect to the zero rows
+below A_{k+1} is alive, which is what the next local solve needs. With zeros on both sides it would be dead.
 
 =========================== ============================================================================
 symbol                      here
@@ -56,7 +60,7 @@ Array = NDArray[np.float64]
 
 
 def add(first: Train, second: Train) -> Train:
-    """The sum of two trains of the same species, features, order and output, by direct sums of the bonds (eq. 1).
+    """The sum of two trains of the same species, features, order and output: direct sums of bonds (eq. 1).
 
     The ranks add up; `etnpot.network.rounding.round_train` lowers them to what the sum needs.
     """
@@ -121,18 +125,16 @@ def gauge_transform(train: Train, bond: int, matrices: Mapping[Irrep, Array]) ->
     train.layout.check_inner_bond(bond)
     here = train.layout.bonds[bond]
     if unknown := [str(irrep) for irrep in matrices if irrep not in here]:
-        raise SpecificationError(
-            f"gauge: bond {bond} carries {here}, got matrices for {', '.join(unknown)} as well"
-        )
+        raise SpecificationError(f"gauge: bond {bond} carries {here}, got also {', '.join(unknown)}")
     gauge = {irrep: np.asarray(matrices.get(irrep, np.eye(rank)), dtype=np.float64) for irrep, rank in here}
-    inverse = {}
+    inverse: dict[Irrep, Array] = {}
     for irrep, rank in here:
         if gauge[irrep].shape != (rank, rank):
             raise SpecificationError(
                 f"gauge of {irrep} on bond {bond}: expected shape {(rank, rank)}, got {gauge[irrep].shape}"
             )
         try:
-            inverse[irrep] = np.linalg.inv(gauge[irrep])
+            inverse[irrep] = np.asarray(np.linalg.inv(gauge[irrep]), dtype=np.float64)
         except np.linalg.LinAlgError:
             raise SpecificationError(
                 f"gauge of {irrep} on bond {bond}: expected an invertible matrix, got a singular one"
@@ -161,12 +163,14 @@ def enrich(
     bond : int
         0..d-1.
     directions : float64 array or mapping of Path to float64 array
-        Numbers of the extra part of the tensor on `side`: for the head an array [species, a]; for a core an array
-        [q] in the order of a `CoreLayout` whose bond on this side is `extra`, or its blocks, absent ones zero.
+        Numbers of the extra part of the tensor on `side`: for the head an array [species, a]; for a core an
+        array [q] in the order of a `CoreLayout` whose bond on this side is `extra`, or its blocks (absent
+        ones are zero).
     extra : Bond
         The multiplets to append to the bond.
     side : {"left", "right"}
-        Which tensor receives the directions: the head or core bond - 1, or core `bond`. The other receives zeros.
+        Which tensor receives the directions: the head or core bond - 1, or core `bond`. The other receives
+        zeros.
 
     Returns
     -------
@@ -222,8 +226,8 @@ def grow_ranks(
     new_bond : Bond
         Its ranks after; none may be less than now. It may bring new irreps.
     rng : numpy.random.Generator, optional
-        Fills the new part of the tensor on `side` as `Train.random` does, times `amplitude`. Without it the new
-        part is zero on both sides, where every derivative vanishes.
+        Fills the new part of the tensor on `side` as `Train.random` does, times `amplitude`. Without it the
+        new part is zero on both sides, where every derivative vanishes.
     amplitude : float
         Of the random numbers.
     side : {"left", "right"}
@@ -234,7 +238,8 @@ def grow_ranks(
     for irrep, rank in old:
         if new_bond.rank(irrep) < rank:
             raise SpecificationError(
-                f"bond {bond} holds {old}, got fewer copies of {irrep} in {new_bond}; use round_train to lower ranks"
+                f"new_bond: expected at least {old}, got fewer copies of {irrep} in {new_bond}; "
+                "use round_train to lower ranks"
             )
     extra = Bond.of({irrep: rank - old.rank(irrep) for irrep, rank in new_bond})
     core = train.layout.cores[bond]
@@ -259,8 +264,8 @@ def grow_order(train: Train, position: int) -> Train:
     ----------
     train : Train
     position : int
-        Index of the new core, 0..d. It sits on the former bond `position`, of which there are then two; at d it
-        sits on the output.
+        Index of the new core, 0..d. It sits on the former bond `position`, of which there are then two; at d
+        it sits on the output.
 
     Returns
     -------
@@ -287,14 +292,14 @@ def grow_features(train: Train, new_feature: Bond) -> Train:
     ----------
     train : Train
     new_feature : Bond
-        Channels per l after; none may be fewer than now. Old channels keep their index within their l, new ones
-        follow; all entries of the cores for new channels are zero.
+        Channels per l after; none may be fewer than now. Old channels keep their index within their l, new
+        ones follow; all entries of the cores for new channels are zero.
     """
     layout = train.layout
     for irrep, channels in layout.feature:
         if new_feature.rank(irrep) < channels:
             raise SpecificationError(
-                f"new_feature: the train uses {layout.feature}, got fewer channels of {irrep} in {new_feature}"
+                f"new_feature: expected at least {layout.feature}, got fewer {irrep} in {new_feature}"
             )
     grown = TrainLayout(layout.n_species, new_feature, layout.bonds)
     cores = []
@@ -358,7 +363,7 @@ def _place(
     left: Bond | None = None,
     right: Bond | None = None,
 ) -> None:
-    """Write the blocks of a core into those of a larger one, in place, behind the copies of `left` and `right`."""
+    """Write a core into a larger one, in place, behind the copies that `left` and `right` hold."""
     for path in layout.paths:
         n1, n2, n3 = layout.shape(path)
         at1 = 0 if left is None else left.rank(path.left)
@@ -373,9 +378,9 @@ def _flat(layout: CoreLayout, directions: Array | Mapping[Path, Array]) -> Array
         core = np.zeros(layout.size)
         for path, block in directions.items():
             if path not in layout.paths or np.shape(block) != layout.shape(path):
-                expected = layout.shape(path) if path in layout.paths else "no such path"
+                expected = layout.shape(path) if path in layout.paths else "none (no such path)"
                 raise SpecificationError(
-                    f"directions, {path}: expected {expected}, got shape {np.shape(block)}"
+                    f"directions, {path}: expected shape {expected}, got {np.shape(block)}"
                 )
             core[layout.slice(path)] = np.ravel(block)
         return core

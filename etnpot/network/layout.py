@@ -213,6 +213,12 @@ class TrainLayout:
             raise SpecificationError(f"a train needs at least one species, got {self.n_species}")
         if len(self.bonds) < 2:
             raise SpecificationError("a train needs at least one core, that is two bonds")
+        for k, bond in enumerate(self.bonds):
+            if not bond.ranks:
+                raise SpecificationError(
+                    f"bond {k} of the train is empty: no path leads through it from the head to the output; "
+                    "give it an irrep that the bonds on both sides can reach"
+                )
         if self.bonds[0].irreps != (SCALAR,):
             raise SpecificationError(f"bond 0 carries scalars (0e) alone, got {self.bonds[0]}")
         if SCALAR not in self.feature or not all(irrep.is_natural for irrep in self.feature.irreps):
@@ -220,12 +226,6 @@ class TrainLayout:
                 "features must have natural parity (0e, 1o, 2e, ...) and at least one scalar, the constant "
                 f"channel; got {self.feature}"
             )
-        for k, bond in enumerate(self.bonds):
-            if not bond.ranks:
-                raise SpecificationError(
-                    f"bond {k} of the train is empty: no path leads through it from the head to the output; "
-                    "give it an irrep that the bonds on both sides can reach"
-                )
 
     @property
     def order(self) -> int:

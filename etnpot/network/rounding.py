@@ -20,9 +20,9 @@ the least that any equivariant train with these ranks on this bond can make (Eck
 irrep). A tolerance therefore drops the multiplets of least (2l+1) s^2 first, whichever irrep they belong
 to.
 
-From bond to bond the errors add in squares, exactly. Truncation at bond k is T_k = P_k T_{k-1} with an
-orthogonal projector P_k on the rows of bond k. Going from left to right, P_{k+1} ... keep the rows within
-the space that P_k left over, so T_{k-1} - T_k is orthogonal to everything that happens later, and
+From bond to bond the errors add in squares, exactly. Let T_0 = T, and T_k = P_k T_{k-1} after the truncation of
+the k-th bond, with an orthogonal projector P_k on its rows. Going from left to right, the later projectors stay
+within the space that P_k left over, so T_{k-1} - T_k is orthogonal to everything that happens later, and
 
     |T - T_d|^2 = sum_k |T_{k-1} - T_k|^2                                                              (3)
 
@@ -32,9 +32,9 @@ What this error is and is not
     It is the true Frobenius distance of the two full tensors T[z, f_1, ..., f_d, o], up to rounding. It
     bounds the output of one atom, |x_d - x_d'| <= |T - T'| |v|^d with the norm of its features v (constant
     channel included), and usually by far too much. It is not the error of the energies or forces of a data
-    set: T also has a part that is not symmetric in f_1 ... f_d, which no feature vector sees, and features
-    are not equally distributed. Nor is it the least error for the ranks on all bonds together: it is at
-    most sqrt(number of bonds) times that.
+    set: T also has a part that is not symmetric in f_1 ... f_d, which no feature vector sees, and the
+    features of real atoms fill their space unevenly. Nor is it the least error for the ranks on all bonds
+    together: it is at most sqrt(number of bonds) times that.
 
 =========================== ============================================================================
 symbol                      here

@@ -146,7 +146,7 @@ def truncate(
 
 
 def svd_per_irrep(matrices: Gauge, where: str) -> dict[Irrep, tuple[Array, Array, Array]]:
-    """U [rows, j], s [j], V [j, columns] of every matrix; the largest entry of each column of U is positive."""
+    """U [rows, j], s [j], V [j, columns] of every matrix, the largest entry of each U column positive."""
     factors = {}
     for irrep, matrix in matrices.items():
         if not np.isfinite(matrix).all():

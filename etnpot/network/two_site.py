@@ -61,7 +61,7 @@ def full_bond(layout: TrainLayout, bond: int, irreps: Collection[Irrep] | None =
     bond : int
         0..d-1.
     irreps : collection of Irrep, optional
-        Which irreps it may carry (default: those that it carries now). Those that are out of reach from the
+        Which irreps it may carry besides those that it carries now. Those that are out of reach from the
         left, or that no path takes to the right, are left out.
 
     Returns
@@ -70,7 +70,7 @@ def full_bond(layout: TrainLayout, bond: int, irreps: Collection[Irrep] | None =
         With rank sum_{l1 l2} r[l1] n[l2] for each irrep; on bond 0 the number of species.
     """
     layout.check_inner_bond(bond)
-    wanted = set(layout.bonds[bond].irreps if irreps is None else irreps)
+    wanted = {*layout.bonds[bond].irreps, *(irreps or ())}
     core = layout.cores[bond]
     onward = {
         irrep
@@ -91,7 +91,7 @@ def full_bond(layout: TrainLayout, bond: int, irreps: Collection[Irrep] | None =
     if not full.ranks:
         raise SpecificationError(
             f"bond {bond}: expected an irrep that both sides can reach, got "
-            f"{', '.join(map(str, sorted(wanted))) or 'none'}; allow more irreps"
+            f"{', '.join(map(str, sorted(wanted)))}; allow more irreps"
         )
     return full
 
@@ -102,9 +102,9 @@ def merge_cores(train: Train, bond: int, irreps: Collection[Irrep] | None = None
     The tensor to the left becomes the identity from (l1 a1 l2 a2) to the bond of `full_bond` (for bond 0,
     from the species), which is left-orthogonal; core `bond` becomes Theta (eq. 1), its left index being the
     row. So the local problem of a two-site sweep is that of core `bond` in the train returned: linear in
-    Theta, and with the centre on either of the two tensors before, its weights
-    ``center_weights(layout.cores[bond])``
-    = 2 l3 + 1 make the norm of the full tensor.
+    Theta, and if the centre was on either of the two tensors, `center_weights` of that core, 2 l3 + 1, make
+    its norm that of the full tensor. Theta has rows times columns entries for each irrep of the bond, which
+    is the cost of a two-site sweep.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ def merge_cores(train: Train, bond: int, irreps: Collection[Irrep] | None = None
     bond : int
         0..d-1. Merges the head and core 0 (bond 0), or cores bond - 1 and `bond`.
     irreps : collection of Irrep, optional
-        Which irreps the bond may carry (default: those it carries now). More of them let a sweep find new
-        irreps; their part of Theta is zero at first.
+        Which irreps the bond may carry besides those it carries now, so that a sweep can find them; their
+        part of Theta is zero at first.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from etnpot.basis import RadialBasis
 from etnpot.errors import SpeciesError, SpecificationError
 from etnpot.network import SCALAR, Bond, Train, TrainLayout
 from etnpot.potential.potential import Potential, symbols_to_numbers
-from etnpot.potential.spec import PotentialSpec
+from etnpot.potential.spec import PotentialSpec, checked_integers
 from etnpot.so3 import Irrep
 
 __all__ = ["ETN", "make_spec"]
@@ -62,12 +62,13 @@ def ETN(
     channels : int or sequence of int
         Feature channels, for all l or per l. Default ``6, 5, 4, 3, 2, 2, ...``.
     ranks : int, mapping, or sequence of them
-        Ranks of the bonds inside the train: one number for every irrep, or ``{"0e": 6, "1o": 4}``; a sequence gives
-        bonds 1 .. order-1 one by one. Ranks that a bond cannot use are cut.
+        Ranks of the bonds inside the train: one number for every irrep, or ``{"0e": 6, "1o": 4}``; a sequence
+        gives bonds 1 .. order-1 one by one. Ranks that a bond cannot use are cut.
     seed : int
         Of the random parameters.
     r_min : float, Å
-        Distance below which the radial coordinate saturates. Default 0.7 times the shortest sum of covalent radii.
+        Distance below which the radial coordinate saturates. Default 0.7 times the shortest sum of covalent
+        radii.
     radial_family : {"chebyshev", "jacobi", "bessel"}
     cutoff_function : {"power", "envelope"}
     cutoff_power : int
@@ -83,8 +84,8 @@ def ETN(
     pseudotensors : bool
         Carry irreps of unnatural parity on the bonds as well.
     head_rank : int
-        Rank of bond 0: how many starting vectors the central species chooses from. Default: the number of species,
-        as far as bond 1 can use it.
+        Rank of bond 0: how many starting vectors the central species chooses from. Default: the number of
+        species, as far as bond 1 can use it.
     neighbor_scale : float
         N of the features. Default: the neighbours within `cutoff` in a dense metal.
     reference_energies : mapping
@@ -100,14 +101,14 @@ def ETN(
         Naming the field.
     """
     spec = make_spec(
-        species, cutoff=cutoff, order=order, l_max=l_max, radial_size=radial_size, channels=channels, ranks=ranks,
-        r_min=r_min, radial_family=radial_family, cutoff_function=cutoff_function, cutoff_power=cutoff_power,
-        species_form=species_form, species_rank=species_rank, embedding=embedding, bond_l_max=bond_l_max,
-        pseudotensors=pseudotensors, head_rank=head_rank, neighbor_scale=neighbor_scale,
+        species, cutoff=cutoff, order=order, l_max=l_max, radial_size=radial_size, channels=channels,
+        ranks=ranks, r_min=r_min, radial_family=radial_family, cutoff_function=cutoff_function,
+        cutoff_power=cutoff_power, species_form=species_form, species_rank=species_rank, embedding=embedding,
+        bond_l_max=bond_l_max, pseudotensors=pseudotensors, head_rank=head_rank,
+        neighbor_scale=neighbor_scale,
     )  # fmt: skip
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise SpecificationError(f"seed: expected a non-negative integer, got {seed!r}")
-    return random_potential(spec, np.random.default_rng(seed), reference_energies)
+    rng = np.random.default_rng(_checked_integer("seed", seed, 0, None))
+    return random_potential(spec, rng, reference_energies)
 
 
 def random_potential(
@@ -115,16 +116,23 @@ def random_potential(
 ) -> Potential:
     """Random parameters for a specification.
 
-    Radial coefficients are scaled so that every channel has unit variance when the radial functions have; the cores
-    follow `Train.random`.
+    Radial coefficients are scaled so that every channel has unit variance when the radial functions have; the
+    cores follow `Train.random`.
     """
     groups: dict[str, np.ndarray] = {"reference_energies": np.zeros(spec.n_species)}
+    if reference_energies is not None and not isinstance(reference_energies, Mapping):
+        raise SpecificationError(
+            f"reference_energies: expected a mapping such as {{'Cu': -3.7}}, in eV; "
+            f"got {reference_energies!r}"
+        )
     for key, energy in (reference_energies or {}).items():
         (z,) = symbols_to_numbers(key)
         if z not in spec.species:
             raise SpeciesError(f"reference_energies: {key!r} is not among the species of this potential")
-        if not math.isfinite(energy):
-            raise SpecificationError(f"reference_energies: expected a finite energy in eV for {key!r}, got {energy}")
+        if not isinstance(energy, int | float | np.number) or not math.isfinite(energy):
+            raise SpecificationError(
+                f"reference_energies: expected a finite energy in eV for {key!r}, got {energy!r}"
+            )
         groups["reference_energies"][spec.species.index(z)] = energy
     for name, array in spec.species_factor.initial(rng).items():
         groups[f"species.{name}"] = array
@@ -159,14 +167,17 @@ def make_spec(
     """The specification that `ETN` makes from its settings."""
     numbers = symbols_to_numbers(species)
     n_species = len(numbers)
-    _check_integer("order", order, 1, 12)
-    _check_integer("l_max", l_max, 0, 12)
+    if not numbers:
+        raise SpecificationError("species: at least one element is needed, for example species=['Cu']")
+    order = _checked_integer("order", order, 1, 12)
+    l_max = _checked_integer("l_max", l_max, 0, 12)
     if bond_l_max is not None:
-        _check_integer("bond_l_max", bond_l_max, 0, 12)
+        bond_l_max = _checked_integer("bond_l_max", bond_l_max, 0, 12)
     if channels is None:
         channels = tuple(max(2, 6 - l) for l in range(l_max + 1))
     elif isinstance(channels, int | np.integer):
-        channels = (int(channels),) * (l_max + 1)
+        channels = (_checked_integer("channels", channels, 1, None),) * (l_max + 1)
+    channels = checked_integers("channels", channels)
     if r_min is None:
         r_min = _shortest_bond(numbers)
         if isinstance(cutoff, int | float) and cutoff > 0:
@@ -176,16 +187,20 @@ def make_spec(
         species_form = "pair" if n_species <= 4 and embedding is None else "embedding"
     if species_rank is None:
         species_rank = min(n_species**2, 6)
+    else:
+        species_rank = _checked_integer("species_rank", species_rank, 1, None)
     if species_form == "embedding" and embedding is None:
         embedding = (min(n_species, 4), min(n_species, 4))
     if neighbor_scale is None:
         neighbor_scale = max(1.0, 4.0 / 3.0 * math.pi * radial.cutoff**3 / _VOLUME_PER_ATOM)
+    elif isinstance(neighbor_scale, np.number):
+        neighbor_scale = float(neighbor_scale)
     feature = Bond.of({Irrep.natural(l): count + (l == 0) for l, count in enumerate(channels)})
     inner = _inner_bonds(ranks, order, l_max if bond_l_max is None else bond_l_max, pseudotensors)
     if head_rank is None:
         head_rank = n_species
     else:
-        _check_integer("head_rank", head_rank, 1, None)
+        head_rank = _checked_integer("head_rank", head_rank, 1, None)
     layout = TrainLayout(
         n_species, feature, (Bond.of({SCALAR: head_rank}), *inner, Bond.of({SCALAR: 1}))
     ).trimmed()
@@ -193,7 +208,7 @@ def make_spec(
         species=numbers,
         radial=radial,
         l_max=l_max,
-        channels=tuple(channels),
+        channels=channels,
         species_form=species_form,
         species_rank=species_rank,
         embedding=embedding,
@@ -206,7 +221,15 @@ def _inner_bonds(ranks: Ranks, order: int, l_max: int, pseudotensors: bool) -> l
     """Bonds 1 .. order-1 before trimming."""
     irreps = [Irrep(l, p) for l in range(l_max + 1) for p in (1, -1)]
     irreps = [irrep for irrep in irreps if irrep.is_natural or pseudotensors]
-    per_bond = [ranks] * (order - 1) if isinstance(ranks, int | np.integer | Mapping) else list(ranks)
+    if isinstance(ranks, int | np.integer | Mapping):
+        per_bond = [ranks] * (order - 1)
+    elif isinstance(ranks, str) or not isinstance(ranks, Iterable):
+        raise SpecificationError(
+            f"ranks: expected an integer, a mapping such as {{'0e': 6, '1o': 4}}, or a sequence of them, "
+            f"one per inner bond; got {ranks!r}"
+        )
+    else:
+        per_bond = list(ranks)
     if len(per_bond) != order - 1:
         raise SpecificationError(
             f"ranks: a train of order {order} has {order - 1} inner bonds, got ranks for {len(per_bond)}"
@@ -216,8 +239,8 @@ def _inner_bonds(ranks: Ranks, order: int, l_max: int, pseudotensors: bool) -> l
         if isinstance(entry, Mapping):
             bonds.append(Bond.of(dict(entry)))
         else:
-            _check_integer("ranks", entry, 1, None)
-            bonds.append(Bond.of({irrep: int(entry) for irrep in irreps}))
+            rank = _checked_integer("ranks", entry, 1, None)
+            bonds.append(Bond.of(dict.fromkeys(irreps, rank)))
     return bonds
 
 
@@ -227,7 +250,9 @@ def _shortest_bond(numbers: Sequence[int]) -> float:
     return round(1.4 * min(float(covalent_radii[z]) for z in numbers), 3)
 
 
-def _check_integer(field: str, value: object, low: int, high: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low or (high is not None and value > high):
+def _checked_integer(field: str, value: object, low: int, high: int | None) -> int:
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):  # type: ignore[operator]
         expected = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise SpecificationError(f"{field}: expected an integer {expected}, got {value!r}")
+    return int(value)  # type: ignore[call-overload]

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import etnpot
+from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import PotentialFileError, SpeciesError, SpecificationError, StructureError
 from etnpot.io.potential_file import read_potential_file, write_potential_file
-from etnpot.kernels import basis as basis_kernels
 from etnpot.kernels import assemble, evaluate, gradient
+from etnpot.kernels import basis as basis_kernels
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.network import Train
 from etnpot.potential.spec import PotentialSpec
@@ -114,15 +115,17 @@ class Potential:
         parameters = np.array(self.parameters, dtype=np.float64)
         if parameters.shape != (self.spec.n_parameters,):
             raise SpecificationError(
-                f"parameters: this specification has {self.spec.n_parameters} of them, got shape {parameters.shape}"
+                f"parameters: this specification has {self.spec.n_parameters} of them, "
+                f"got shape {parameters.shape}"
             )
         if not np.isfinite(parameters).all():
             at = int(np.flatnonzero(~np.isfinite(parameters))[0])
             raise SpecificationError(f"parameters: entry {at} is {parameters[at]}; all must be finite")
         parameters.flags.writeable = False
         object.__setattr__(self, "parameters", parameters)
+        object.__setattr__(self, "provenance", dict(self.provenance))
 
-    # ------------------------------------------------------------------------------------------------ what it is
+    # --------------------------------------------------------------------------------------------- what it is
 
     @property
     def n_parameters(self) -> int:
@@ -143,7 +146,8 @@ class Potential:
     def arrays(self) -> dict[str, Floats]:
         """Every parameter group by name, as read-only views: see ``spec.shapes``."""
         return {
-            name: self.parameters[self.spec.slices[name]].reshape(shape) for name, shape in self.spec.shapes.items()
+            name: self.parameters[self.spec.slices[name]].reshape(shape)
+            for name, shape in self.spec.shapes.items()
         }
 
     @cached_property
@@ -180,11 +184,13 @@ class Potential:
         ]
         return np.ascontiguousarray(np.concatenate(blocks, axis=3) / np.sqrt(self.spec.neighbor_scale))
 
-    def with_parameters(self, parameters: ArrayLike, provenance: Mapping[str, Any] | None = None) -> Potential:
+    def with_parameters(
+        self, parameters: ArrayLike, provenance: Mapping[str, Any] | None = None
+    ) -> Potential:
         """The same specification with other numbers."""
-        return Potential(
-            self.spec, np.asarray(parameters, dtype=np.float64), self.provenance if provenance is None else provenance
-        )
+        if provenance is None:
+            provenance = self.provenance
+        return Potential(self.spec, np.asarray(parameters, dtype=np.float64), provenance)
 
     def with_arrays(self, **arrays: ArrayLike) -> Potential:
         """The same potential with some parameter groups replaced; dots in the names are written ``__``."""
@@ -192,15 +198,19 @@ class Potential:
         for key, array in arrays.items():
             name = key.replace("__", ".")
             if name not in self.spec.shapes:
-                raise SpecificationError(f"unknown parameter group {name!r}; the groups are {list(self.spec.shapes)}")
+                raise SpecificationError(
+                    f"unknown parameter group {name!r}; the groups are {list(self.spec.shapes)}"
+                )
             values = np.asarray(array, dtype=np.float64)
             if values.shape != self.spec.shapes[name]:
-                raise SpecificationError(f"{name}: expected shape {self.spec.shapes[name]}, got {values.shape}")
+                raise SpecificationError(
+                    f"{name}: expected shape {self.spec.shapes[name]}, got {values.shape}"
+                )
             parameters[self.spec.slices[name]] = values.ravel()
         return self.with_parameters(parameters)
 
     def type_index(self, numbers: ArrayLike) -> Integers:
-        """Dense types 0..S-1 of atomic numbers; an error names the elements that are not in this potential."""
+        """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""
         numbers = np.asarray(numbers, dtype=np.int64)
         species = np.array(self.species, dtype=np.int64)
         types = np.searchsorted(species, numbers)
@@ -209,11 +219,12 @@ class Potential:
             names = ", ".join(_name(z) for z in sorted({int(z) for z in numbers[unknown]}))
             have = ", ".join(_name(z) for z in self.species)
             raise SpeciesError(
-                f"species {names} not in this potential, which knows {have}; refit with them or remove those atoms"
+                f"species {names} not in this potential, which knows {have}; refit with them or remove "
+                f"those atoms"
             )
         return types.astype(np.int64)
 
-    # ------------------------------------------------------------------------------------------------ evaluation
+    # --------------------------------------------------------------------------------------------- evaluation
 
     def evaluate(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Evaluation:
         """Energies and pair derivatives.
@@ -239,14 +250,16 @@ class Potential:
         def work(start: int, stop: int) -> None:
             evaluate.evaluate(*arguments, start, stop, energy_i, dE_dr_pc)
 
-        run_ranges(work, edges.n_atoms, threads=threads, block=basis_kernels.LANES, smallest=_ATOMS_PER_THREAD)
+        run_ranges(
+            work, edges.n_atoms, threads=threads, block=basis_kernels.LANES, smallest=_ATOMS_PER_THREAD
+        )
         energy_i += self.arrays["reference_energies"][type_i[: edges.n_atoms]]
         return Evaluation(edges, energy_i, dE_dr_pc, len(type_i))
 
     def gradient(
         self, edges: EdgeList, numbers: ArrayLike, energy_weight_i: ArrayLike, direction_pc: ArrayLike
     ) -> Floats:
-        """Gradient of sum_i e_i E_i + sum_p d_p . dE/dr_p by every parameter, at a few times the cost of `evaluate`.
+        """Gradient of sum_i e_i E_i + sum_p d_p . dE/dr_p by every parameter: a few times `evaluate`.
 
         Parameters
         ----------
@@ -266,8 +279,8 @@ class Potential:
         direction_pc = np.ascontiguousarray(direction_pc, dtype=np.float64)
         if e_i.shape != (edges.n_atoms,) or direction_pc.shape != (edges.n_pairs, 3):
             raise StructureError(
-                f"expected weights of shapes ({edges.n_atoms},) and ({edges.n_pairs}, 3), got {e_i.shape} and "
-                f"{direction_pc.shape}"
+                f"expected weights of shapes ({edges.n_atoms},) and ({edges.n_pairs}, 3), "
+                f"got {e_i.shape} and {direction_pc.shape}"
             )
         dL_dtable = np.zeros_like(self.radial_table)
         total = np.zeros(self.n_parameters)
@@ -292,7 +305,8 @@ class Potential:
 
     def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """Features v_i in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
-        first, r_pc, type_i, type_p, basis, table, _, _ = self._kernel_arguments(edges, self.type_index(numbers))
+        type_i = self.type_index(numbers)
+        first, r_pc, _, type_p, basis, table, _, _ = self._kernel_arguments(edges, type_i)
         v_if = np.empty((edges.n_atoms, self.spec.feature.dimension))
         evaluate.features(first, r_pc, type_i, type_p, basis, table, 0, edges.n_atoms, v_if)
         return v_if
@@ -312,8 +326,8 @@ class Potential:
         ----------
         atoms : ase.Atoms
         bond : int, optional
-            None: the features, in the order of ``spec.feature``. k: the open bond x_k of the train, in the order of
-            ``spec.bonds[k]`` (components m outside, copies a inside, per irrep).
+            None: the features, in the order of ``spec.feature``. k: the open bond x_k of the train, in the
+            order of ``spec.bonds[k]`` (components m outside, copies a inside, per irrep).
 
         Returns
         -------
@@ -323,7 +337,9 @@ class Potential:
         if bond is None:
             return self.features(edges, atoms.numbers)
         if not 0 <= bond <= self.spec.order:
-            raise SpecificationError(f"bond: expected 0..{self.spec.order} for a train of order {self.spec.order}, got {bond}")
+            raise SpecificationError(
+                f"bond: expected 0..{self.spec.order} for a train of order {self.spec.order}, got {bond}"
+            )
         return self.bonds(edges, atoms.numbers)[bond]
 
     def edges(self, atoms: Atoms) -> EdgeList:
@@ -334,14 +350,23 @@ class Potential:
         check_distances(edges)
         return edges
 
-    def _kernel_arguments(self, edges: EdgeList, type_i: Integers) -> tuple[Any, ...]:
+    def _kernel_arguments(
+        self, edges: EdgeList, type_i: Integers
+    ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any]:
         if len(type_i) < edges.n_atoms:
             raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
+        try:
+            type_p = type_i[edges.neighbor]
+        except IndexError:
+            raise StructureError(
+                f"expected the atomic numbers of all {int(edges.neighbor.max()) + 1} atoms that the edges "
+                f"name, ghosts included, got {len(type_i)}"
+            ) from None
         return (
             edges.first,
             np.ascontiguousarray(edges.r_pc),
             type_i,
-            type_i[edges.neighbor],
+            type_p,
             self.basis_tables,
             self.radial_table,
             self.train_tables,
@@ -358,17 +383,19 @@ class Potential:
             dL_dB = np.einsum("ijnc,kij->cnk", block, self.species_table[l], optimize=True)
             total[self.spec.slices[f"radial.{l}"]] += dL_dB.ravel()
             dL_dS[l] = np.einsum("ijnc,cnk->kij", block, self.arrays[f"radial.{l}"], optimize=True)
-        for name, value in self.spec.species_factor.table_adjoint(self._species_arrays(self.arrays), dL_dS).items():
+        arrays = self._species_arrays(self.arrays)
+        for name, value in self.spec.species_factor.table_adjoint(arrays, dL_dS).items():
             total[self.spec.slices[f"species.{name}"]] += value.ravel()
 
     def _species_arrays(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
         return {name: arrays[f"species.{name}"] for name in self.spec.species_factor.shapes}
 
-    # ------------------------------------------------------------------------------------------------ files, text
+    # -------------------------------------------------------------------------------------------- files, text
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the potential file (atomically): see docs/file-format."""
-        write_potential_file(path, spec=self.spec.to_dict(), arrays=self.arrays, provenance=dict(self.provenance))
+        provenance = dict(self.provenance)
+        write_potential_file(path, spec=self.spec.to_dict(), arrays=self.arrays, provenance=provenance)
 
     def summary(self) -> str:
         """Readable description, several lines."""
@@ -391,7 +418,8 @@ class Potential:
             ),
             "  E0 (eV)      "
             + ", ".join(
-                f"{_symbol(z)} {e:.6g}" for z, e in zip(spec.species, self.arrays["reference_energies"], strict=True)
+                f"{_symbol(z)} {e:.6g}"
+                for z, e in zip(spec.species, self.arrays["reference_energies"], strict=True)
             ),
         ]
         return "\n".join(lines)
@@ -430,9 +458,12 @@ def load(path: str | os.PathLike[str]) -> Potential:
     try:
         spec = PotentialSpec.from_dict(stored.spec)
         arrays = _checked_groups(spec, stored.arrays)
+        parameters = np.concatenate([arrays[name].ravel() for name in spec.shapes])
+        return Potential(spec, parameters, stored.provenance)
     except SpecificationError as error:
-        raise PotentialFileError(f"{os.fspath(path)} is not a potential that etnpot {etnpot.__version__} understands: {error}") from error
-    return Potential(spec, np.concatenate([arrays[name].ravel() for name in spec.shapes]), stored.provenance)
+        raise PotentialFileError(
+            f"{os.fspath(path)!r} is not a potential that etnpot {etnpot.__version__} understands: {error}"
+        ) from error
 
 
 def _checked_groups(spec: PotentialSpec, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
@@ -456,15 +487,26 @@ def symbols_to_numbers(species: str | int | Sequence[str | int]) -> tuple[int, .
     """Ascending atomic numbers from symbols or numbers, each once."""
     from ase.data import atomic_numbers
 
-    items = [species] if isinstance(species, str | int) else list(species)
+    items: list[Any]
+    try:
+        items = [species] if isinstance(species, str | int | np.integer) else list(species)
+    except TypeError:
+        items = [species]  # refused below
     numbers = set()
     for item in items:
         if isinstance(item, str):
             z = atomic_numbers.get(item, 0)
             if z < 1:
-                raise SpeciesError(f"species: {item!r} is not a chemical symbol; expected symbols such as 'Cu' or atomic numbers")
+                raise SpeciesError(
+                    f"species: {item!r} is not a chemical symbol; expected symbols such as 'Cu' or atomic "
+                    f"numbers"
+                )
             numbers.add(int(z))
         elif isinstance(item, int | np.integer) and not isinstance(item, bool):
+            if not 1 <= item <= MAX_ATOMIC_NUMBER:
+                raise SpeciesError(
+                    f"species: expected atomic numbers from 1 to {MAX_ATOMIC_NUMBER}, got {item}"
+                )
             numbers.add(int(item))
         else:
             raise SpeciesError(f"species: expected chemical symbols or atomic numbers, got {item!r}")

@@ -1,10 +1,11 @@
 """The parameter Jacobian of a configuration: energies, forces, virial.
 
-    d/dq dE/dx_jc = sum_i sum_f M_i[q, f] dv_if/dx_jc  +  (direct dependence of the radial part on the positions)
+`etnpot.kernels.jacobian` has the equations and prepares their factors; here they are multiplied, path by path, by the
+matrix products of numpy, over all atoms of a chunk at once. A range of parameters aligned with the groups of
+``spec.shapes`` can be asked for: one core for a local solve, the radial and species parameters together, or everything.
 
-The product is one matrix multiplication per chunk of atoms; `etnpot.kernels.jacobian` prepares its two factors.
-A range of parameters aligned with the groups of ``spec.shapes`` can be asked for: one core for a local solve, the radial
-and species parameters together, or everything.
+The cost per configuration is about 2 (2 l1 + 2 l2 + 2 l3 + 3) floating-point operations per atom, parameter and column
+(three columns for each atom within reach, six for the strain).
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
+from etnpot.kernels.train import COMPONENTS, LEFT, RIGHT
 from etnpot.neighbors import EdgeList
+from etnpot.network import CoreLayout, Path
 from etnpot.potential.potential import Potential
+from etnpot.so3 import Irrep
 
 __all__ = ["Jacobian", "Sensitivities"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Bytes that the two factors of a chunk may take.
-_CHUNK_BYTES = 48e6
+#: Bytes that the factors of a chunk of atoms may take.
+_CHUNK_BYTES = 64e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,7 @@ class Jacobian:
 
     Attributes
     ----------
-    energy_iq : float64 [n_atoms, q]
+    energy_iq : float64 [n_atoms, q], or [1, q] of their sum
         Of the energy of every atom, eV.
     gradient_qc : float64 [q, 3 n_sites + 6]
         Of dE/dx (minus the forces), atom by atom, eV/Å, then of the virial in Voigt order, eV.
@@ -57,12 +61,13 @@ class Jacobian:
 
 
 class _Chain(NamedTuple):
-    """dS/dtheta as one sparse list for each pair of species."""
+    """dS/dtheta: as one sparse list for each pair of species, and as one matrix [theta, (l k z_j)] per central species."""
 
     first: Integers
     lk: Integers
     q: Integers
     value: Floats
+    matrix_z: Floats
 
 
 class Sensitivities:
@@ -91,48 +96,45 @@ class Sensitivities:
         self.potential = potential
         self.start = spec.slices[wanted[0]].start
         self.stop = spec.slices[wanted[-1]].stop
-        self.with_reference = "reference_energies" in wanted
-        self.with_radial = bool(set(wanted) & set(shared))
-        cores = [int(name.split(".")[1]) for name in wanted if name.startswith("core.")]
-        path_first = potential.train_tables.path_first
-        self._paths = (int(path_first[cores[0] - 1]), int(path_first[cores[-1]])) if cores else (0, 0)
-        self._q_weight = spec.slices["head"].start
+        self._with_reference = "reference_energies" in wanted
         self._with_head = "head" in wanted
+        self._cores = [int(name.split(".")[1]) - 1 for name in wanted if name.startswith("core.")]
+        self._q_species = spec.slices["reference_energies"].stop
         self._q_radial = spec.slices["radial.0"].start
-        self._radial_flat = potential.parameters[self._q_radial : self._q_weight]
+        self._q_weight = spec.slices["head"].start
         self._scale = 1.0 / np.sqrt(spec.neighbor_scale)
-        self._chain = _species_chain(potential) if self.with_radial else None
+        self._chain = _species_chain(potential) if set(wanted) & set(shared) else None
 
     @property
     def n_parameters(self) -> int:
         """Number of parameters in the range."""
         return self.stop - self.start
 
-    def jacobian(self, edges: EdgeList, numbers: ArrayLike) -> Jacobian:
+    def jacobian(self, edges: EdgeList, numbers: ArrayLike, *, per_atom: bool = True) -> Jacobian:
         """Jacobian of one configuration.
 
         Parameters
         ----------
         edges, numbers
             As for `Potential.evaluate`.
+        per_atom : bool
+            Energies of every atom, or their sum in one row.
 
         Returns
         -------
         Jacobian
         """
-        potential = self.potential
-        type_i = potential.type_index(numbers)
+        spec = self.potential.spec
+        type_i = self.potential.type_index(numbers)
         n_atoms, n_sites, n_q = edges.n_atoms, len(type_i), self.n_parameters
-        energy_iq = np.zeros((n_atoms, n_q))
+        energy_iq = np.zeros((n_atoms if per_atom else 1, n_q))
         gradient_qc = np.zeros((n_q, 3 * n_sites + 6))
-        if self.with_reference:
-            energy_iq[np.arange(n_atoms), type_i[:n_atoms]] = 1.0
-        arguments = potential._kernel_arguments(edges, type_i)
+        arguments = self.potential._kernel_arguments(edges, type_i)
         first = edges.first
-        v_if = np.empty((n_atoms, potential.spec.feature.dimension))
+        v_if = np.empty((n_atoms, spec.feature.dimension))
         evaluate.features(*arguments[:6], 0, n_atoms, v_if)
-        n_features = v_if.shape[1]
-        chunk = max(1, int(_CHUNK_BYTES / (8 * n_features * (n_q + 3 * min(n_sites, 100) + 6 + n_features))))
+        n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
+        chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (3 * min(n_sites, 100) + 6 + spec.feature.dimension))))
         site_of = np.zeros(n_sites, dtype=np.int64)
         for start in range(0, n_atoms, chunk):
             stop = min(start + chunk, n_atoms)
@@ -140,85 +142,243 @@ class Sensitivities:
             if n_sites > 64:
                 touched = np.union1d(edges.neighbor[first[start] : first[stop]], np.arange(start, stop))
             site_of[touched] = np.arange(len(touched))
-            self._chunk(edges, arguments, v_if, start, stop, touched, site_of, energy_iq, gradient_qc)
+            work = _Chunk(self, edges, arguments, v_if, start, stop, len(touched), site_of)
+            energy = energy_iq[start:stop] if per_atom else energy_iq
+            if len(touched) == n_sites:
+                work.add(energy, gradient_qc)
+            else:
+                local_qc = np.zeros((n_q, work.n_columns))
+                work.add(energy, local_qc)
+                gradient_qc[:, (3 * touched[:, None] + np.arange(3)).ravel()] += local_qc[:, :-6]
+                gradient_qc[:, -6:] += local_qc[:, -6:]
         return Jacobian(energy_iq, gradient_qc)
 
-    def _chunk(
+
+class _Chunk:
+    """A chunk of atoms: states of the train, derivatives of the features, and the products of the equations.
+
+    A factor named ``..._aKc`` is [a, (i, m), column]: the sum over atoms and components is the inner index of a product.
+    """
+
+    def __init__(
         self,
+        owner: Sensitivities,
         edges: EdgeList,
         arguments: tuple[Any, ...],
         v_if: Floats,
         start: int,
         stop: int,
-        touched: Integers,
+        n_sites: int,
         site_of: Integers,
+    ) -> None:
+        first, r_pc, type_i, type_p, basis, table, train, weights = arguments
+        self.owner, self.spec, self.train = owner, owner.potential.spec, train
+        self.type_i = type_i[start:stop]
+        self.n = n = stop - start
+        self.n_columns = 3 * n_sites + 6
+        self.v_if = v_if[start:stop]
+        n_features, n_rows = v_if.shape[1], train.n_bond_rows
+        with_shared = owner._chain is not None
+        shared = n if with_shared else 0
+        self.x_ia, self.y_ia = np.empty((n, n_rows)), np.empty((n, n_rows))
+        self.g_if = np.empty((n, n_features))
+        self.dx_iaf, self.dy_iaf = np.empty((n, n_rows, n_features)), np.empty((n, n_rows, n_features))
+        self.hessian_iff = np.empty((shared, n_features, n_features))
+        jacobian.train_states(
+            train, weights, self.type_i, self.v_if, with_shared, self.x_ia, self.y_ia, self.g_if, self.dx_iaf,
+            self.dy_iaf, self.hessian_iff,
+        )  # fmt: skip
+        columns_cif = np.empty((self.n_columns, n, n_features))
+        self.moments_iznm = np.empty((shared, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2))
+        jacobian.pair_sensitivities(
+            first, edges.neighbor, r_pc, type_i, type_p, basis, table, start, stop, site_of, n_sites,
+            owner._scale, columns_cif, self.moments_iznm,
+        )  # fmt: skip
+        #: dv/dx, [i, f, column]; a view
+        self.dv_ifc = columns_cif.transpose(1, 2, 0)
+        self.direct_cq: Floats | None = None
+        if owner._chain is not None:
+            self.direct_cq = np.zeros((self.n_columns, owner._q_weight - owner._q_species))
+            jacobian.direct_sensitivities(
+                first, edges.neighbor, r_pc, type_i, type_p, basis,
+                owner.potential.parameters[owner._q_radial : owner._q_weight], owner.potential.species_table,
+                *owner._chain[:4], start, stop, site_of, n_sites, owner._scale,
+                owner._q_radial - owner._q_species, self.g_if, self.direct_cq,
+            )  # fmt: skip
+
+    def add(self, energy_iq: Floats, gradient_qc: Floats) -> None:
+        """Add everything that is wanted; `energy_iq` has one row per atom of the chunk, or one for their sum."""
+        owner = self.owner
+        if owner._with_reference:
+            rows = np.arange(self.n) if len(energy_iq) == self.n else np.zeros(self.n, dtype=np.int64)
+            np.add.at(energy_iq, (rows, self.type_i), 1.0)
+        if owner._chain is not None:
+            self._add_shared(owner._chain, energy_iq, gradient_qc)
+        if owner._with_head:
+            self._add_head(energy_iq, gradient_qc)
+        if owner._cores:
+            self._add_cores(energy_iq, gradient_qc)
+
+    def _add_head(self, energy_iq: Floats, gradient_qc: Floats) -> None:
+        """dE/dA_0[z, a] = y_0[a] for the atoms of type z."""
+        n_species, rank = self.spec.layout.head_shape
+        y_ia = self.y_ia[:, :rank]
+        dy_iac = self.dy_iaf[:, :rank] @ self.dv_ifc
+        at = self.owner._q_weight - self.owner.start
+        for z in range(n_species):
+            mine = self.type_i == z
+            rows = slice(at + z * rank, at + (z + 1) * rank)
+            if len(energy_iq) == self.n:
+                energy_iq[mine, rows] += y_ia[mine]
+            else:
+                energy_iq[0, rows] += y_ia[mine].sum(axis=0)
+            gradient_qc[rows] += dy_iac[mine].sum(axis=0)
+
+    def _add_cores(self, energy_iq: Floats, gradient_qc: Floats) -> None:
+        """Eqs. (1) and (2), path by path."""
+        owner, train = self.owner, self.train
+        feature = self.spec.layout.feature
+        dv_aKc = {irrep: self._gathered(self.dv_ifc, feature.offset(irrep), feature.rank(irrep), irrep.dim) for irrep in feature.irreps}
+        dx_aKc: dict[Irrep, Floats] = {}
+        for k in owner._cores:
+            core = self.spec.layout.cores[k]
+            # primes of the left bond: those of the right bond of the core before, if that was just done
+            if k - 1 not in owner._cores:
+                dx_aKc = self._primes(self.dx_iaf, k, core.left)
+            dy_aKc = self._primes(self.dy_iaf, k + 1, core.right)
+            for index, path in enumerate(core.paths):
+                self._add_path(
+                    int(train.path_first[k]) + index, core, path, dx_aKc.get(path.left), dv_aKc[path.feature],
+                    dy_aKc.get(path.right), energy_iq, gradient_qc,
+                )  # fmt: skip
+            if k + 1 in owner._cores:
+                dx_aKc = self._primes(self.dx_iaf, k + 1, core.right)
+
+    def _add_path(
+        self,
+        row: int,
+        core: CoreLayout,
+        path: Path,
+        dx_aKc: Floats | None,
+        dv_aKc: Floats,
+        dy_aKc: Floats | None,
         energy_iq: Floats,
         gradient_qc: Floats,
     ) -> None:
-        first, r_pc, type_i, type_p, basis, table, train, weights = arguments
-        n, n_features, n_q = stop - start, v_if.shape[1], self.n_parameters
-        n_columns = 3 * len(touched) + 6
-        spec = self.potential.spec
-        sensitivity_qif = np.zeros((n_q, n, n_features)) if self.with_reference else np.empty((n_q, n, n_features))
-        columns_cif = np.empty((n_columns, n, n_features))
-        g_if = np.empty((n, n_features))
-        shared = n if self.with_radial else 0
-        hessian_iff = np.empty((shared, n_features, n_features))
-        moments_iznm = np.empty((shared, spec.n_species, spec.radial.size, (spec.l_max + 1) ** 2))
-        jacobian.train_sensitivities(
-            train, weights, type_i[start:stop], v_if[start:stop], self._q_weight, self.start,
-            *self._paths, self._with_head, energy_iq[start:stop], sensitivity_qif, g_if, hessian_iff,
-        )  # fmt: skip
-        jacobian.pair_sensitivities(
-            first, edges.neighbor, r_pc, type_i, type_p, basis, table, start, stop, site_of, len(touched),
-            self._scale, columns_cif, moments_iznm,
-        )  # fmt: skip
-        direct_cq = None
-        if self._chain is not None:
-            q_species = spec.slices["reference_energies"].stop
-            direct_cq = np.zeros((n_columns, self._q_weight - q_species))
-            jacobian.radial_sensitivities(
-                first, edges.neighbor, r_pc, type_i, type_p, basis, self._radial_flat,
-                self.potential.species_table, *self._chain, start, stop, site_of, len(touched), self._scale,
-                self._q_radial, self.start, g_if, hessian_iff, moments_iznm, energy_iq[start:stop],
-                sensitivity_qif, direct_cq,
-            )  # fmt: skip
-        product = sensitivity_qif.reshape(n_q, -1) @ columns_cif.reshape(n_columns, -1).T
-        if direct_cq is not None:
-            at = spec.slices["reference_energies"].stop - self.start
-            product[at : at + direct_cq.shape[1]] += direct_cq.T
-        if 3 * len(touched) + 6 == gradient_qc.shape[1]:
-            gradient_qc += product
+        n, train = self.n, self.train
+        n1, n2, n3 = core.shape(path)
+        l1, l2, l3 = path.left.dim, path.feature.dim, path.right.dim
+        t_abim, u_bcim, s_acim = np.empty((n1, n2, n, l3)), np.empty((n2, n3, n, l1)), np.empty((n1, n3, n, l2))
+        jacobian.path_products(train, row, self.v_if, self.x_ia, self.y_ia, t_abim, u_bcim, s_acim)
+        right = train.path[row, RIGHT]
+        assert train.path[row, COMPONENTS] == l3
+        y_imc = self.y_ia[:, right : right + l3 * n3].reshape(n, l3, n3)
+        at = self.owner._q_weight + int(train.path[row, 6]) - self.owner.start
+        rows = slice(at, at + n1 * n2 * n3)
+        t_abK = t_abim.reshape(n1 * n2, n * l3)
+        if len(energy_iq) == n:
+            energy_iq[:, rows] += np.einsum("abim,imc->iabc", t_abim, y_imc, optimize=True).reshape(n, -1)
         else:
-            columns = (3 * touched[:, None] + np.arange(3)).ravel()
-            gradient_qc[:, columns] += product[:, :-6]
-            gradient_qc[:, -6:] += product[:, -6:]
+            energy_iq[0, rows] += (t_abK @ y_imc.reshape(n * l3, n3)).ravel()
+        target = gradient_qc[rows].reshape(n1, n2, n3, -1)
+        if dy_aKc is not None:
+            target += (t_abK @ dy_aKc).reshape(n3, n1, n2, -1).transpose(1, 2, 0, 3)
+        if dx_aKc is not None:
+            target += (u_bcim.reshape(n2 * n3, n * l1) @ dx_aKc).reshape(n1, n2, n3, -1)
+        target += (s_acim.reshape(n1 * n3, n * l2) @ dv_aKc).reshape(n2, n1, n3, -1).transpose(1, 0, 2, 3)
+
+    def _primes(self, derivative_iaf: Floats, k: int, bond: Any) -> dict[Irrep, Floats]:
+        """x' or y' of bond k by irrep; nothing for the ends, which do not depend on the features."""
+        if k == 0 and derivative_iaf is self.dx_iaf or k == self.spec.order and derivative_iaf is self.dy_iaf:
+            return {}
+        begin, end = self.train.bond_first[k], self.train.bond_first[k + 1]
+        prime_iac = derivative_iaf[:, begin:end] @ self.dv_ifc
+        return {irrep: self._gathered(prime_iac, bond.offset(irrep), rank, irrep.dim) for irrep, rank in bond}
+
+    def _gathered(self, array_iac: Floats, offset: int, rank: int, dim: int) -> Floats:
+        """[i, (m, a), column] of one irrep as [a, (i, m), column]."""
+        block = array_iac[:, offset : offset + dim * rank].reshape(self.n, dim, rank, -1)
+        return np.ascontiguousarray(block.transpose(2, 0, 1, 3)).reshape(rank, self.n * dim, -1)
+
+    def _add_shared(self, chain: _Chain, energy_iq: Floats, gradient_qc: Floats) -> None:
+        """Eq. (3): radial coefficients and species factor."""
+        owner, spec, n = self.owner, self.spec, self.n
+        n_species, rank, n_radial = spec.n_species, spec.species_rank, spec.radial.size
+        per_atom = len(energy_iq) == n
+        basis = owner.potential.basis_tables
+        table_lkij = owner.potential.species_table
+        dg_ifc = self.hessian_iff @ self.dv_ifc
+        n_species_q = owner._q_radial - owner._q_species
+        at_species = owner._q_species - owner.start
+        at = owner._q_radial - owner.start
+        # derivatives by S[l, k, z_i, z_j] for each central species, chained to theta once they are complete
+        by_table_zlkjc = np.zeros((n_species, spec.l_max + 1, rank, n_species, self.n_columns))
+        energy_ilkj = np.zeros((n, spec.l_max + 1, rank, n_species))
+        for l, channels in enumerate(spec.channels):
+            dim, harmonics = 2 * l + 1, slice(l * l, (l + 1) ** 2)
+            first, width = int(basis.feature_first[l]), int(basis.feature_rank[l])
+            moments_iznm = self.moments_iznm[..., harmonics]
+            coefficients_cnk = owner.potential.arrays[f"radial.{l}"]
+            offset = first - (width - channels)  # the whole irrep, with the constant of l = 0
+            dg_aKc = self._gathered(dg_ifc, offset, width, dim)[width - channels :]
+            g_imc = self.g_if[:, offset : offset + dim * width].reshape(n, dim, width)[:, :, width - channels :]
+            mixed_nkim = np.einsum("ikz,iznm->nkim", table_lkij[l].transpose(1, 0, 2)[self.type_i], moments_iznm, optimize=True)
+            size = channels * n_radial * rank
+            product = mixed_nkim.reshape(n_radial * rank, n * dim) @ dg_aKc
+            gradient_qc[at : at + size] += product.reshape(size, -1)
+            energy = np.einsum("imc,nkim->icnk", g_imc, mixed_nkim, optimize=True).reshape(n, size)
+            energy_iq[:, at : at + size] += energy if per_atom else energy.sum(axis=0)
+            weighted_kzcim = np.einsum("cnk,iznm->kzcim", coefficients_cnk, moments_iznm, optimize=True)
+            energy_ilkj[:, l] = np.einsum("kzcim,imc->ikz", weighted_kzcim, g_imc, optimize=True)
+            dg_cimx = dg_aKc.reshape(channels, n, dim, -1)
+            for z in np.unique(self.type_i):
+                mine = self.type_i == z
+                left = weighted_kzcim[:, :, :, mine].reshape(rank * n_species, -1)
+                right = dg_cimx[:, mine].reshape(left.shape[1], -1)
+                by_table_zlkjc[z, l] = (left @ right).reshape(rank, n_species, -1)
+            at += size
+        for z in np.unique(self.type_i):
+            matrix = chain.matrix_z[z]
+            mine = self.type_i == z
+            rows = slice(at_species, at_species + n_species_q)
+            gradient_qc[rows] += matrix @ by_table_zlkjc[z].reshape(matrix.shape[1], -1)
+            energy = energy_ilkj[mine].reshape(-1, matrix.shape[1]) @ matrix.T
+            if per_atom:
+                energy_iq[mine, rows] += energy
+            else:
+                energy_iq[0, rows] += energy.sum(axis=0)
+        if self.direct_cq is not None:
+            gradient_qc[at_species : at_species + self.direct_cq.shape[1]] += self.direct_cq.T
 
 
 def _species_chain(potential: Potential) -> _Chain:
-    """dS[l, k, z_i, z_j]/dtheta as sparse lists by (z_i, z_j)."""
+    """dS[l, k, z_i, z_j]/dtheta for all theta."""
     spec = potential.spec
     factor = spec.species_factor
     n_species, n_lk = spec.n_species, (spec.l_max + 1) * spec.species_rank
     arrays = {name: potential.arrays[f"species.{name}"] for name in factor.shapes}
     zeros = {name: np.zeros(shape) for name, shape in factor.shapes.items()}
+    matrix_z = np.zeros((n_species, factor.n_parameters, n_lk * n_species))
     found: list[NDArray[np.int64]] = []
     values: list[Floats] = []
+    q = 0
     for name, shape in factor.shapes.items():
-        start = spec.slices[f"species.{name}"].start
         for index in range(int(np.prod(shape))):
             unit = np.zeros(shape)
             unit.flat[index] = 1.0
             table = factor.table_tangent(arrays, {**zeros, name: unit}).reshape(n_lk, n_species, n_species)
+            matrix_z[:, q] = table.transpose(1, 0, 2).reshape(n_species, -1)
             lk, zi, zj = np.nonzero(table)
-            found.append(np.stack([zi * n_species + zj, lk, np.full(len(lk), start + index)]))
+            found.append(np.stack([zi * n_species + zj, lk, np.full(len(lk), q)]))
             values.append(table[lk, zi, zj])
-    pair_type, lk, q = np.concatenate(found, axis=1)
+            q += 1
+    pair_type, lk, q_entries = np.concatenate(found, axis=1)
     order = np.argsort(pair_type, kind="stable")
     first = np.searchsorted(pair_type[order], np.arange(n_species**2 + 1)).astype(np.int64)
     return _Chain(
         first,
         np.ascontiguousarray(lk[order]),
-        np.ascontiguousarray(q[order]),
+        np.ascontiguousarray(q_entries[order]),
         np.ascontiguousarray(np.concatenate(values)[order]),
+        matrix_z,
     )

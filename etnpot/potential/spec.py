@@ -23,6 +23,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from etnpot.basis import RadialBasis, SpeciesFactor, make_species_factor
 from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import SpecificationError
@@ -69,26 +71,28 @@ class PotentialSpec:
     neighbor_scale: float
 
     def __post_init__(self) -> None:
-        species = _integers("species", self.species)
+        species = checked_integers("species", self.species)
         if not species:
             raise SpecificationError("species: at least one element is needed, for example species=['Cu']")
         if list(species) != sorted(set(species)) or species[0] < 1 or species[-1] > MAX_ATOMIC_NUMBER:
             raise SpecificationError(
-                f"species: expected distinct ascending atomic numbers from 1 to {MAX_ATOMIC_NUMBER}, got {species}"
+                f"species: expected distinct ascending atomic numbers from 1 to {MAX_ATOMIC_NUMBER}, "
+                f"got {species}"
             )
         object.__setattr__(self, "species", species)
         if not isinstance(self.radial, RadialBasis):
             raise SpecificationError(f"radial: expected a RadialBasis, got {type(self.radial).__name__}")
         if isinstance(self.l_max, bool) or not isinstance(self.l_max, int) or not 0 <= self.l_max <= 12:
             raise SpecificationError(f"l_max: expected an integer from 0 to 12, got {self.l_max!r}")
-        channels = _integers("channels", self.channels)
+        channels = checked_integers("channels", self.channels)
         if len(channels) != self.l_max + 1 or min(channels) < 1:
             raise SpecificationError(
-                f"channels: expected {self.l_max + 1} positive integers, one per l = 0..{self.l_max}, got {channels}"
+                f"channels: expected {self.l_max + 1} positive integers, one per l = 0..{self.l_max}, "
+                f"got {channels}"
             )
         object.__setattr__(self, "channels", channels)
         if self.embedding is not None:
-            embedding = _integers("embedding", self.embedding)
+            embedding = checked_integers("embedding", self.embedding)
             if len(embedding) != 2:
                 raise SpecificationError(f"embedding: expected two integers (P, Q), got {self.embedding!r}")
             object.__setattr__(self, "embedding", embedding)
@@ -104,12 +108,18 @@ class PotentialSpec:
             raise SpecificationError(f"bonds: the last bond is one scalar (1x0e), got {bonds[-1]}")
         if self.layout.trimmed() != self.layout:
             raise SpecificationError(
-                "bonds: some ranks are larger than the neighbouring bonds can fill or carry on; expected at most "
+                "bonds: some ranks are larger than the neighbouring bonds can fill or carry on; at most "
                 + ", ".join(str(bond) for bond in self.layout.trimmed().bonds)
                 + "; got "
                 + ", ".join(str(bond) for bond in bonds)
             )
-        _ = self.species_factor  # validates form, rank, embedding
+        rank = self.species_rank
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+            raise SpecificationError(f"species_rank: expected an integer of at least 1, got {rank!r}")
+        try:
+            _ = self.species_factor
+        except SpecificationError as error:
+            raise SpecificationError(f"species_form, embedding: {error}") from error
 
     @property
     def cutoff(self) -> float:
@@ -195,7 +205,9 @@ class PotentialSpec:
         try:
             bonds = tuple(Bond.of(dict(bond)) for bond in values["bonds"])
         except (TypeError, ValueError) as error:
-            raise SpecificationError(f"bonds: expected a list of mappings such as {{'0e': 4}}: {error}") from error
+            raise SpecificationError(
+                f"bonds: expected a list of mappings such as {{'0e': 4}}: {error}"
+            ) from error
         rest = {name: values[name] for name in known - {"radial", "bonds"}}
         return cls(radial=RadialBasis(**values["radial"]), bonds=bonds, **rest)
 
@@ -208,12 +220,12 @@ def _check_fields(where: str, values: Mapping[str, Any], known: set[str]) -> Non
         )
 
 
-def _integers(field: str, values: Sequence[int] | Any) -> tuple[int, ...]:
+def checked_integers(field: str, values: Sequence[int] | Any) -> tuple[int, ...]:
+    """`values` as a tuple of plain integers, or an error that names the field."""
     try:
-        numbers = tuple(int(value) for value in values)
-        exact = all(number == value and not isinstance(value, bool) for number, value in zip(numbers, values, strict=True))
-    except (TypeError, ValueError):
-        exact = False
-    if not exact:
+        items = list(values)
+    except TypeError:
+        items = [None]
+    if not all(isinstance(item, int | np.integer) and not isinstance(item, bool) for item in items):
         raise SpecificationError(f"{field}: expected a sequence of integers, got {values!r}")
-    return numbers
+    return tuple(int(item) for item in items)

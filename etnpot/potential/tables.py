@@ -62,8 +62,9 @@ class TrainTables(NamedTuple):
     bond_first : int64 [k + 1]
         Bond k is rows ``bond_first[k]:bond_first[k + 1]``.
     path : int64 [path, 10]
-        Row of the left irrep and its rank, feature row and its rank, row of the right irrep and its rank, index of the
-        block in the weights, range of coupling coefficients, 2 l3 + 1. Paths are in the order of the cores.
+        Row of the left irrep and its rank, feature row and its rank, row of the right irrep and its rank,
+        index of the block in the weights, range of coupling coefficients, 2 l3 + 1. Paths are in the order of
+        the cores.
     path_first : int64 [k + 1]
         Paths of core k (0-based) are ``path_first[k]:path_first[k + 1]``.
     coupling_index : int64 [nz, 3]

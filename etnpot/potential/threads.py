@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 from etnpot.errors import SpecificationError
 
@@ -63,6 +64,6 @@ def run_ranges(
     n_blocks = -(-n_items // block)
     cuts = [min(n_items, block * (n_blocks * t // n_ranges)) for t in range(n_ranges + 1)]
     pool = _pool(os.getpid(), n_ranges)
-    futures = [pool.submit(work, start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+    futures = [pool.submit(work, start, stop) for start, stop in pairwise(cuts)]
     for future in futures:
         future.result()

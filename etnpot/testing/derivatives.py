@@ -129,7 +129,7 @@ def observed_order(errors: NDArray[np.float64], steps: NDArray[np.float64], floo
 
 
 def _energy_noise(atoms: Atoms, energy: float, rng: np.random.Generator) -> float:
-    """Noise ε of one energy [eV]: scatter about a parabola over displacements of 1e-6 Å, at least eps |E|."""
+    """Noise ε of one energy [eV]: scatter about a parabola over displacements of 1e-6 Å, at least eps |E|, NaN if E is."""
     origin_ic = atoms.get_positions()
     direction_ic = rng.standard_normal(origin_ic.shape)
     direction_ic /= np.linalg.norm(direction_ic)
@@ -139,6 +139,8 @@ def _energy_noise(atoms: Atoms, energy: float, rng: np.random.Generator) -> floa
         atoms.set_positions(origin_ic + 1e-6 * offset * direction_ic)
         energies[n] = potential_energy(atoms) - energy
     atoms.set_positions(origin_ic)
+    if not np.isfinite(energies).all():
+        return float("nan")
     parabola = np.vander(offsets, 3)
     residual = energies - parabola @ np.linalg.lstsq(parabola, energies, rcond=None)[0]
     scatter = float(np.sqrt(np.sum(residual**2) / (len(offsets) - 3)))

@@ -125,6 +125,14 @@ def test_free_atoms_and_rare_elements_stay_in_the_training_set(rng: np.random.Ge
         assert "free" not in valid.groups and len(valid) > 0
 
 
+def test_a_group_of_copies_of_another_keeps_one_in_the_training_set(rng: np.random.Generator) -> None:
+    originals = [cell(rng, "a") for _ in range(10)]
+    dataset = DataSet([*originals, dataclasses.replace(originals[0], group="b")])
+    for seed in range(10):
+        train, valid = split(dataset, 0.5, seed=seed)
+        assert train.groups["b"] == 1 and len(valid) > 0
+
+
 def test_edge_cases(rng: np.random.Generator) -> None:
     dataset = DataSet(cell(rng) for _ in range(5))
     assert list(map(len, split(dataset, 0.0))) == [5, 0]

@@ -1,0 +1,366 @@
+"""The fitting problem: prepared configurations, loss, residuals, and streamed normal equations.
+
+    loss = sum_s [ w_E (E_s - E_s^ref)^2 / N_s^alpha  +  w_F |F_s - F_s^ref|^2  +  w_S V_s |sigma_s - sigma_s^ref|^2 ]
+
+Every term is a sum of squared rows, (prediction - reference) times the square root of its weight. With J the derivative
+of the weighted rows by the parameters and r the weighted (reference - prediction), the Gauss-Newton step solves
+
+    (J^T J + ridge) step = J^T r,
+
+and both sides are sums over configurations: they are streamed, by threads here and by ranks where there are several.
+Rows of J are never held beyond one block.
+
+================  =========================================================================
+symbol            here
+================  =========================================================================
+N_s, V_s          ``Prepared.edges.n_atoms``, ``Prepared.volume``
+J^T J, J^T r      ``NormalEquations.gram`` [q, q], ``NormalEquations.rhs`` [q]
+loss              ``NormalEquations.loss``, ``Residuals.loss``
+================  =========================================================================
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from etnpot.conventions import VOIGT
+from etnpot.errors import SpecificationError
+from etnpot.fitting.dataset import DataSet
+from etnpot.io.structures import Labelled
+from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
+from etnpot.potential import Evaluation, Potential, Sensitivities
+from etnpot.potential.threads import default_threads
+
+__all__ = ["LossWeights", "NormalEquations", "Prepared", "Problem"]
+
+Floats = NDArray[np.float64]
+
+#: Columns of J^T gathered before they are multiplied into the Gram matrix.
+_GRAM_COLUMNS = 1536
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss.
+
+    Parameters
+    ----------
+    energy : float, 1/eV²
+        w_E.
+    forces : float, (Å/eV)²
+        w_F.
+    stress : float, Å³/eV²
+        w_S.
+    alpha : float
+        Exponent of the number of atoms under the energy term: 2 weighs the energy per atom, 1 (the default) counts a
+        configuration of N atoms like N independent ones.
+    """
+
+    energy: float = 10.0
+    forces: float = 1.0
+    stress: float = 10.0
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("energy", "forces", "stress"):
+            value = getattr(self, name)
+            if not (0 <= value < np.inf):
+                raise SpecificationError(f"{name} weight: expected a finite number that is not negative, got {value!r}")
+        if not (0 <= self.alpha <= 2):
+            raise SpecificationError(f"alpha: expected a number from 0 to 2, got {self.alpha!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One configuration, ready for the fit.
+
+    Attributes
+    ----------
+    edges, numbers
+        As for `Potential.evaluate`.
+    energy : float or None, eV
+    forces : float64 [n_atoms, 3] or None, eV/Å
+    virial : float64 [6] or None, eV
+        Volume times stress, Voigt order.
+    volume : float, Å³
+    scale_energy, scale_forces, scale_virial : float
+        Square roots of the weights of the rows: of E, of F, and of the virial.
+    """
+
+    edges: EdgeList
+    numbers: NDArray[np.int64]
+    energy: float | None
+    forces: Floats | None
+    virial: Floats | None
+    volume: float
+    scale_energy: float
+    scale_forces: float
+    scale_virial: float
+
+    @classmethod
+    def of(cls, labelled: Labelled, cutoff: float, weights: LossWeights) -> Prepared:
+        """Edges, checked, and row weights of a labelled configuration."""
+        atoms = labelled.atoms
+        check_structure(atoms)
+        edges = neighbor_list(atoms, cutoff)
+        check_distances(edges)
+        volume = labelled.volume
+        stress = labelled.stress if volume > 0 else None
+        w = labelled.weight
+        return cls(
+            edges=edges,
+            numbers=np.asarray(atoms.numbers, dtype=np.int64),
+            energy=labelled.energy,
+            forces=labelled.forces,
+            virial=None if stress is None else volume * np.asarray(stress),
+            volume=volume,
+            scale_energy=float(np.sqrt(w * labelled.energy_weight * weights.energy / edges.n_atoms**weights.alpha)),
+            scale_forces=float(np.sqrt(w * labelled.forces_weight * weights.forces)),
+            scale_virial=0.0 if stress is None else float(np.sqrt(w * labelled.stress_weight * weights.stress / volume)),
+        )
+
+    @property
+    def cost(self) -> int:
+        """Rough relative cost of its Jacobian."""
+        return self.edges.n_pairs + self.edges.n_atoms
+
+    def residual(self, evaluation: Evaluation) -> Floats:
+        """Weighted (reference - prediction): energy, dE/dx of every atom, virial; zero where there is no label."""
+        n_atoms = self.edges.n_atoms
+        rows = np.zeros(1 + 3 * n_atoms + 6)
+        if self.energy is not None:
+            rows[0] = self.scale_energy * (self.energy - evaluation.energy)
+        if self.forces is not None:
+            rows[1:-6] = self.scale_forces * (evaluation.forces - self.forces).ravel()
+        if self.virial is not None:
+            virial = evaluation.virial
+            rows[-6:] = self.scale_virial * (self.virial - np.array([virial[c] for c in VOIGT]))
+        return rows
+
+
+@dataclass(eq=False)
+class NormalEquations:
+    """J^T J, J^T r, |r|^2 and the number of rows.
+
+    Attributes
+    ----------
+    gram : float64 [q, q]
+    rhs : float64 [q]
+    loss : float
+    n_rows : int
+    """
+
+    gram: Floats
+    rhs: Floats
+    loss: float = 0.0
+    n_rows: int = 0
+
+    @classmethod
+    def zeros(cls, n: int) -> NormalEquations:
+        """Nothing yet."""
+        return cls(np.zeros((n, n)), np.zeros(n))
+
+    def __iadd__(self, other: NormalEquations) -> NormalEquations:
+        self.gram += other.gram
+        self.rhs += other.rhs
+        self.loss += other.loss
+        self.n_rows += other.n_rows
+        return self
+
+
+class Problem:
+    """Prepared configurations and what can be computed from all of them.
+
+    Parameters
+    ----------
+    configurations : sequence of Prepared
+    threads : int, optional
+        Default: see `etnpot.potential.threads`.
+    reduce : callable, optional
+        Sums an array over the ranks of a distributed fit, in place.
+    """
+
+    def __init__(
+        self,
+        configurations: Sequence[Prepared],
+        *,
+        threads: int | None = None,
+        reduce: Callable[[Floats], None] | None = None,
+    ) -> None:
+        self.configurations = list(configurations)
+        self.threads = default_threads() if threads is None else threads
+        self._reduce = reduce
+
+    @classmethod
+    def from_dataset(cls, dataset: DataSet, cutoff: float, weights: LossWeights, **options: Any) -> Problem:
+        """Prepare every configuration of a data set."""
+        return cls([Prepared.of(labelled, cutoff, weights) for labelled in dataset], **options)
+
+    def __len__(self) -> int:
+        return len(self.configurations)
+
+    def residuals(self, potential: Potential) -> list[Floats]:
+        """Weighted residual rows of every configuration."""
+        rows: list[Floats] = [np.empty(0)] * len(self.configurations)
+
+        def work(index: int) -> None:
+            c = self.configurations[index]
+            rows[index] = c.residual(potential.evaluate(c.edges, c.numbers, threads=1))
+
+        self._each(work)
+        return rows
+
+    def loss(self, potential: Potential) -> float:
+        """The loss."""
+        total = np.array([sum(float(rows @ rows) for rows in self.residuals(potential))])
+        if self._reduce is not None:
+            self._reduce(total)
+        return float(total[0])
+
+    def normal_equations(self, potential: Potential, groups: tuple[str, ...] | None = None) -> NormalEquations:
+        """Normal equations of a Gauss-Newton step in some parameter groups (see `Sensitivities`)."""
+        sensitivities = Sensitivities(potential, groups)
+        n = sensitivities.n_parameters
+        local = threading.local()
+        partial: list[_Accumulator] = []
+
+        def work(index: int) -> None:
+            if not hasattr(local, "accumulator"):
+                local.accumulator = _Accumulator(n)
+                partial.append(local.accumulator)
+            local.accumulator.add(self.configurations[index], potential, sensitivities)
+
+        with threadpool_limits(1, user_api="blas"):
+            self._each(work)
+        with threadpool_limits(self.threads, user_api="blas"):
+            total = NormalEquations.zeros(n)
+            for accumulator in partial:
+                total += accumulator.finish()
+        if self._reduce is not None:
+            scalars = np.array([total.loss, float(total.n_rows)])
+            for array in (total.gram, total.rhs, scalars):
+                self._reduce(array)
+            total.loss, total.n_rows = float(scalars[0]), int(scalars[1])
+        return total
+
+    def gradient(self, potential: Potential) -> tuple[float, Floats]:
+        """The loss and its gradient by all parameters, at a few times the cost of the loss."""
+        n = potential.n_parameters
+        local = threading.local()
+        partial: list[Floats] = []
+
+        def work(index: int) -> None:
+            if not hasattr(local, "total"):
+                local.total = np.zeros(n + 1)
+                partial.append(local.total)
+            c = self.configurations[index]
+            evaluation = potential.evaluate(c.edges, c.numbers, threads=1)
+            rows = c.residual(evaluation)
+            local.total[0] += rows @ rows
+            energy_weight_i, direction_pc = _pull_back(c, rows)
+            local.total[1:] += potential.gradient(c.edges, c.numbers, energy_weight_i, direction_pc)
+
+        self._each(work)
+        total = np.sum(partial, axis=0)
+        if self._reduce is not None:
+            self._reduce(total)
+        return float(total[0]), total[1:]
+
+    def _each(self, work: Callable[[int], None]) -> None:
+        """Run `work` over all configurations, one range of about equal cost per thread, in a fixed assignment."""
+        n_threads = max(1, min(self.threads, len(self.configurations)))
+        if n_threads == 1:
+            for index in range(len(self.configurations)):
+                work(index)
+            return
+        costs = np.cumsum([c.cost for c in self.configurations])
+        cuts = np.searchsorted(costs, costs[-1] * np.arange(1, n_threads) / n_threads)
+        ranges = np.split(np.arange(len(self.configurations)), cuts)
+        stop = threading.Event()
+
+        def run(indices: NDArray[np.int64]) -> None:
+            for index in indices:
+                if stop.is_set():
+                    return
+                work(int(index))
+
+        with ThreadPoolExecutor(n_threads) as pool:
+            futures = [pool.submit(run, indices) for indices in ranges]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                stop.set()
+                raise
+
+
+class _Accumulator:
+    """Normal equations of one thread."""
+
+    def __init__(self, n: int) -> None:
+        self.total = NormalEquations.zeros(n)
+        self._buffer_qc = np.empty((n, _GRAM_COLUMNS))
+        self._rows = np.empty(_GRAM_COLUMNS)
+        self._filled = 0
+
+    def add(self, c: Prepared, potential: Potential, sensitivities: Sensitivities) -> None:
+        rows = c.residual(potential.evaluate(c.edges, c.numbers, threads=1))
+        jacobian = sensitivities.jacobian(c.edges, c.numbers, per_atom=False)
+        if c.energy is not None and c.scale_energy > 0:
+            self._append(c.scale_energy * jacobian.energy_iq.T, rows[:1])
+        if c.forces is not None and c.scale_forces > 0:
+            self._append(jacobian.gradient_qc[:, :-6], rows[1:-6], c.scale_forces)
+        if c.virial is not None and c.scale_virial > 0:
+            self._append(jacobian.gradient_qc[:, -6:], rows[-6:], c.scale_virial)
+
+    def _append(self, columns_qc: Floats, rows: Floats, scale: float = 1.0) -> None:
+        at = 0
+        while at < len(rows):
+            count = min(len(rows) - at, _GRAM_COLUMNS - self._filled)
+            target = slice(self._filled, self._filled + count)
+            np.multiply(columns_qc[:, at : at + count], scale, out=self._buffer_qc[:, target])
+            self._rows[target] = rows[at : at + count]
+            self._filled += count
+            at += count
+            if self._filled == _GRAM_COLUMNS:
+                self._flush()
+
+    def _flush(self) -> None:
+        block = self._buffer_qc[:, : self._filled]
+        rows = self._rows[: self._filled]
+        self.total.gram += block @ block.T
+        self.total.rhs += block @ rows
+        self.total.loss += float(rows @ rows)
+        self.total.n_rows += self._filled
+        self._filled = 0
+
+    def finish(self) -> NormalEquations:
+        self._flush()
+        return self.total
+
+
+def _pull_back(c: Prepared, rows: Floats) -> tuple[Floats, Floats]:
+    """d loss / d E_i and d loss / d (dE/dr_p) from the weighted residual rows."""
+    edges = c.edges
+    energy_weight_i = np.full(edges.n_atoms, -2.0 * c.scale_energy * rows[0])
+    # rows hold reference - prediction of dE/dx: dE/dx_j = sum of dE/dr_p onto j minus those from j
+    dL_dx_ic = -2.0 * c.scale_forces * rows[1:-6].reshape(-1, 3)
+    direction_pc = dL_dx_ic[edges.neighbor] - dL_dx_ic[edges.center]
+    if c.virial is not None:
+        dL_dw = -2.0 * c.scale_virial * rows[-6:]
+        strain = np.zeros((3, 3))
+        for value, (a, b) in zip(dL_dw, VOIGT, strict=True):
+            strain[a, b] += 0.5 * value
+            strain[b, a] += 0.5 * value
+        direction_pc += edges.r_pc @ strain
+    return energy_weight_i, direction_pc
+
+

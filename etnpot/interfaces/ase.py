@@ -1,0 +1,338 @@
+"""The ASE calculator.
+
+    E = sum_i E_i,    F_i = -dE/dx_i,    sigma = (1/V) sum_i W_i,    W_i = sum_j r_ij (x) dE_i/dr_ij
+
+========= =================== ============== =================================================================
+symbol    ``results``         shape          unit
+========= =================== ============== =================================================================
+E         energy, free_energy float          eV; the two are the same, there are no electrons
+E_i       energies            float64 [i]    eV, with the reference energy E0[z_i]
+F_i       forces              float64 [i, c] eV/Å
+sigma     stress              float64 [6]    eV/Å³, Voigt xx yy zz yz xz xy, positive under tension
+W_i / V   stresses            float64 [i, 6] eV/Å³, their sum is the stress; on request only
+========= =================== ============== =================================================================
+
+Pairs come from a `NeighborCache`: a list with a skin, searched anew when atoms have moved by more than half
+of it. Only the vectors of its pairs are computed at every step, and the results are those of a fresh list to
+the last bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from numpy.typing import NDArray
+
+from etnpot.conventions import VOIGT
+from etnpot.errors import ExtrapolationWarning, SpecificationError, StructureError
+from etnpot.interfaces.ase_plugin import NAME, register_name
+from etnpot.neighbors import EdgeList, NeighborCache, check_distances, check_structure
+from etnpot.potential import Potential, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ase import Atoms
+
+__all__ = ["ETNCalculator"]
+
+#: Pairs closer than this (Å) are looked at by `check_distances`, whatever the r_min of the potential.
+_CLOSE = 1.0e-3
+#: Cell vectors scaled to unit length span more than this where a volume, hence a stress, is defined.
+_FLAT_VOLUME = 1.0e-8
+
+_PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
+_DEFAULTS: dict[str, Any] = {"skin": 0.5, "threads": None}
+_IGNORED = ("initial_charges", "initial_magmoms")
+_SETTINGS = ("potential", *_DEFAULTS)
+_VOIGT_ROW, _VOIGT_COLUMN = (list(axes) for axes in zip(*VOIGT, strict=True))
+
+
+class ETNCalculator(Calculator):
+    """ASE calculator of a potential: energy, free_energy, energies, forces, stress, stresses.
+
+    Parameters
+    ----------
+    potential : Potential, str or path-like
+        A potential, or the file that holds one.
+    skin : float, Å, keyword-only
+        How far the neighbour list reaches beyond the cutoff. A larger one is searched for less often and
+        costs more at every step; the results do not depend on it.
+    threads : int, keyword-only
+        Threads of the evaluation; None for ``ETNPOT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else all
+        processors. The results do not depend on it.
+    atoms : ase.Atoms, keyword-only
+        Atoms that get this calculator, as in other ASE calculators.
+
+    Raises
+    ------
+    PotentialFileError
+        If the file is missing or is not a potential.
+    SpecificationError
+        For a setting that is unknown or out of range.
+
+    Notes
+    -----
+    *Periodicity.* Anything: molecules, chains, slabs, crystals, cells smaller than the cutoff. The stress
+    exists where the cell has three independent vectors, periodic or not, as in ASE's own calculators;
+    elsewhere asking for it raises ASE's `PropertyNotImplementedError`.
+
+    *Bad input.* Positions that are not finite, a singular periodic cell, two atoms on one spot, no atoms
+    (`StructureError`) and elements that the potential does not know (`SpeciesError`) are refused before any
+    number is returned, and the results of the previous call are not kept.
+
+    *Extrapolation.* Below ``potential.spec.radial.r_min`` the radial functions stop changing, and a fitted
+    potential has seen no pair as close. The first such pair gives one `ExtrapolationWarning` per calculator.
+    A potential without provenance has never been fitted, hence cannot extrapolate, and never warns.
+
+    *Processes and threads.* Pickles, copies and deep copies carry the potential (copies share it: it never
+    changes), the settings and the results, not the neighbour list. Threads may share one calculator: calls
+    wait for each other. One calculator per thread or process is faster.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> import etnpot
+    >>> atoms = bulk("Cu", cubic=True)
+    >>> atoms.calc = etnpot.ETNCalculator(etnpot.ETN("Cu", seed=0))
+    >>> atoms.get_forces().shape
+    (4, 3)
+    """
+
+    name = NAME  # type: ignore[assignment,unused-ignore]
+    implemented_properties: ClassVar[list[str]] = list(_PROPERTIES)  # type: ignore[misc]
+    default_parameters: ClassVar[dict[str, Any]] = dict(_DEFAULTS)  # type: ignore[misc]
+    ignored_changes: ClassVar[set[str]] = set(_IGNORED)  # type: ignore[misc]
+
+    _potential: Potential
+    _neighbors: NeighborCache
+
+    def __init__(
+        self,
+        potential: Potential | str | os.PathLike[str],
+        *,
+        skin: float = 0.5,
+        threads: int | None = None,
+        atoms: Atoms | None = None,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._virial_icc: NDArray[np.float64] | None = None
+        self._has_warned = False
+        super().__init__(potential=potential, skin=skin, threads=threads)
+        if atoms is not None:
+            atoms.calc = self
+
+    @property
+    def potential(self) -> Potential:
+        """The potential; ``set(potential=...)`` takes another one."""
+        return self._potential
+
+    def set(self, **settings: Any) -> dict[str, Any]:
+        """Change settings: ``potential``, ``skin``, ``threads``.
+
+        All of them are checked before any is changed. Another potential discards the results; the other
+        settings have no influence on them.
+
+        Returns
+        -------
+        dict
+            What has changed, as in ``self.parameters``.
+
+        Raises
+        ------
+        SpecificationError, PotentialFileError
+        """
+        unknown = [name for name in settings if name not in _SETTINGS]
+        if unknown:
+            raise SpecificationError(
+                f"ETNCalculator has no settings {', '.join(unknown)}; the settings are {', '.join(_SETTINGS)}"
+            )
+        potential = getattr(self, "_potential", None)
+        values = dict(settings)
+        if "potential" in settings:
+            potential, values["potential"] = _potential_and_label(settings["potential"])
+        if potential is None:
+            raise SpecificationError("potential: expected a Potential or a path, got None")
+        if "threads" in settings:
+            values["threads"] = _checked_threads(settings["threads"])
+        if "skin" in settings:
+            values["skin"] = _checked_skin(settings["skin"])
+        with self._lock:
+            changed: dict[str, Any] = super().set(**values)
+            if potential is not getattr(self, "_potential", None):
+                self._potential = potential
+                self._has_warned = False
+                self.reset()
+                changed["potential"] = self.parameters["potential"]
+            if changed.keys() & {"potential", "skin"}:
+                self._neighbors = NeighborCache(self._potential.cutoff, self.parameters["skin"])
+        return changed
+
+    def reset(self) -> None:
+        """Forget the atoms and the results of the last call."""
+        super().reset()
+        self._virial_icc = None
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """One property, computed if need be; arrays belong to the caller."""
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill ``results``. Whatever is asked for, one evaluation gives all properties.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+            Default: those of the last call.
+        properties : sequence of str
+            Of `implemented_properties`. "stresses" appear in the results only if asked for.
+        system_changes : sequence of str
+            As ASE gives them; if there are none since the last call, nothing is evaluated again.
+
+        Raises
+        ------
+        StructureError, SpeciesError
+            See the notes of the class.
+        PropertyNotImplementedError
+            For a stress without a volume, and for properties that the model does not have.
+        """
+        with self._lock:
+            unknown = [name for name in properties if name not in self.implemented_properties]
+            if unknown:
+                raise PropertyNotImplementedError(
+                    f"{', '.join(unknown)} not implemented; the properties are "
+                    f"{', '.join(self.implemented_properties)}"
+                )
+            if atoms is None:
+                atoms = self.atoms
+            if atoms is None:
+                raise StructureError("no atoms to evaluate; pass some, or attach the calculator to some")
+            if system_changes or self._virial_icc is None or "forces" not in self.results:
+                self.reset()
+                self._evaluate(atoms)
+            if "stresses" in properties and "stress" in self.results and self._virial_icc is not None:
+                self.results["stresses"] = _voigt(self._virial_icc) / _volume(atoms)
+            missing = [name for name in properties if name not in self.results]
+        if missing:
+            raise PropertyNotImplementedError(
+                f"{', '.join(missing)} not defined without a volume: expected a cell with three linearly "
+                f"independent vectors, got {atoms.cell.array.tolist()}; set one, or ask for energy and forces"
+            )
+
+    def _evaluate(self, atoms: Atoms) -> None:
+        check_structure(atoms)
+        self._potential.type_index(atoms.numbers)
+        edges = self._neighbors.edges(atoms)
+        self._check_distances(edges, atoms)
+        evaluation = self._potential.evaluate(edges, atoms.numbers, threads=self.parameters["threads"])
+        energy = evaluation.energy
+        results: dict[str, Any] = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": evaluation.energy_i,
+            "forces": evaluation.forces,
+        }
+        volume = _volume(atoms)
+        if volume > 0.0:
+            results["stress"] = _voigt(evaluation.virial) / volume
+        self.atoms, self.results, self._virial_icc = atoms.copy(), results, evaluation.virial_icc
+
+    def _check_distances(self, edges: EdgeList, atoms: Atoms) -> None:
+        """Refuse coinciding atoms; warn once when a fitted potential sees a pair below its r_min."""
+        if edges.n_pairs == 0:
+            return
+        r_min = self._potential.spec.radial.r_min
+        d2_p = np.einsum("pc,pc->p", edges.r_pc, edges.r_pc)
+        p = int(np.argmin(d2_p))
+        shortest = math.sqrt(d2_p[p])
+        if shortest >= max(r_min, _CLOSE):
+            return
+        check_distances(edges)
+        if shortest < r_min and self._potential.provenance and not self._has_warned:
+            self._has_warned = True
+            i = int(np.searchsorted(edges.first, p, side="right")) - 1
+            j = int(edges.neighbor[p])
+            warnings.warn(
+                f"atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}) are {shortest:.3f} Å apart, "
+                f"closer than the r_min of this potential, {r_min:g} Å: energies and forces are extrapolated "
+                f"(this calculator will not say so again)",
+                ExtrapolationWarning,
+                stacklevel=2,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    def __copy__(self) -> ETNCalculator:
+        # a neighbour list of its own: two calculators must not take turns in one
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ETNCalculator:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        memo[id(self._potential)] = self._potential
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
+
+    def __repr__(self) -> str:
+        threads = self.parameters["threads"]
+        return f"ETNCalculator({self._potential!r}, skin={self.parameters['skin']:g}, threads={threads})"
+
+
+def _potential_and_label(potential: Any) -> tuple[Potential, str]:
+    """The potential, and what ASE's databases write down of it: the path, or a description."""
+    if isinstance(potential, Potential):
+        return potential, repr(potential)
+    if isinstance(potential, str | os.PathLike):
+        path = os.fspath(potential)
+        return load(path), os.fsdecode(path)
+    raise SpecificationError(
+        f"potential: expected a Potential or the path of a potential file, got {type(potential).__name__}"
+    )
+
+
+def _checked_skin(skin: Any) -> float:
+    if isinstance(skin, bool) or not isinstance(skin, int | float | np.number) or not 0.0 <= skin < math.inf:
+        raise SpecificationError(f"skin: expected a finite number of at least 0 in Å, got {skin!r}")
+    return float(skin)
+
+
+def _checked_threads(threads: Any) -> int | None:
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise SpecificationError(f"threads: expected a positive integer or None, got {threads!r}")
+    return int(threads)
+
+
+def _volume(atoms: Atoms) -> float:
+    """Volume of the cell, Å³; 0 where its vectors are not linearly independent."""
+    cell = atoms.cell.array
+    lengths = np.linalg.norm(cell, axis=1)
+    volume = abs(float(np.linalg.det(cell)))
+    return volume if volume > _FLAT_VOLUME * math.prod(lengths.tolist()) else 0.0
+
+
+def _voigt(tensor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Voigt components [..., 6] of symmetric tensors [..., 3, 3]."""
+    return np.asarray(tensor[..., _VOIGT_ROW, _VOIGT_COLUMN])
+
+
+register_name(ETNCalculator)
