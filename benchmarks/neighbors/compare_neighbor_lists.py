@@ -212,15 +212,16 @@ def tables(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         name = f"{row['library']} {results['versions'][row['library']]}"
         if "skipped" in row:
-            lines.append(f"| {name} | {row['n_atoms']:,} | | {row['skipped']} | | | |")
+            lines.append(f"| {name} | {row['n_atoms']:,} | | | {row['skipped']} | | |")
             continue
 
-        def per_atom(key: str, row: dict[str, Any] = row) -> str:
-            return f"{row[key]['cpu_s'] / row['n_atoms'] * 1e6:.1f}" if key in row else ""
-
+        search_us, edges_us, reused_us = (
+            f"{row[key]['cpu_s'] / row['n_atoms'] * 1e6:.1f}" if row.get(key) else ""
+            for key in ("search", "edge_list", "reused")
+        )
         lines.append(
-            f"| {name} | {row['n_atoms']:,} | {row['n_pairs'] / row['n_atoms']:.1f} | {per_atom('search_s')} "
-            f"| {per_atom('edge_list_s')} | {per_atom('cached_s')} | {row['peak_mib']:.0f} |"
+            f"| {name} | {row['n_atoms']:,} | {row['n_pairs'] / row['n_atoms']:.1f} | {search_us} "
+            f"| {edges_us} | {reused_us} | {row['peak_mib']:,.0f} |"
         )
     lines += ["", "Pairs found when the library is handed an awkward structure as it is:", ""]
     lines += ["| structure | exact | " + " | ".join(LIBRARIES) + " |", "|---|--:|" + "--:|" * len(LIBRARIES)]
@@ -262,7 +263,11 @@ def main() -> None:
         "--memory-limit-gib", type=float, default=8.0, help="rows expected to need more are skipped"
     )
     parser.add_argument("--row", nargs=2, metavar=("LIBRARY", "N"), help=argparse.SUPPRESS)
+    parser.add_argument("--render", action="store_true", help="measure nothing; tables from results.json")
     args = parser.parse_args()
+    if args.render:
+        write_docs(DOCS, tables(json.loads((HERE / "results.json").read_text(encoding="utf-8"))))
+        return
     if args.row:
         print(json.dumps(measure(args.row[0], int(args.row[1]), args.repeat)))
         return

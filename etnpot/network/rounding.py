@@ -20,9 +20,9 @@ the least that any equivariant train with these ranks on this bond can make (Eck
 irrep). A tolerance therefore drops the multiplets of least (2l+1) s^2 first, whichever irrep they belong
 to.
 
-From bond to bond the errors add in squares, exactly. Let T_0 = T, and T_k = P_k T_{k-1} after the truncation of
-the k-th bond, with an orthogonal projector P_k on its rows. Going from left to right, the later projectors stay
-within the space that P_k left over, so T_{k-1} - T_k is orthogonal to everything that happens later, and
+From bond to bond the errors add in squares, exactly. Let T_0 = T, and T_k = P_k T_{k-1} after the truncation
+of the k-th bond, with an orthogonal projector P_k on its rows. Going from left to right, the later projectors
+stay within the space that P_k left over, so T_{k-1} - T_k is orthogonal to everything that happens later, and
 
     |T - T_d|^2 = sum_k |T_{k-1} - T_k|^2                                                              (3)
 

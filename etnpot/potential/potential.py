@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +208,12 @@ class Potential:
                 )
             parameters[self.spec.slices[name]] = values.ravel()
         return self.with_parameters(parameters)
+
+    def with_train(self, train: Train) -> Potential:
+        """The same features and energies of reference with another train, of whatever bonds."""
+        shared = self.parameters[: self.spec.slices["head"].start]
+        spec = replace(self.spec, bonds=train.layout.bonds)
+        return Potential(spec, np.concatenate([shared, train.flat]), self.provenance)
 
     def type_index(self, numbers: ArrayLike) -> Integers:
         """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""

@@ -8,8 +8,10 @@ vectors put in), and the primitive moments w_p[n, lm] = phi_n(r_p) Y_lm(r_p/|r_p
     d/dT dE_i/dr_p' = sum_{p: z_p = z} sum_m ( sum_f H[lmc, f] dv_f/dr_p' w_p[n, lm]
                                                + delta_pp' g[lmc] dw_p[n, lm]/dr_p )                     (3)
 
-The radial table T[z_i, z_j, n, lc] = N^(-1/2) sum_k B^l[c, n, k] S^l[k](z_i, z_j) is linear in B and in every
-parameter array of S: its derivative by one of their entries is T with a unit array in place of theirs.  (4)
+The radial table T[z_i, z_j, n, lc] = N^(-1/2) sum_k B^l[c, n, k] S^l[k](z_i, z_j) is affine in every B^l and
+in every parameter array of S: its derivative by one of their entries is
+
+    dT/dq = T(unit array in place of theirs) - T(zeros in place of theirs)                               (4)
 
 =============  =====================================================================================
 symbol         here
@@ -228,6 +230,7 @@ def jacobian(
         at += array.size
     table_columns = {  # eq. (4)
         slices[name].start + q: radial_table({**arrays, name: unit}, neighbor_scale)
+        - radial_table({**arrays, name: np.zeros_like(array)}, neighbor_scale)
         for name, array in arrays.items()
         if name.startswith(("radial.", "species."))
         for q, unit in enumerate(np.eye(array.size).reshape(array.size, *array.shape))

@@ -4,19 +4,20 @@ Every check measures how far a calculator is from obeying a law that it must obe
 
     forces = -∂E/∂x,   stress = (1/V) ∂E/∂strain,   E(g X) = E(X) for every symmetry g,   E local and smooth,
 
-returns the measured numbers, and raises `PhysicsCheckError` with those numbers unless ``raise_on_failure=False``. No
-check changes the caller's atoms. The symbols are tabulated in the modules below.
+returns the measured numbers, and raises `PhysicsCheckError` with those numbers unless
+``raise_on_failure=False``. No check changes the caller's atoms. The symbols are tabulated in the modules
+below.
 
-======================================== ==============================================================
+======================================== =================================================================
 module                                   holds
-======================================== ==============================================================
+======================================== =================================================================
 `etnpot.testing.derivatives`             finite differences of the energy with an h-sweep
 `etnpot.testing.symmetries`              rotation, inversion, translation, permutation, images, net force
 `etnpot.testing.locality`                smoothness at the cutoff, separation, isolated atoms
 `etnpot.testing.structures`              random structures of low symmetry
 `etnpot.testing.checks`                  all of them in one report
 `etnpot.testing.results`                 what they return
-======================================== ==============================================================
+======================================== =================================================================
 
 Example
 -------

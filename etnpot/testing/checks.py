@@ -2,9 +2,9 @@
 
 `check_all` runs each check wherever it applies and collects the outcomes in a `Report`:
 
-=========================== ==================================================================
+=========================== ===========================================================================
 check                       applies to
-=========================== ==================================================================
+=========================== ===========================================================================
 `check_forces`              every structure
 `check_stress`              three periodic directions, calculator with stress
 `check_rotation`            every structure
@@ -14,17 +14,17 @@ check                       applies to
 `check_wrapping`            at least one periodic direction
 `check_supercell`           at least one periodic direction
 `check_net_force`           every structure
-`check_cutoff_smoothness`   cutoff known: every pair of species as a dimer, every structure with two atoms or more
+`check_cutoff_smoothness`   cutoff known: pairs of species as dimers, structures with two atoms or more
 `check_separation`          cutoff known: two molecules or more, neighbours in the list
 `check_isolated_atom`       every species
-=========================== ==================================================================
+=========================== ===========================================================================
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -131,37 +131,32 @@ def check_all(
     smooth = {"rtol": smoothness_rtol, "continuous_derivatives": continuous_derivatives}
     for atoms in structures:
         name = describe(atoms)
-        arguments = (name, atoms)
-
-        def on(check: Callable[..., CheckResult], arguments: tuple[str, Atoms] = arguments, **options: Any) -> None:
-            run(arguments[0], check, arguments[1], calculator, **options)
-
-        on(check_forces, components=components, rtol=derivative_rtol, seed=seed)
+        run(name, check_forces, atoms, calculator, components=components, rtol=derivative_rtol, seed=seed)
         if not atoms.pbc.all():
             skipped.append(("check_stress", name, "not periodic in three dimensions"))
         elif not implements(calculator, "stress"):
             skipped.append(("check_stress", name, "the calculator has no stress"))
         else:
-            on(check_stress, rtol=derivative_rtol, seed=seed)
-        on(check_rotation, seed=seed, **exact)
-        on(check_inversion, **exact)
-        on(check_translation, seed=seed, **exact)
+            run(name, check_stress, atoms, calculator, rtol=derivative_rtol, seed=seed)
+        run(name, check_rotation, atoms, calculator, seed=seed, **exact)
+        run(name, check_inversion, atoms, calculator, **exact)
+        run(name, check_translation, atoms, calculator, seed=seed, **exact)
         if len(atoms) > 1:
-            on(check_permutation, seed=seed, **exact)
+            run(name, check_permutation, atoms, calculator, seed=seed, **exact)
         else:
             skipped.append(("check_permutation", name, "fewer than two atoms"))
         if atoms.pbc.any():
-            on(check_wrapping, seed=seed, **exact)
-            on(check_supercell, **exact)
+            run(name, check_wrapping, atoms, calculator, seed=seed, **exact)
+            run(name, check_supercell, atoms, calculator, **exact)
         else:
             skipped += [(check, name, "not periodic") for check in ("check_wrapping", "check_supercell")]
-        on(check_net_force, **exact)
+        run(name, check_net_force, atoms, calculator, **exact)
         if cutoff is None:
             skipped.append(("check_cutoff_smoothness", name, "no cutoff given"))
         elif len(atoms) < 2:
             skipped.append(("check_cutoff_smoothness", name, "fewer than two atoms"))
         else:
-            on(check_cutoff_smoothness, cutoff=cutoff, **smooth)
+            run(name, check_cutoff_smoothness, atoms, calculator, cutoff=cutoff, **smooth)
 
     dimers = list(combinations_with_replacement(species, 2))
     if cutoff is None:
@@ -180,7 +175,7 @@ def check_all(
     elif len(molecules) < 2:
         skipped.append(("check_separation", "molecules", "fewer than two molecules"))
     else:
-        for first, second in zip(molecules[:-1], molecules[1:], strict=True):
+        for first, second in pairwise(molecules):
             name = f"{first.get_chemical_formula()} + {second.get_chemical_formula()}"
             run(name, check_separation, first, second, calculator, cutoff, seed=seed, **exact)
     run(", ".join(species), check_isolated_atom, species, calculator, cutoff, seed=seed, **exact)

@@ -10,9 +10,9 @@ two things are tested over a sweep of steps h_0 > h_1 > ...:
 
        T_j0 = D(h_j),   T_jm = T_j,m-1 + (T_j,m-1 - T_j-1,m-1) / ((h_{j-m} / h_j)² - 1),
 
-   and the entry with the smallest estimate of its own error (distance to its two parents plus the rounding noise
-   ε/h_j) is compared with the analytic derivative. The choice never looks at the analytic derivative. Picking
-   the h that agrees best would: D(h) moves away from E' as h grows, so a wrong derivative meets it at some h.
+   and the entry with the smallest estimate of its own error (distance to its two parents plus the noise
+   ε/h_j) is compared with the analytic derivative. The choice never looks at the analytic derivative: D(h)
+   moves away from E' as h grows, so a wrong derivative can agree with it at some h.
 2. *the order*. The error of the plain difference against the analytic derivative must fall as h²; a wrong
    derivative leaves a plateau.
 
@@ -108,7 +108,9 @@ def extrapolate(
     return best_k, error_k
 
 
-def observed_order(errors: NDArray[np.float64], steps: NDArray[np.float64], floors: NDArray[np.float64]) -> float:
+def observed_order(
+    errors: NDArray[np.float64], steps: NDArray[np.float64], floors: NDArray[np.float64]
+) -> float:
     """Exponent p of error ~ h^p, fitted over the steps whose error stands clear of the rounding floor.
 
     Parameters
@@ -129,7 +131,10 @@ def observed_order(errors: NDArray[np.float64], steps: NDArray[np.float64], floo
 
 
 def _energy_noise(atoms: Atoms, energy: float, rng: np.random.Generator) -> float:
-    """Noise ε of one energy [eV]: scatter about a parabola over displacements of 1e-6 Å, at least eps |E|, NaN if E is."""
+    """Noise ε of one energy [eV]: scatter about a parabola over displacements of 1e-6 Å, at least eps |E|.
+
+    NaN if an energy is not finite.
+    """
     origin_ic = atoms.get_positions()
     direction_ic = rng.standard_normal(origin_ic.shape)
     direction_ic /= np.linalg.norm(direction_ic)
@@ -164,7 +169,7 @@ def _components(
     every = [(i, c) for i in range(n_atoms) for c in range(3)]
     if isinstance(selection, str):
         if selection != "all":
-            raise SpecificationError(f"components must be 'all', a number or (atom, axis) pairs; got {selection!r}")
+            raise SpecificationError(f"components: 'all', a number or (atom, axis) pairs; got {selection!r}")
         return every
     if isinstance(selection, int):
         if selection < 1:
@@ -174,7 +179,9 @@ def _components(
     chosen_pairs = [(int(i), int(c)) for i, c in selection]
     unknown = [pair for pair in chosen_pairs if pair not in set(every)]
     if unknown or not chosen_pairs:
-        raise SpecificationError(f"components must name atoms 0..{n_atoms - 1} and axes 0..2; got {selection!r}")
+        raise SpecificationError(
+            f"components must name atoms 0..{n_atoms - 1} and axes 0..2, at least one; got {selection!r}"
+        )
     return chosen_pairs
 
 
@@ -195,7 +202,7 @@ def _judge(
 ) -> DerivativeResult:
     """Sweep, extrapolate, compare: the body of both derivative checks.
 
-    ``energy_at(k, h)`` is the energy with coordinate k displaced by h [eV]; ``divisor`` turns dE/dx_k into the
+    ``energy_at(k, h)`` is the energy with coordinate k displaced by h [eV]; dE/dx_k over ``divisor`` is the
     derivative compared (-1 for forces, the volume for stress).
     """
     difference_hk = np.empty((len(steps), len(labels)))
@@ -220,14 +227,15 @@ def _judge(
         + ", ".join(f"{h:.3g}: {error:.2e}" for h, error in zip(steps, sweep_errors, strict=True)),
     ]
     if np.isnan(order):
-        notes.append("order not measurable: fewer than two steps have an error clear of the noise of the energy")
+        notes.append("order not measurable: fewer than two steps have an error clear of the noise")
     else:
         measurements.append(Measurement("deviation from second order", abs(order - 2.0), ORDER_TOLERANCE))
         notes.append(f"observed order {order:.3f}")
     if not uncertainty_k.max() <= allowed:
         notes.append(
-            f"the finite difference itself is uncertain by up to {uncertainty_k.max():.1g} {unit}: the energy is "
-            f"noisy (here {noise:.1g} eV) or not smooth along these steps; try other steps or a larger rtol"
+            f"the finite difference is uncertain by up to {uncertainty_k.max():.1g} {unit}: the energy "
+            f"is noisy (here {noise:.1g} eV) or has a kink within a step, as where a pair crosses an abrupt "
+            "cutoff; try other steps or a larger rtol"
         )
     return DerivativeResult(
         check=check,
@@ -351,8 +359,8 @@ def check_stress(
     """
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise StructureError(
-            f"check_stress needs a cell that is periodic in all three dimensions, got pbc {atoms.pbc.tolist()} and "
-            f"{atoms.cell.rank} cell vectors; set pbc and cell, or use check_forces alone"
+            f"check_stress needs a cell periodic in all three dimensions, got pbc {atoms.pbc.tolist()} "
+            f"and {atoms.cell.rank} cell vectors; set pbc and cell, or use check_forces alone"
         )
     rng = np.random.default_rng(seed)
     valid_steps = _valid_steps(steps)

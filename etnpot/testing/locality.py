@@ -1,23 +1,26 @@
 """Checks of a finite range: smoothness at the cutoff, separation, isolated atoms.
 
-**Smoothness.** One atom is carried along a line through a pair distance r = r_c, at r = r_c + s. On each side of s = 0
-energy and forces are smooth; with k points per side, s = ±h, ±2h, ..., ±kh, the polynomial through each side gives the
-one-sided limits of a function g(s) and of its derivative, and
+**Smoothness.** One atom is carried along a line through a pair distance r = r_c, at r = r_c + s. On each
+side of s = 0 energy and forces are smooth; with k points per side, s = ±h, ±2h, ..., ±kh, the polynomial
+through each side gives the one-sided limits of a function g(s) and of its derivative, and
 
     J_p = |d^p g/ds^p (0+) - d^p g/ds^p (0-)|,    error of order h^(k-p),
 
-is the jump of the p-th derivative. For an energy with two continuous derivatives, J_0 of the energy, J_0 of the
-forces and J_1 of the forces vanish. Values on one side alone never mix with the other side, so a jump of a higher
-derivative, which any finite cutoff has, does not blur the result. h is refined, and the estimate whose own error
-estimate (against the polynomial of one degree less) is smallest is taken.
+is the jump of the p-th derivative. For an energy with two continuous derivatives, J_0 of the energy, J_0
+of the forces and J_1 of the forces vanish. Values of the two sides never mix, so a jump of a higher
+derivative, which any finite cutoff has, does not blur the result. h is refined, and the estimate whose own
+error estimate (against the polynomial of one degree less) is smallest is taken.
 
-For a dimer the neighbourhood of r_c is also scanned for a jump of the force at any other distance, as a neighbour list
-shorter than the potential leaves behind: fourth differences (at a jump J they are at most 3 J; where g is smooth they
-vanish as h⁴) point at suspicious distances, and zooming in tells a jump, which stays, from a steep slope, which fades.
+For a dimer the neighbourhood of r_c is also scanned for a jump of the force at any other distance, as a
+neighbour list shorter than the potential leaves behind: fourth differences (at a jump J they are at most 3
+J; where g is smooth they vanish as h⁴) point at suspicious distances, and zooming in tells a jump, which
+stays, from a steep slope, which fades.
 
-**Separation.** Two fragments further apart than the cutoff: E(A+B) = E(A) + E(B), the same for forces and E_i.
+**Separation.** Two fragments further apart than the cutoff: E(A+B) = E(A) + E(B), the same for forces and
+E_i.
 
-**Isolated atom.** E is the same wherever the atom stands and in an empty periodic box wider than the cutoff, F = 0.
+**Isolated atom.** E is the same wherever the atom stands, and in an empty periodic box wider than the
+cutoff; F = 0.
 
 ======== ================================ ======
 symbol   variable                         unit
@@ -69,7 +72,9 @@ def _one_sided_weights(n_points: int, p: int) -> NDArray[np.float64]:
     return np.linalg.solve(powers.T, target)
 
 
-def _jump(below_sk: NDArray[np.float64], above_sk: NDArray[np.float64], h: float, p: int) -> tuple[float, float]:
+def _jump(
+    below_sk: NDArray[np.float64], above_sk: NDArray[np.float64], h: float, p: int
+) -> tuple[float, float]:
     """Largest jump over the columns of the p-th derivative between two sides, and its error estimate.
 
     ``below_sk[n]`` and ``above_sk[n]``, shape (n_points, n_functions), hold g(-(n+1) h) and g(+(n+1) h).
@@ -98,9 +103,12 @@ def _jumps_at_cutoff(observables: Observables, scale: float) -> tuple[tuple[floa
         estimates[1].append(_jump(forces[0], forces[1], h, 0))
         estimates[2].append(_jump(forces[0], forces[1], h, 1))
     best = [
-        float("nan") if np.isnan(column).any() else min(column, key=lambda pair: pair[1])[0] for column in estimates
+        float("nan") if np.isnan(column).any() else min(column, key=lambda pair: pair[1])[0]
+        for column in estimates
     ]
-    sweep = ", ".join(f"{h:.0e} Å: {pair[0]:.1e}" for h, pair in zip(SMOOTHNESS_STEPS, estimates[2], strict=True))
+    sweep = ", ".join(
+        f"{h:.0e} Å: {pair[0]:.1e}" for h, pair in zip(SMOOTHNESS_STEPS, estimates[2], strict=True)
+    )
     note = f"jump of the force derivative by step: {sweep} eV/Å²; force scale {scale:.3g} eV/Å"
     return (best[0], best[1], best[2]), note
 
@@ -130,7 +138,9 @@ def _scan(observables: Observables, low: float, high: float) -> tuple[float, flo
     return worst, where
 
 
-def _dimer_path(symbols: Sequence[str], calculator: Any, cutoff: float, rng: np.random.Generator) -> tuple[Atoms, Any]:
+def _dimer_path(
+    symbols: Sequence[str], calculator: Any, cutoff: float, rng: np.random.Generator
+) -> tuple[Atoms, Any]:
     """A dimer in a random direction and the function that sets its distance to cutoff + s."""
     if len(symbols) != 2:
         raise SpecificationError(f"a dimer has two chemical symbols, got {list(symbols)}; or give an Atoms")
@@ -146,12 +156,15 @@ def _dimer_path(symbols: Sequence[str], calculator: Any, cutoff: float, rng: np.
 def _crowd_path(atoms: Atoms, calculator: Any, cutoff: float, reach: float) -> tuple[Atoms, Any, str]:
     """A structure with one pair moved onto the cutoff, and the function that moves that pair to cutoff + s.
 
-    Of all pairs near the cutoff, the one is taken that has to move least while no other pair of the moving atom
-    crosses the cutoff for \\|s\\| <= ``reach`` and no two atoms come closer than 0.8 of the shortest distance.
+    Of all pairs near the cutoff, the one is taken that has to move least while no other pair of the moving
+    atom crosses the cutoff for \\|s\\| <= ``reach`` and no two atoms come closer than 0.8 of the shortest
+    distance.
     """
     work = working_copy(atoms, calculator)
     if len(work) < 2:
-        raise StructureError(f"check_cutoff_smoothness needs at least two atoms, got {len(work)}; give a dimer")
+        raise StructureError(
+            f"check_cutoff_smoothness needs at least two atoms, got {len(work)}; give a dimer"
+        )
     search = 1.5 * cutoff
     i_p, j_p, d_p, r_pc = neighbor_list("ijdD", atoms, search)
     shortest = float(d_p.min(initial=np.inf))
@@ -177,8 +190,8 @@ def _crowd_path(atoms: Atoms, calculator: Any, cutoff: float, reach: float) -> t
         note = f"atom {j} ({symbols[j]}) carried through the cutoff of atom {i_p[p]} ({symbols[i_p[p]]})"
         return work, place, note
     raise StructureError(
-        f"no pair of atoms can be carried through the distance {cutoff:g} Å without a collision or another pair "
-        "crossing it too; give another structure or a dimer, such as ('Cu', 'Cu')"
+        f"no pair of atoms can be carried through the distance {cutoff:g} Å without a collision or another "
+        "pair crossing it too; give another structure or a dimer, such as ('Cu', 'Cu')"
     )
 
 
@@ -197,15 +210,15 @@ def check_cutoff_smoothness(
     Parameters
     ----------
     subject : Atoms or two chemical symbols
-        A structure, one pair of which is moved onto the cutoff; or a dimer, whose distance is also scanned from
-        3/4 of the cutoff to 1/4 Å beyond it for a jump at any other distance.
+        A structure, one pair of which is moved onto the cutoff; or a dimer, whose distance is also scanned
+        from 3/4 of the cutoff to 1/4 Å beyond it for a jump at any other distance.
     calculator : ASE calculator
         Anything with energy and forces.
     cutoff : float
         Distance r_c at which the interaction ends [Å].
     continuous_derivatives : {0, 1, 2}
-        Continuous derivatives of the energy that are demanded: 1 for continuous forces, 2 for continuous force
-        derivatives. Jumps of higher ones are reported and not judged.
+        Continuous derivatives of the energy that are demanded: 1 for continuous forces, 2 for continuous
+        force derivatives. Jumps of higher ones are reported and not judged.
     rtol : float
         Allowed jump of the force relative to the largest force between r_c/2 and r_c for a dimer, or in the
         structure; the jumps of the energy and of the force derivative are relative to the same force times or
@@ -261,7 +274,7 @@ def check_cutoff_smoothness(
     ]
     if is_dimer:
         jump, where = _scan(observables, -0.25 * cutoff, 0.25)
-        # at the last step of the scan a kink, allowed where only the force is continuous, still shows a little
+        # at the last step of the scan an allowed kink of the force still shows a little
         kink = jumps[2] * _SCAN_STEP / _SCAN_FACTOR**_SCAN_LEVELS if continuous_derivatives < 2 else 0.0
         bound = max(10.0 * rtol * scale, 10.0 * kink, 1e-12) if continuous_derivatives > 0 else float("inf")
         measurements.append(Measurement("largest jump of the force nearby", jump, bound, "eV/Å"))
@@ -310,7 +323,7 @@ def check_separation(
     require_positive("rtol", rtol)
     if fragment.pbc.any() or other.pbc.any():
         raise StructureError(
-            f"check_separation needs two molecules, got pbc {fragment.pbc.tolist()} and {other.pbc.tolist()}; "
+            f"check_separation needs two molecules, got pbc {fragment.pbc.tolist()}, {other.pbc.tolist()}; "
             "cut clusters out of the periodic structures"
         )
     parts = []
@@ -328,7 +341,9 @@ def check_separation(
         energy=alone[0].energy + alone[1].energy,
         forces_ic=np.concatenate([result.forces_ic for result in alone]),
         stress_v=None,
-        energies_i=None if any(e is None for e in energies) else np.concatenate([e for e in energies if e is not None]),
+        energies_i=None
+        if any(e is None for e in energies)
+        else np.concatenate([e for e in energies if e is not None]),
         volume=0.0,
     )
     together = evaluate(working_copy(parts[0] + parts[1], calculator))

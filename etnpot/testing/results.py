@@ -138,7 +138,7 @@ class CheckResult:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class DerivativeResult(CheckResult):
     """Outcome of a finite-difference check: the h-sweep besides the verdict.
 
@@ -159,14 +159,14 @@ class DerivativeResult(CheckResult):
         [eV/Å for forces, eV/Å³ for stress].
     """
 
-    steps: NDArray[np.float64] = np.empty(0)
-    sweep_errors: NDArray[np.float64] = np.empty(0)
-    order: float = float("nan")
-    noise: float = 0.0
-    labels: tuple[str, ...] = ()
-    analytic: NDArray[np.float64] = np.empty(0)
-    numeric: NDArray[np.float64] = np.empty(0)
-    uncertainty: NDArray[np.float64] = np.empty(0)
+    steps: NDArray[np.float64]
+    sweep_errors: NDArray[np.float64]
+    order: float
+    noise: float
+    labels: tuple[str, ...]
+    analytic: NDArray[np.float64]
+    numeric: NDArray[np.float64]
+    uncertainty: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Random structures of low symmetry with a guaranteed minimum distance.
 
-A crystal of N atoms has volume V = N v in a random triclinic cell A = V^(1/3) det(M)^(-1/3) M Q, M the identity
-plus off-diagonal noise, Q a random rotation. Positions are uniform; then every pair closer than d_min is pushed apart
-along its own direction,
+A crystal of N atoms has volume V = N v in a random triclinic cell A = V^(1/3) det(M)^(-1/3) M Q, M the
+identity plus noise, Q a random rotation. Positions are uniform; then every pair closer than d_min is
+pushed apart along its own direction,
 
     x_j - x_i = r_ij,  |r_ij| < d_min:   x_i -= w r_ij / |r_ij|,  x_j += w r_ij / |r_ij|,
     w = (d_min - |r_ij|) / 2,
 
-until none is left (periodic images included). A molecule grows atom by atom, each within reach of one that is there.
+until none is left (periodic images included). A molecule grows atom by atom, each within reach of an
+earlier one.
 
 ======== ======================= =======
 symbol   variable                unit
@@ -79,10 +80,15 @@ def _symbols(species: list[str], n_atoms: int, rng: np.random.Generator) -> list
     return [symbols[k] for k in rng.permutation(n_atoms)]
 
 
-def _image_shifts(cell_cc: NDArray[np.float64], pbc: NDArray[np.bool_], distance: float) -> NDArray[np.float64]:
-    """Lattice translations [Å] that can bring two wrapped atoms within ``distance``; the zero one comes first."""
+def _image_shifts(
+    cell_cc: NDArray[np.float64], pbc: NDArray[np.bool_], distance: float
+) -> NDArray[np.float64]:
+    """Lattice translations [Å] that can bring wrapped atoms within ``distance``; zero comes first."""
     heights_c = 1.0 / np.linalg.norm(np.linalg.inv(cell_cc), axis=0)
-    reach = [int(np.ceil(distance / height + 0.5)) if flag else 0 for height, flag in zip(heights_c, pbc, strict=True)]
+    reach = [
+        int(np.ceil(distance / height + 0.5)) if flag else 0
+        for height, flag in zip(heights_c, pbc, strict=True)
+    ]
     grids = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
     images = np.stack(grids, axis=-1).reshape(-1, 3)
     images = images[np.argsort(np.abs(images).sum(axis=1), kind="stable")]
@@ -96,7 +102,8 @@ def _random_cell(
     for _ in range(200):
         shape_cc = np.eye(3)
         if triclinic:
-            shape_cc = np.diag(rng.uniform(0.85, 1.15, 3)) + rng.uniform(-0.25, 0.25, (3, 3)) * (1 - np.eye(3))
+            shape_cc = rng.uniform(-0.25, 0.25, (3, 3))
+            np.fill_diagonal(shape_cc, rng.uniform(0.85, 1.15, 3))
             shape_cc = shape_cc @ random_rotation(rng)
         cell_cc = shape_cc * np.cbrt(volume / abs(np.linalg.det(shape_cc)))
         shifts = _image_shifts(cell_cc, pbc, min_distance)[1:]
@@ -149,15 +156,17 @@ def random_structure(
         If the volume is too small for that many atoms at that distance.
     """
     elements = _checked_species(species)
-    distance = require_positive("min_distance", default_min_distance(elements) if min_distance is None else min_distance)
-    atom_volume = require_positive(
-        "volume_per_atom", default_volume_per_atom(elements) if volume_per_atom is None else volume_per_atom
-    )
+    if min_distance is None:
+        min_distance = default_min_distance(elements)
+    distance = require_positive("min_distance", min_distance)
+    if volume_per_atom is None:
+        volume_per_atom = default_volume_per_atom(elements)
+    atom_volume = require_positive("volume_per_atom", volume_per_atom)
     symbols = _symbols(elements, n_atoms, rng)
     periodic = np.broadcast_to(np.array(pbc, dtype=bool), (3,))
     packing = np.pi * distance**3 / (6.0 * atom_volume)
     too_dense = StructureError(
-        f"{n_atoms} atoms at {atom_volume:.3g} Å³ each with distances of {distance:.3g} Å fill {packing:.0%} of space, "
+        f"{n_atoms} atoms at {atom_volume:.3g} Å³ each, {distance:.3g} Å apart, fill {packing:.0%} of space, "
         "too dense for a random arrangement; raise volume_per_atom or lower min_distance"
     )
     if packing > _MAX_PACKING and n_atoms > 1:
@@ -216,7 +225,9 @@ def random_molecule(
     Atoms
     """
     elements = _checked_species(species)
-    distance = require_positive("min_distance", default_min_distance(elements) if min_distance is None else min_distance)
+    if min_distance is None:
+        min_distance = default_min_distance(elements)
+    distance = require_positive("min_distance", min_distance)
     if not reach > 1.0:
         raise SpecificationError(f"reach must be above 1, got {reach!r}")
     symbols = _symbols(elements, n_atoms, rng)

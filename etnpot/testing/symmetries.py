@@ -15,9 +15,9 @@ net force         none                                 Σ_i F_i = 0; without pbc
 relabelling       z -> τ(z) in structure and potential E' = E, F' = F, σ' = σ, E_i' = E_i
 ================= ==================================== =============================================
 
-Errors are judged against ``rtol`` times a scale: for forces s_F = max(1 eV/Å, max|F|); for energies s_F x 1 Å
-plus 64 units of rounding of E itself, so that a large constant in E hides nothing; for the stress s_F x 1 Å / V, or
-max|σ| where that is larger.
+Errors are judged against ``rtol`` times a scale: for forces s_F = max(1 eV/Å, max|F|); for energies s_F x
+1 Å plus 64 units of rounding of E itself, so that a large constant in E hides nothing; for the stress s_F
+x 1 Å / V, or max|σ| where that is larger.
 
 ======== =================================== =======
 symbol   variable                            unit
@@ -95,7 +95,9 @@ def largest(difference: NDArray[np.float64]) -> float:
     return float(np.abs(difference).max(initial=0.0))
 
 
-def compare(expected: Evaluation, got: Evaluation, rtol: float, *, copies: int = 1) -> tuple[Measurement, ...]:
+def compare(
+    expected: Evaluation, got: Evaluation, rtol: float, *, copies: int = 1
+) -> tuple[Measurement, ...]:
     """Differences of all that both evaluations hold, with the bounds of this module's docstring.
 
     ``copies`` divides the energy difference of a supercell, so that it is per original cell.
@@ -115,9 +117,7 @@ def compare(expected: Evaluation, got: Evaluation, rtol: float, *, copies: int =
     if expected.energies_i is not None and got.energies_i is not None:
         error = largest(got.energies_i - expected.energies_i)
         rounding_i = ROUNDING * largest(expected.energies_i)
-        measurements.append(
-            Measurement("per-atom energies", error, rtol * scale_force + rounding_i, "eV")
-        )
+        measurements.append(Measurement("per-atom energies", error, rtol * scale_force + rounding_i, "eV"))
     return tuple(measurements)
 
 
@@ -136,7 +136,9 @@ def _valid_trials(n_trials: int) -> int:
 
 def _require_periodic(atoms: Atoms, check: str) -> None:
     if not atoms.pbc.any():
-        raise StructureError(f"{check} needs at least one periodic direction, got pbc {atoms.pbc.tolist()}; set pbc")
+        raise StructureError(
+            f"{check} needs at least one periodic direction, got a molecule; set pbc and cell"
+        )
 
 
 def check_rotation(
@@ -368,7 +370,9 @@ def check_supercell(
     if len(counts) != 3 or min(counts) < 1 or max(counts) < 2:
         raise SpecificationError(f"repeats must be three counts >= 1, one of them >= 2; got {repeats!r}")
     if any(count > 1 and not flag for count, flag in zip(counts, atoms.pbc, strict=True)):
-        raise SpecificationError(f"repeats {counts} repeat a direction that is not periodic (pbc {atoms.pbc})")
+        raise SpecificationError(
+            f"repeats must be 1 where pbc is False; got {counts} for pbc {atoms.pbc.tolist()}"
+        )
     copies = int(np.prod(counts))
     reference = evaluate(working_copy(atoms, calculator))
     energies_i = reference.energies_i
@@ -415,7 +419,9 @@ def check_net_force(
         arm_ic = atoms.positions - atoms.positions.mean(axis=0)
         torque_c = np.cross(arm_ic, reference.forces_ic).sum(axis=0)
         extent = max(1.0, float(np.linalg.norm(arm_ic, axis=1).max()))
-        measurements.append(Measurement("net torque", float(np.linalg.norm(torque_c)), allowed * extent, "eV"))
+        measurements.append(
+            Measurement("net torque", float(np.linalg.norm(torque_c)), allowed * extent, "eV")
+        )
     result = CheckResult("check_net_force", describe(atoms), tuple(measurements), tuple(notes))
     return settle(result, raise_on_failure)
 
@@ -454,7 +460,7 @@ def check_species_relabelling(
         raise SpeciesError(f"mapping must hold chemical symbols, got {unknown}; correct or remove them")
     renamed = [mapping.get(symbol, symbol) for symbol in sorted(present)]
     if len(set(renamed)) != len(present):
-        raise SpecificationError(f"mapping must be one to one on the species {sorted(present)}, got {dict(mapping)}")
+        raise SpecificationError(f"mapping must be one to one on {sorted(present)}, got {dict(mapping)}")
     reference = evaluate(working_copy(atoms, calculator))
     work = working_copy(atoms, relabelled)
     work.set_chemical_symbols([mapping.get(symbol, symbol) for symbol in atoms.get_chemical_symbols()])

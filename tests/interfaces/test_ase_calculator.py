@@ -1,4 +1,4 @@
-"""The ASE calculator: the numbers of the potential, in every shape of cell, through everything that ASE does to it."""
+"""The ASE calculator: the potential's numbers, in any cell, through everything that ASE does to it."""
 
 from __future__ import annotations
 
@@ -76,8 +76,9 @@ def cluster(rng: np.random.Generator) -> Atoms:
 
 
 def skewed(rng: np.random.Generator) -> Atoms:
-    """One and a half atoms' worth of a cell, far shorter than the cutoff and steeply sheared."""
-    return Atoms("CuAl", [[0.1, 0.0, 0.2], [1.3, 1.6, 1.4]], cell=[[2.6, 0, 0], [2.1, 2.9, 0], [1.5, -1.8, 3.1]], pbc=True)
+    """A cell far shorter than the cutoff and steeply sheared."""
+    cell = [[2.6, 0.0, 0.0], [2.1, 2.9, 0.0], [1.5, -1.8, 3.1]]
+    return Atoms("CuAl", [[0.1, 0.0, 0.2], [1.3, 1.6, 1.4]], cell=cell, pbc=True)
 
 
 def chain(rng: np.random.Generator) -> Atoms:
@@ -89,7 +90,7 @@ def chain(rng: np.random.Generator) -> Atoms:
 SHAPES = {"crystal": alloy, "slab": slab, "cluster": cluster, "skewed": skewed, "chain": chain}
 
 
-# ------------------------------------------------------------------------------------------------------------ numbers
+# ---------------------------------------------------------------------------------------------------- numbers
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -100,7 +101,8 @@ def test_results_are_those_of_the_potential(
     evaluation = potential.evaluate(neighbor_list(atoms, potential.cutoff), atoms.numbers)
     before = atoms.copy()
     atoms.calc = etnpot.ETNCalculator(potential)
-    assert atoms.get_potential_energy() == atoms.get_potential_energy(force_consistent=True) == evaluation.energy
+    assert atoms.get_potential_energy() == evaluation.energy
+    assert atoms.get_potential_energy(force_consistent=True) == evaluation.energy
     np.testing.assert_array_equal(atoms.get_potential_energies(), evaluation.energy_i)
     np.testing.assert_array_equal(atoms.get_forces(), evaluation.forces)
     assert abs(atoms.get_forces().sum(axis=0)).max() < 1e-12
@@ -187,14 +189,15 @@ def test_threads_do_not_change_a_bit(
 ) -> None:
     atoms = alloy(rng, 4)
     results = []
-    for calc in (etnpot.ETNCalculator(potential, threads=1), etnpot.ETNCalculator(potential, threads=threads)):
+    for n_threads in (1, threads):
+        calc = etnpot.ETNCalculator(potential, threads=n_threads)
         calc.calculate(atoms, ALL, all_changes)
         results.append(calc.results)
     for name in ALL:
         np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
-# ---------------------------------------------------------------------------------------------- stress without a volume
+# ------------------------------------------------------------------------------------ stress without a volume
 
 
 def test_a_molecule_has_no_stress(calculator: etnpot.ETNCalculator, rng: np.random.Generator) -> None:
@@ -214,7 +217,7 @@ def test_a_molecule_has_no_stress(calculator: etnpot.ETNCalculator, rng: np.rand
 
 
 def test_a_flat_cell_has_no_stress(calculator: etnpot.ETNCalculator) -> None:
-    cell = [[4.0, 0, 0], [0, 4.0, 0], [4.0, 4.0, 1e-13]]  # the third vector is not used and depends on the others
+    cell = [[4.0, 0, 0], [0, 4.0, 0], [4.0, 4.0, 1e-13]]  # the third vector is not used
     atoms = Atoms("Cu", cell=cell, pbc=[True, True, False], calculator=calculator)
     assert np.isfinite(atoms.get_potential_energy())
     with pytest.raises(PropertyNotImplementedError, match="without a volume"):
@@ -226,11 +229,11 @@ def test_other_properties_are_not_implemented(calculator: etnpot.ETNCalculator) 
     atoms.calc = calculator
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_dipole_moment()
-    with pytest.raises(PropertyNotImplementedError, match=r"magmoms not implemented; the properties are energy"):
+    with pytest.raises(PropertyNotImplementedError, match=r"magmoms not implemented; the properties are"):
         calculator.calculate(atoms, ["magmoms"], all_changes)
 
 
-# ----------------------------------------------------------------------------------------------------- between two calls
+# ------------------------------------------------------------------------------------------ between two calls
 
 
 def test_anything_may_change_between_calls(potential: etnpot.Potential, rng: np.random.Generator) -> None:
@@ -302,7 +305,7 @@ def test_stresses_appear_only_on_request(calculator: etnpot.ETNCalculator) -> No
     assert set(calculator.calculate_properties(atoms, ["energy", "stress"])) >= {"energy", "stress"}
 
 
-# --------------------------------------------------------------------------------------------------------- bad structures
+# --------------------------------------------------------------------------------------------- bad structures
 
 
 BAD = {
@@ -349,7 +352,7 @@ def test_a_fitted_potential_warns_once_below_its_r_min(potential: etnpot.Potenti
     etnpot.ETNCalculator(potential).get_potential_energy(atoms)  # never fitted: nothing to extrapolate from
     fitted = potential.with_parameters(potential.parameters, {"data": "abc"})
     atoms.calc = etnpot.ETNCalculator(fitted)
-    with pytest.warns(ExtrapolationWarning, match=r"atoms 0 \(Cu\) and 1 \(Ag\) are .* closer than the r_min"):
+    with pytest.warns(ExtrapolationWarning, match=r"atoms 0 \(Cu\) and 1 \(Ag\) are .* closer than"):
         atoms.get_potential_energy()
     atoms.positions[1, 2] -= 0.05
     assert np.isfinite(atoms.get_potential_energy())  # said once
@@ -358,10 +361,13 @@ def test_a_fitted_potential_warns_once_below_its_r_min(potential: etnpot.Potenti
     atoms.get_potential_energy()  # in range: quiet
 
 
-# ----------------------------------------------------------------------------------------------- dynamics and relaxation
+# ------------------------------------------------------------------------------------ dynamics and relaxation
 
 
-def trajectory(potential: etnpot.Potential, skin: float, step: float, n_steps: int) -> tuple[Atoms, list[float], int]:
+def trajectory(
+    potential: etnpot.Potential, skin: float, step: float, n_steps: int
+) -> tuple[Atoms, list[float], int]:
+    """Last atoms, total energies and number of searches of a run at constant energy (time step in fs)."""
     rng = np.random.default_rng(5)
     atoms = alloy(rng)
     atoms.calc = etnpot.ETNCalculator(potential, skin=skin)
@@ -375,14 +381,15 @@ def trajectory(potential: etnpot.Potential, skin: float, step: float, n_steps: i
 
 
 def test_dynamics_conserve_energy_and_do_not_see_the_skin(potential: etnpot.Potential) -> None:
-    atoms, energies, n_builds = trajectory(potential, 0.5, 2.0, 100)
-    fresh, fresh_energies, n_fresh = trajectory(potential, 0.0, 2.0, 100)
+    gentle = potential.with_arrays(head=0.3 * potential.arrays["head"])  # random wells are steep
+    atoms, energies, n_builds = trajectory(gentle, 0.5, 1.0, 100)
+    fresh, fresh_energies, n_fresh = trajectory(gentle, 0.0, 1.0, 100)
     np.testing.assert_array_equal(atoms.positions, fresh.positions)  # to the last bit
     assert energies == fresh_energies
-    assert n_fresh == 101 and 2 <= n_builds <= 15
-    _, fine, _ = trajectory(potential, 0.5, 1.0, 200)
+    assert n_fresh == 101 and 2 <= n_builds <= 30
+    _, fine, _ = trajectory(gentle, 0.5, 0.5, 200)
     spread, fine_spread = np.std(energies), np.std(fine)
-    assert fine_spread < 1e-3 * atoms.get_kinetic_energy()
+    assert fine_spread < 1e-4 * atoms.get_kinetic_energy()
     assert 3.0 < spread / fine_spread < 5.0  # velocity Verlet is of second order
 
 
@@ -408,7 +415,7 @@ def test_cell_relaxation_runs_and_lowers_the_enthalpy(
     atoms = alloy(rng)
     atoms.calc = etnpot.ETNCalculator(potential)
     start = atoms.get_potential_energy()
-    BFGS(FrechetCellFilter(atoms), logfile=None, maxstep=0.05).run(fmax=1e-3, steps=10)
+    BFGS(FrechetCellFilter(atoms), logfile=None, maxstep=0.05).run(fmax=1e-3, steps=4)
     assert atoms.get_potential_energy() < start - 0.01
 
 
@@ -420,7 +427,7 @@ def test_a_slab_relaxes(potential: etnpot.Potential, rng: np.random.Generator) -
     assert atoms.get_potential_energy() < start
 
 
-# ------------------------------------------------------------------------------------------------------------- settings
+# --------------------------------------------------------------------------------------------------- settings
 
 
 def test_settings_are_checked(potential: etnpot.Potential, tmp_path: Path) -> None:
@@ -435,7 +442,7 @@ def test_settings_are_checked(potential: etnpot.Potential, tmp_path: Path) -> No
     for settings, message in wrong:
         with pytest.raises(SpecificationError, match=message):
             etnpot.ETNCalculator(potential, **settings)
-    with pytest.raises(SpecificationError, match="expected a Potential or the path of a potential file, got int"):
+    with pytest.raises(SpecificationError, match="a Potential or the path of a potential file, got int"):
         etnpot.ETNCalculator(3)  # type: ignore[arg-type]
     with pytest.raises(SpecificationError, match="got NoneType"):
         etnpot.ETNCalculator(None)  # type: ignore[arg-type]
@@ -457,7 +464,7 @@ def test_set_changes_what_it_must(potential: etnpot.Potential, tmp_path: Path) -
         with pytest.raises(SpecificationError):
             calc.set(**wrong)
         assert calc.parameters == before and calc._neighbors.skin == 1.0
-    with pytest.raises(SpecificationError, match=r"has no settings cutoff; the settings are potential, skin, threads"):
+    with pytest.raises(SpecificationError, match="the settings are potential, skin, threads"):
         calc.set(cutoff=3.0)
 
     other = etnpot.ETN("Cu", cutoff=3.5, order=2, l_max=1, seed=3)
@@ -488,7 +495,7 @@ def test_name_repr_and_dictionary(potential: etnpot.Potential, tmp_path: Path) -
     assert etnpot.ETNCalculator(potential).todict() == {"potential": repr(potential)}
 
 
-# ------------------------------------------------------------------------------------ copies, processes, threads, files
+# -------------------------------------------------------------------------- copies, processes, threads, files
 
 
 def test_pickles_and_copies(potential: etnpot.Potential, rng: np.random.Generator) -> None:
@@ -575,7 +582,7 @@ def test_results_are_written_and_read(
     assert row.energy == atoms.get_potential_energy()
 
 
-# --------------------------------------------------------------------------------------------------- what ASE knows of it
+# --------------------------------------------------------------------------------------- what ASE knows of it
 
 
 @pytest.mark.parametrize("first", ["import etnpot.interfaces.ase", "import etnpot; etnpot.ETNCalculator"])

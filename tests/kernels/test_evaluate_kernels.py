@@ -292,7 +292,7 @@ def rattled_crystal(rng: np.random.Generator) -> Atoms:
         (4, 1, True, 5),
         (4, 4, False, 5),
         (4, 2, True, 5),
-        (5, 2, False, 5),
+        (5, 4, False, 4),
         (5, 3, True, 3),
     ],
 )
