@@ -23,7 +23,7 @@ from etnpot.errors import ConvergenceError
 from etnpot.fitting.problem import NormalEquations, Problem
 from etnpot.potential import Potential
 
-__all__ = ["Damping", "PolishStep", "polish_step"]
+__all__ = ["Damping", "PolishStep", "lbfgs_steps", "polish_step"]
 
 Floats = NDArray[np.float64]
 
@@ -142,13 +142,51 @@ def _damped_step(gram: Floats, diagonal: Floats, rhs: Floats) -> Floats | None:
 def _evidence_ridge(
     equations: NormalEquations, theta: Floats, weights: Floats, ridge: float, loss: float, scale: float
 ) -> tuple[float, float]:
-    """Eq. (2), a few fixed-point iterations; also returns gamma."""
+    """Eq. (2), one fixed-point iteration; also returns gamma."""
     free = weights > 0
-    values = np.maximum(scipy.linalg.eigvalsh(equations.gram[np.ix_(free, free)], check_finite=False), 0.0)
     square = float(theta[free] @ theta[free])
     lam = ridge if ridge > 0 else 1e-8 * scale
     gamma = float(free.sum())
-    for _ in range(20):
-        gamma = float((values / (values + lam)).sum())
-        lam = gamma * loss / (max(equations.n_rows - gamma, 1.0) * max(square, 1e-300))
+    matrix = equations.gram[np.ix_(free, free)]
+    matrix[np.diag_indices_from(matrix)] += lam
+    factor, info = scipy.linalg.lapack.dpotrf(matrix, lower=1, overwrite_a=1)
+    if info == 0:
+        inverse, info = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        if info == 0:
+            gamma = float(np.clip(gamma - lam * np.trace(inverse), 1.0, gamma))
+    lam = gamma * loss / (max(equations.n_rows - gamma, 1.0) * max(square, 1e-300))
     return lam, gamma
+
+
+def lbfgs_steps(problem: Problem, potential: Potential, *, ridge: float, steps: int) -> tuple[Potential, float]:
+    """Some L-BFGS iterations on the penalised loss: memory linear in the number of parameters.
+
+    Parameters
+    ----------
+    problem : Problem
+    potential : Potential
+    ridge : float
+        lambda, on all parameters but the reference energies.
+    steps : int
+        Iterations.
+
+    Returns
+    -------
+    Potential
+    float
+        The loss without penalty.
+    """
+    import scipy.optimize
+
+    weights = np.full(potential.n_parameters, ridge)
+    weights[potential.spec.slices["reference_energies"]] = 0.0
+
+    def objective(theta: Floats) -> tuple[float, Floats]:
+        loss, gradient = problem.gradient(potential.with_parameters(theta))
+        return loss + float(weights @ theta**2), gradient + 2.0 * weights * theta
+
+    result = scipy.optimize.minimize(
+        objective, potential.parameters, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 20}
+    )
+    better = potential.with_parameters(result.x)
+    return better, float(result.fun) - float(weights @ result.x**2)

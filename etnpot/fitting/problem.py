@@ -24,7 +24,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,25 @@ class Prepared:
         """Rough relative cost of its Jacobian."""
         return self.edges.n_pairs + self.edges.n_atoms
 
+    @property
+    def n_rows(self) -> int:
+        """Labelled rows that carry weight."""
+        return (
+            (self.energy is not None and self.scale_energy > 0)
+            + (self.forces is not None and self.scale_forces > 0) * 3 * self.edges.n_atoms
+            + (self.virial is not None and self.scale_virial > 0) * 6
+        )
+
+    def weighed(self, factor: float) -> Prepared:
+        """With the weight of every row times `factor`."""
+        root = np.sqrt(factor)
+        return replace(
+            self,
+            scale_energy=self.scale_energy * root,
+            scale_forces=self.scale_forces * root,
+            scale_virial=self.scale_virial * root,
+        )
+
     def residual(self, evaluation: Evaluation) -> Floats:
         """Weighted (reference - prediction): energy, dE/dx of every atom, virial; zero where there is no label."""
         n_atoms = self.edges.n_atoms
@@ -206,6 +225,47 @@ class Problem:
 
     def __len__(self) -> int:
         return len(self.configurations)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the least-squares problem (of this rank)."""
+        return sum(c.n_rows for c in self.configurations)
+
+    def subset(self, indices: Sequence[int]) -> Problem:
+        """The problem of some of the configurations."""
+        return Problem([self.configurations[i] for i in indices], threads=self.threads, reduce=self._reduce)
+
+    def reweighted(self, potential: Potential, threshold: float) -> Problem:
+        """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).
+
+        The residual of a configuration is the root mean square of its rows; the median is that of this rank.
+        """
+        rms = np.array([np.sqrt(float(rows @ rows) / max(c.n_rows, 1)) for c, rows in zip(self.configurations, self.residuals(potential), strict=True)])
+        limit = threshold * max(float(np.median(rms)), 1e-300)
+        configurations = [
+            c if value <= limit else c.weighed(limit / value) for c, value in zip(self.configurations, rms, strict=True)
+        ]
+        return Problem(configurations, threads=self.threads, reduce=self._reduce)
+
+    def errors(self, potential: Potential) -> dict[str, float]:
+        """Loss per row, and root-mean-square errors: energy (eV/atom), forces (eV/Å), stress (eV/Å³)."""
+        sums = np.zeros(8)
+        for c, rows in zip(self.configurations, self.residuals(potential), strict=True):
+            sums[0] += rows @ rows
+            sums[1] += c.n_rows
+            if c.energy is not None and c.scale_energy > 0:
+                sums[2:4] += (rows[0] / (c.scale_energy * c.edges.n_atoms)) ** 2, 1
+            if c.forces is not None and c.scale_forces > 0:
+                sums[4:6] += float(rows[1:-6] @ rows[1:-6]) / c.scale_forces**2, 3 * c.edges.n_atoms
+            if c.virial is not None and c.scale_virial > 0:
+                sums[6:8] += float(rows[-6:] @ rows[-6:]) / (c.scale_virial * c.volume) ** 2, 6
+        if self._reduce is not None:
+            self._reduce(sums)
+        errors = {"loss": float(sums[0] / max(sums[1], 1.0))}
+        for name, at in (("energy_rmse", 2), ("forces_rmse", 4), ("stress_rmse", 6)):
+            if sums[at + 1] > 0:
+                errors[name] = float(np.sqrt(sums[at] / sums[at + 1]))
+        return errors
 
     def residuals(self, potential: Potential) -> list[Floats]:
         """Weighted residual rows of every configuration."""

@@ -48,6 +48,7 @@ __all__ = [
     "head",
     "output",
     "reduce_cores",
+    "with_place",
 ]
 
 Floats = NDArray[np.float64]

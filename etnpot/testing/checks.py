@@ -126,6 +126,8 @@ def check_all(
         except Exception as error:
             logger.debug("%s on %s raised", check.__name__, subject, exc_info=True)
             results.append(CheckResult(check.__name__, subject, (), error=f"{type(error).__name__}: {error}"))
+            # ASE's cache may hold numbers of the failed calculation; the next check must not read them
+            getattr(calculator, "reset", lambda: None)()
 
     exact = {"rtol": symmetry_rtol}
     smooth = {"rtol": smoothness_rtol, "continuous_derivatives": continuous_derivatives}

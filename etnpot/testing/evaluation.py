@@ -37,6 +37,9 @@ __all__ = [
     "working_copy",
 ]
 
+#: Least scale of relative force errors [eV/Å]: in a perfect crystal the forces cancel and leave rounding.
+MIN_FORCE_SCALE = 0.1
+
 #: Units of rounding error, in multiples of eps |E|, that every energy comparison grants.
 ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
 
@@ -68,8 +71,8 @@ class Evaluation:
 
     @property
     def force_scale(self) -> float:
-        """Largest force component, at least 1 eV/Å: the scale of relative errors [eV/Å]."""
-        return max(1.0, float(np.abs(self.forces_ic).max(initial=0.0)))
+        """Largest force component, at least `MIN_FORCE_SCALE`: the scale of relative errors [eV/Å]."""
+        return max(MIN_FORCE_SCALE, float(np.abs(self.forces_ic).max(initial=0.0)))
 
 
 def describe(atoms: Atoms) -> str:

@@ -42,12 +42,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from etnpot.errors import SpecificationError, StructureError
 from etnpot.testing.evaluation import ROUNDING, Evaluation, describe, evaluate, require_positive, working_copy
 from etnpot.testing.results import CheckResult, Measurement, settle
+from etnpot.testing.structures import checked_species
 from etnpot.testing.symmetries import Seed, compare, largest, random_rotation
 
 __all__ = ["check_cutoff_smoothness", "check_isolated_atom", "check_separation"]
@@ -144,7 +144,7 @@ def _dimer_path(
     """A dimer in a random direction and the function that sets its distance to cutoff + s."""
     if len(symbols) != 2:
         raise SpecificationError(f"a dimer has two chemical symbols, got {list(symbols)}; or give an Atoms")
-    dimer = Atoms(list(symbols), positions=np.zeros((2, 3)), calculator=calculator)
+    dimer = Atoms(checked_species(symbols), positions=np.zeros((2, 3)), calculator=calculator)
     direction_c = random_rotation(rng)[0]
 
     def place(s: float) -> None:
@@ -160,6 +160,8 @@ def _crowd_path(atoms: Atoms, calculator: Any, cutoff: float, reach: float) -> t
     atom crosses the cutoff for \\|s\\| <= ``reach`` and no two atoms come closer than 0.8 of the shortest
     distance.
     """
+    from ase.neighborlist import neighbor_list  # imports scipy
+
     work = working_copy(atoms, calculator)
     if len(work) < 2:
         raise StructureError(
@@ -220,9 +222,10 @@ def check_cutoff_smoothness(
         Continuous derivatives of the energy that are demanded: 1 for continuous forces, 2 for continuous
         force derivatives. Jumps of higher ones are reported and not judged.
     rtol : float
-        Allowed jump of the force relative to the largest force between r_c/2 and r_c for a dimer, or in the
-        structure; the jumps of the energy and of the force derivative are relative to the same force times or
-        divided by 1 Å.
+        Allowed jump of the force relative to the largest force between r_c/2 and r_c for a dimer, or in
+        the structure (where the virial divided by r_c counts as a force too, if there is a stress); the
+        jumps of the energy and of the force derivative are relative to the same force times or divided by
+        1 Å.
     seed : int or Generator
         Draws the direction of the dimer.
     raise_on_failure : bool
@@ -295,6 +298,8 @@ def check_separation(
     raise_on_failure: bool = True,
 ) -> CheckResult:
     """Check that two molecules out of each other's reach do not feel one another.
+
+    A model that is non-local on purpose (long-range electrostatics, a bond summed over all atoms) fails here.
 
     Parameters
     ----------
@@ -387,12 +392,10 @@ def check_isolated_atom(
     CheckResult
         Its notes list the energies.
     """
-    if isinstance(species, str) or len(species) == 0:
-        raise SpecificationError(f"species must be a non-empty sequence of chemical symbols, got {species!r}")
     require_positive("rtol", rtol)
     rng = np.random.default_rng(seed)
     measurements, notes = [], []
-    for symbol in species:
+    for symbol in checked_species(species):
         variants = [Atoms(symbol), Atoms(symbol, positions=rng.uniform(-20.0, 20.0, (1, 3)))]
         if cutoff is not None:
             side = 2.0 * require_positive("cutoff", cutoff) + 1.0

@@ -46,7 +46,8 @@ _MAX_PACKING = 0.58
 _MAX_SWEEPS = 4000
 
 
-def _checked_species(species: Sequence[str]) -> list[str]:
+def checked_species(species: Sequence[str]) -> list[str]:
+    """The species as a list, or a `SpeciesError` that names what is no chemical symbol."""
     if isinstance(species, str) or len(species) == 0:
         raise SpeciesError(f"species must be a non-empty sequence of chemical symbols, got {species!r}")
     unknown = [symbol for symbol in species if atomic_numbers.get(symbol, 0) < 1]
@@ -56,7 +57,7 @@ def _checked_species(species: Sequence[str]) -> list[str]:
 
 
 def _mean_diameter(species: Sequence[str]) -> float:
-    radii = [covalent_radii[atomic_numbers[symbol]] for symbol in _checked_species(species)]
+    radii = [covalent_radii[atomic_numbers[symbol]] for symbol in checked_species(species)]
     return 2.0 * float(np.mean(radii))
 
 
@@ -155,7 +156,7 @@ def random_structure(
     StructureError
         If the volume is too small for that many atoms at that distance.
     """
-    elements = _checked_species(species)
+    elements = checked_species(species)
     if min_distance is None:
         min_distance = default_min_distance(elements)
     distance = require_positive("min_distance", min_distance)
@@ -224,7 +225,7 @@ def random_molecule(
     -------
     Atoms
     """
-    elements = _checked_species(species)
+    elements = checked_species(species)
     if min_distance is None:
         min_distance = default_min_distance(elements)
     distance = require_positive("min_distance", min_distance)

@@ -15,7 +15,7 @@ net force         none                                 Σ_i F_i = 0; without pbc
 relabelling       z -> τ(z) in structure and potential E' = E, F' = F, σ' = σ, E_i' = E_i
 ================= ==================================== =============================================
 
-Errors are judged against ``rtol`` times a scale: for forces s_F = max(1 eV/Å, max|F|); for energies s_F x
+Errors are judged against ``rtol`` times a scale: for forces s_F = max(0.1 eV/Å, max|F|); for energies s_F x
 1 Å plus 64 units of rounding of E itself, so that a large constant in E hides nothing; for the stress s_F
 x 1 Å / V, or max|σ| where that is larger.
 
@@ -400,7 +400,7 @@ def check_net_force(
     atoms, calculator, raise_on_failure
         As in `check_rotation`.
     rtol : float
-        Allowed net force relative to s_F = max(1 eV/Å, max\\|F\\|), and net torque relative to s_F times the
+        Allowed net force relative to s_F = max(0.1 eV/Å, max|F|), and net torque relative to s_F times the
         larger of 1 Å and the distance from the centroid to the outermost atom.
 
     Returns

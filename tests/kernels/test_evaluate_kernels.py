@@ -82,12 +82,19 @@ def test_forces_and_virials(
     assert np.abs(results[0][0].sum(axis=0)).max() < 1e-13  # no net force
 
 
-def test_evaluate_is_the_dense_tensor(neighborhoods: Any, assert_close: Callable[..., None]) -> None:
-    potential = neighborhoods.potential
-    if potential.spec.feature.dimension**potential.spec.order > 500_000:
-        assert potential.spec.order >= 4  # covered by the smaller models
-        return
-    tensor = dense_tensor(potential.train)[..., 0]
+@pytest.mark.parametrize(
+    "name",
+    ["order 1, l 0-2", "order 2, l 0-1", "order 3, l 0-2, embedding", "order 3, l 0-2, pseudotensors"],
+)
+def test_evaluate_is_the_dense_tensor(
+    name: str,
+    models: dict[str, Potential],
+    rng: np.random.Generator,
+    assert_close: Callable[..., None],
+    make_neighborhoods: Callable[..., Any],
+) -> None:
+    neighborhoods = make_neighborhoods(models[name], rng, [2, 0, 4, 1, 3])
+    tensor = dense_tensor(models[name].train)[..., 0]
     energy_i, dE_dr_pc = np.empty(neighborhoods.edges.n_atoms), np.empty(neighborhoods.edges.r_pc.shape)
     arguments = neighborhoods.pair_arguments
     reference.dense.evaluate(*arguments, tensor, 0, len(energy_i), energy_i, dE_dr_pc)

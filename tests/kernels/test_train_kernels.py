@@ -11,7 +11,7 @@ import pytest
 from etnpot import reference
 from etnpot.kernels import train as kernels
 from etnpot.kernels.basis import LANES
-from etnpot.network.dense import dense_core, evaluate_dense
+from etnpot.network.dense import dense_core, dense_tensor, evaluate_dense
 from etnpot.potential import Potential
 
 
@@ -49,15 +49,24 @@ def test_passes(potential: Potential, assert_close: Callable[..., None]) -> None
         assert_close(getattr(actual, name), getattr(expected, name))
 
 
-def test_reference_is_the_dense_tensor(potential: Potential, assert_close: Callable[..., None]) -> None:
+def test_cores_of_reference_are_those_of_the_network(
+    potential: Potential, assert_close: Callable[..., None]
+) -> None:
     train = potential.train
     for k, core in enumerate(reference.train.dense_cores(potential.train_tables, potential.weights)):
         assert_close(core, dense_core(train.layout.cores[k], train.cores[k]), 1e-15)
-    n_features = potential.spec.feature.dimension
-    if n_features**potential.spec.order > 1_000_000:
-        return  # the cores suffice; the whole tensor is for the smaller models
+
+
+@pytest.mark.parametrize("name", ["order 1, l 0-2", "order 3, l 0-2, pseudotensors", "order 4, l 0-3"])
+def test_energy_of_reference_is_that_of_the_dense_tensor(
+    name: str, models: dict[str, Potential], assert_close: Callable[..., None]
+) -> None:
+    potential = models[name]
     passes = Passes(reference.train, potential, np.random.default_rng(5))
-    energy_b = [evaluate_dense(train, v_f)[z, 0] for z, v_f in zip(passes.type_b, passes.v_fb.T, strict=True)]
+    energy_b = [
+        evaluate_dense(potential.train, v_f)[z, 0]
+        for z, v_f in zip(passes.type_b, passes.v_fb.T, strict=True)
+    ]
     assert_close(passes.x_ab[-1], np.array(energy_b))
 
 
@@ -65,8 +74,6 @@ def test_reference_is_the_dense_tensor(potential: Potential, assert_close: Calla
 def test_second_derivatives_of_reference_are_those_of_the_dense_tensor(
     name: str, models: dict[str, Potential], rng: np.random.Generator, assert_close: Callable[..., None]
 ) -> None:
-    from etnpot.network.dense import dense_tensor
-
     potential = models[name]
     v_f = rng.normal(size=potential.spec.feature.dimension)
     tensor = dense_tensor(potential.train)[..., 0]

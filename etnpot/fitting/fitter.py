@@ -1,0 +1,357 @@
+"""The fit as a sequence of steps, each of which can be the last or the one after a restart.
+
+    linear start      reference energies by least squares; random features and train
+    sweeps            local solves, core by core (`etnpot.fitting.sweeps`)
+    polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
+                      training set, until the validation loss stops falling
+
+`Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
+fit that is stopped and restored ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etnpot.errors import DataError, SpecificationError
+from etnpot.fitting.dataset import DataSet, reference_energies
+from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
+from etnpot.fitting.problem import Problem
+from etnpot.fitting.settings import FitSettings
+from etnpot.fitting.sweeps import one_site, sweep_order, two_site
+from etnpot.network import Train
+from etnpot.potential import Potential, PotentialSpec
+from etnpot.potential.build import random_potential, symbols_to_numbers
+
+__all__ = ["Fitter", "balanced"]
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+Reduce = Callable[[Floats], None]
+
+#: Rows per parameter of the smallest sample that the polish works on, and the factor to the next one.
+_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 12.0, 4.0
+#: Steps without a gain of this much before the sample grows.
+_SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
+
+
+@dataclass
+class _Progress:
+    """Where the fit is; JSON values."""
+
+    step: int = 0
+    sweep_at: int = 0
+    polish_at: int = 0
+    sample: float = 0.0
+    stale: int = 0
+    mu: float = 1e-3
+    ridge: float = 0.0
+    best_loss: float = float("inf")
+    level_loss: float = float("inf")
+    level_stale: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    reason: str = ""
+
+
+class Fitter:
+    """A fit in progress.
+
+    Parameters
+    ----------
+    train : DataSet
+        Training set (of this rank, in a distributed fit).
+    valid : DataSet or None
+        Validation set; without one the training loss decides what is best.
+    settings : FitSettings
+    species : sequence of int, optional
+        Elements of the model; those of the training set by default.
+    start : Potential, optional
+        Begin from this potential instead of a random one (its specification wins).
+    reduce : callable, optional
+        Sums an array over ranks in place.
+    """
+
+    def __init__(
+        self,
+        train: DataSet,
+        valid: DataSet | None,
+        settings: FitSettings,
+        *,
+        species: tuple[int, ...] | None = None,
+        start: Potential | None = None,
+        reduce: Reduce | None = None,
+    ) -> None:
+        if len(train) == 0:
+            raise DataError("the training set is empty; give at least one labelled configuration")
+        self.settings = settings
+        self.train, self.valid = train, valid
+        if valid is not None:
+            valid.check_against(train)
+        self._reduce = reduce
+        self.potential = initial_potential(train, settings, species) if start is None else start
+        weights, cutoff = settings.loss_weights, self.potential.cutoff
+        options = {"threads": settings.threads, "reduce": reduce}
+        self._problem = Problem.from_dataset(train, cutoff, weights, **options)
+        self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
+        self._samples: dict[float, Problem] = {}
+        self._progress = _Progress(mu=1e-3, ridge=settings.ridge or 0.0)
+        self.best = self.potential
+        self.history: list[dict[str, Any]] = []
+        self._started = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self._progress.finished
+
+    @property
+    def reason(self) -> str:
+        """Why the fit stopped."""
+        return self._progress.reason
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, over all restarts."""
+        return self._progress.seconds
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """Everything the next step depends on: JSON values, and arrays."""
+        values = {
+            "progress": asdict(self._progress),
+            "spec": self.potential.spec.to_dict(),
+            "best_spec": self.best.spec.to_dict(),
+            "history": self.history,
+            "settings": self.settings.to_dict(),
+            "train_hash": self.train.hash,
+            "valid_hash": None if self.valid is None else self.valid.hash,
+        }
+        return values, {"parameters": self.potential.parameters, "best_parameters": self.best.parameters}
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+        """Continue from a `state`; the data must be the same, and so must every setting but the limits of the run."""
+        if values["train_hash"] != self.train.hash:
+            raise DataError("the checkpoint belongs to another training set; restart with --force to begin anew")
+        if values["valid_hash"] != (None if self.valid is None else self.valid.hash):
+            raise DataError("the checkpoint belongs to another validation set; restart with --force to begin anew")
+        limits = {"time_limit", "polish_steps", "threads", "patience"}
+        now = self.settings.to_dict()
+        changed = [k for k, v in values["settings"].items() if k not in limits and _plain(now.get(k)) != _plain(v)]
+        if changed:
+            raise SpecificationError(
+                f"the checkpoint was made with other settings of {changed}; use the same ones, or --force to begin anew"
+            )
+        self._progress = _Progress(**values["progress"])
+        self.potential = Potential(PotentialSpec.from_dict(values["spec"]), arrays["parameters"])
+        self.best = Potential(PotentialSpec.from_dict(values["best_spec"]), arrays["best_parameters"])
+        self.history = list(values["history"])
+        # a run that had ended only because of its limits goes on when they are wider now
+        if self._progress.reason in ("time limit", "polish steps"):
+            self._progress.finished, self._progress.reason = False, ""
+        self._check_limits()
+
+    # ------------------------------------------------------------------------------------------------ steps
+
+    def step(self) -> dict[str, Any]:
+        """Do the next step; returns its record, which is also appended to ``history``."""
+        started = time.monotonic()
+        if self._progress.sweep_at < self._n_local_solves:
+            record = self._local_solve()
+        else:
+            record = self._polish()
+        self._progress.step += 1
+        self._progress.seconds += time.monotonic() - started
+        record = {"step": self._progress.step, **record, "n_parameters": self.potential.n_parameters}
+        record["seconds"] = round(self._progress.seconds, 3)
+        self.history.append(record)
+        self._check_limits()
+        return record
+
+    def run(self, callback: Callable[[dict[str, Any]], None] | None = None) -> Potential:
+        """All remaining steps; `callback` sees every record. Returns the best potential."""
+        while not self.finished:
+            record = self.step()
+            if callback is not None:
+                callback(record)
+        return self.best
+
+    @property
+    def _n_local_solves(self) -> int:
+        return self.settings.sweeps * self.potential.spec.order
+
+    def _local_solve(self) -> dict[str, Any]:
+        settings, progress = self.settings, self._progress
+        order = self.potential.spec.order
+        half_sweep, at = divmod(progress.sweep_at, order)
+        forward = half_sweep % 2 == 1
+        core = sweep_order(order, forward=forward)[at]
+        rng = np.random.default_rng([settings.seed, 1, progress.sweep_at])
+        if settings.two_site and core > 0:
+            solved = two_site(
+                self._sampled(0.0), self.potential, core, ridge=settings.ridge, tolerance=settings.rank_tolerance,
+                center="right" if forward else "left",
+            )  # fmt: skip
+        else:
+            solved = one_site(
+                self._sampled(0.0), self.potential, core, ridge=settings.ridge, enrichment=settings.enrichment,
+                tolerance=settings.rank_tolerance, rng=rng,
+            )  # fmt: skip
+        self.potential = solved.potential
+        progress.sweep_at += 1
+        if progress.sweep_at == self._n_local_solves:
+            self.potential = balanced(self.potential)
+        record = {
+            "stage": "sweep",
+            "sweep": half_sweep,
+            "core": core + 1,
+            "ridge": solved.solution.ridge,
+            "effective": solved.solution.effective,
+            "truncation": solved.truncation,
+        }
+        return {**record, **self._judge()}
+
+    def _polish(self) -> dict[str, Any]:
+        settings, progress = self.settings, self._progress
+        problem = self._sampled(progress.sample)
+        if settings.robust is not None:
+            problem = problem.reweighted(self.potential, settings.robust)
+        if settings.method == "l-bfgs":
+            self.potential, loss = lbfgs_steps(problem, self.potential, ridge=progress.ridge, steps=20)
+            gain, effective = float("inf"), float(self.potential.n_parameters)
+        else:
+            step = polish_step(
+                problem, self.potential, Damping(progress.mu, progress.ridge), fixed_ridge=settings.ridge is not None
+            )
+            self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
+            progress.mu, progress.ridge = step.damping.mu, step.damping.ridge
+        progress.polish_at += 1
+        record: dict[str, Any] = {
+            "stage": "polish",
+            "damping": progress.mu,
+            "ridge": progress.ridge,
+            "effective": effective,
+            "sample": len(problem) / len(self._problem),
+            "loss": loss,
+        }
+        record.update(self._judge())
+        self._advance(gain, record)
+        return record
+
+    def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
+        """Whether the sample grows, or the fit is done."""
+        progress, settings = self._progress, self.settings
+        loss = record["selection_loss"]
+        at_full = len(self._sampled(progress.sample)) == len(self._problem)
+        if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
+            progress.level_loss, progress.level_stale = loss, 0
+        else:
+            progress.level_stale += 1
+        if not at_full:
+            if gain <= 0 or progress.level_stale > _SAMPLE_PATIENCE:
+                progress.sample = max(progress.sample, 1.0) * _SAMPLE_GROWTH
+                progress.level_stale, progress.stale, progress.mu = 0, 0, min(progress.mu, 1e-2)
+            return
+        if gain <= 0:
+            progress.finished, progress.reason = True, "converged: no step lowers the loss"
+        elif progress.stale >= settings.patience:
+            progress.finished, progress.reason = True, "the validation loss stopped falling"
+
+    def _judge(self) -> dict[str, Any]:
+        """Errors on the training and validation sets; keeps the best potential."""
+        progress = self._progress
+        train = self._sampled(progress.sample).errors(self.potential)
+        result: dict[str, Any] = {"train": train}
+        judged = train
+        if self._valid_problem is not None:
+            judged = result["valid"] = self._valid_problem.errors(self.potential)
+        loss = judged["loss"]
+        result["selection_loss"] = loss
+        if loss < progress.best_loss * (1.0 - self.settings.tolerance):
+            progress.stale = 0
+        else:
+            progress.stale += 1
+        if loss < progress.best_loss:
+            progress.best_loss, self.best = loss, self.potential
+        result["is_best"] = self.best is self.potential
+        return result
+
+    def _check_limits(self) -> None:
+        progress, settings = self._progress, self.settings
+        if progress.finished:
+            return
+        if settings.time_limit is not None and progress.seconds >= settings.time_limit:
+            progress.finished, progress.reason = True, "time limit"
+        elif progress.sweep_at >= self._n_local_solves and progress.polish_at >= settings.polish_steps:
+            progress.finished, progress.reason = True, "polish steps"
+
+    def _sampled(self, level: float) -> Problem:
+        """The training problem, or a random part of it with rows in proportion to the parameters."""
+        rows_per_parameter = _ROWS_PER_PARAMETER * max(level, 1.0)
+        fraction = rows_per_parameter * self.potential.n_parameters / max(self._problem.n_rows, 1)
+        if fraction >= 0.6:
+            return self._problem
+        key = max(level, 1.0)
+        if key not in self._samples:
+            rng = np.random.default_rng([self.settings.seed, 2])
+            chosen = rng.permutation(len(self._problem))[: max(1, round(fraction * len(self._problem)))]
+            self._samples = {key: self._problem.subset(sorted(chosen.tolist()))}
+        return self._samples[key]
+
+
+def initial_potential(train: DataSet, settings: FitSettings, species: tuple[int, ...] | None = None) -> Potential:
+    """Random features and train in the range of the data, reference energies as the settings say."""
+    elements = train.species if species is None else symbols_to_numbers(species)
+    missing = sorted(set(train.species) - set(elements))
+    if missing:
+        raise DataError(f"species: the training set holds elements {missing} that are not among {list(elements)}")
+    distances = train.min_distances()
+    shortest = min(distances.values(), default=0.5 * settings.cutoff)
+    r_min = min(0.97 * shortest, 0.8 * settings.cutoff)
+    spec = settings.spec(elements, r_min=round(r_min, 3), neighbor_scale=_mean_neighbors(train, settings.cutoff))
+    energies: dict[str | int, float] = {}
+    if train.n_energies:
+        energies = {z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements}
+    return random_potential(spec, np.random.default_rng([settings.seed, 0]), energies)
+
+
+def balanced(potential: Potential) -> Potential:
+    """The same function with the norm of the train spread evenly over head and cores."""
+    train = potential.train
+    tensors = [train.head, *train.cores]
+    copies = [len(train.head), *(sum(rank for _, rank in core.right) for core in train.layout.cores)]
+    sizes = [float(np.linalg.norm(t)) / np.sqrt(n) for t, n in zip(tensors, copies, strict=True)]
+    if min(sizes) <= 0:
+        return potential
+    mean = float(np.exp(np.mean(np.log(sizes))))
+    head, *cores = (t * (mean / size) for t, size in zip(tensors, sizes, strict=True))
+    return potential.with_train(Train(train.layout, head, tuple(cores)))
+
+
+def _mean_neighbors(train: DataSet, cutoff: float) -> float:
+    from etnpot.neighbors import neighbor_list
+
+    step = max(1, len(train) // 50)
+    pairs = atoms = 0
+    for labelled in train[::step]:
+        pairs += neighbor_list(labelled.atoms, cutoff).n_pairs
+        atoms += labelled.n_atoms
+    return round(max(1.0, pairs / atoms), 2)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that settings compare as JSON does."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value

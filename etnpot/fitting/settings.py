@@ -1,0 +1,210 @@
+"""Every setting of a fit, with its default and its check.
+
+A model is chosen by `size` ("small", "medium", "large", or a number of parameters) and any explicit setting, which wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from etnpot.errors import SpecificationError
+from etnpot.fitting.problem import LossWeights
+from etnpot.potential import PotentialSpec
+from etnpot.potential.build import make_spec
+
+__all__ = ["SIZES", "FitSettings"]
+
+#: Model settings behind each named size.
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"order": 3, "l_max": 2, "radial_size": 6, "channels": [4, 3, 2], "ranks": 3, "species_rank": 4},
+    "medium": {"order": 3, "l_max": 3, "radial_size": 8, "channels": [6, 5, 4, 3], "ranks": 4, "species_rank": 5},
+    "large": {"order": 4, "l_max": 3, "radial_size": 9, "channels": [7, 6, 5, 4], "ranks": 5, "species_rank": 6},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Settings of a fit; see docs/fitting for advice.
+
+    Parameters
+    ----------
+    size : str or int
+        "small", "medium", "large", or about how many parameters.
+    cutoff : float, Å
+    order, l_max, radial_size, channels, ranks, species_rank, species_form, embedding, bond_l_max, pseudotensors, head_rank
+        As for `etnpot.ETN`; None takes what `size` says.
+    radial_family, cutoff_function, cutoff_power
+        As for `etnpot.ETN`.
+    r_min : float, optional, Å
+        Default: a little less than the shortest distance in the training set.
+    neighbor_scale : float, optional
+        Default: the mean number of neighbours in the training set.
+    energy_weight, forces_weight, stress_weight, alpha
+        Of the loss: see `LossWeights`.
+    reference_energies : str or mapping
+        "least_squares", "isolated", or eV by element.
+    valid_fraction : float
+        Part of the training set held out when no validation set is given; 0 for none.
+    sweeps : int
+        Half-sweeps of local solves before the polish.
+    two_site : bool
+        Two-site sweeps, which choose the ranks (small models only: the local problem has the product of two cores).
+    enrichment : int
+        Random directions added to a bond in each one-site solve.
+    rank_tolerance : float
+        Relative Frobenius error of the splits.
+    polish_steps : int
+        Most Levenberg-Marquardt steps over all parameters.
+    method : {"levenberg-marquardt", "l-bfgs"}
+        Of the polish; L-BFGS never forms the Gram matrix, for models of very many parameters.
+    ridge : float, optional
+        Fixed ridge; from the evidence by default.
+    patience : int
+        Polish steps without a better validation loss before it stops.
+    tolerance : float
+        Relative gain of the validation loss that counts as better.
+    robust : float, optional
+        Configurations whose residual exceeds this many times the median are weighed down (for instance 5).
+    time_limit : float, optional, s
+        No new step begins after it.
+    seed : int
+    threads : int, optional
+    """
+
+    size: str | int = "medium"
+    cutoff: float = 5.0
+    order: int | None = None
+    l_max: int | None = None
+    radial_size: int | None = None
+    channels: int | Sequence[int] | None = None
+    ranks: Any = None
+    species_rank: int | None = None
+    species_form: str | None = None
+    embedding: tuple[int, int] | None = None
+    bond_l_max: int | None = None
+    pseudotensors: bool = False
+    head_rank: int | None = None
+    radial_family: str = "chebyshev"
+    cutoff_function: str = "power"
+    cutoff_power: int = 3
+    r_min: float | None = None
+    neighbor_scale: float | None = None
+    energy_weight: float = 30.0
+    forces_weight: float = 1.0
+    stress_weight: float = 10.0
+    alpha: float = 1.0
+    reference_energies: str | Mapping[str, float] = "least_squares"
+    valid_fraction: float = 0.1
+    sweeps: int = 1
+    two_site: bool = False
+    enrichment: int = 0
+    rank_tolerance: float = 1e-3
+    polish_steps: int = 60
+    method: str = "levenberg-marquardt"
+    ridge: float | None = None
+    patience: int = 6
+    tolerance: float = 2e-3
+    robust: float | None = None
+    time_limit: float | None = None
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, str):
+            if self.size not in SIZES:
+                raise SpecificationError(
+                    f"size: expected {', '.join(map(repr, SIZES))} or a number of parameters, got {self.size!r}"
+                )
+        elif isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 50:
+            raise SpecificationError(f"size: expected a name or at least 50 parameters, got {self.size!r}")
+        for name in ("sweeps", "polish_steps", "enrichment", "patience", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise SpecificationError(f"{name}: expected an integer that is not negative, got {value!r}")
+        for name, low, high in (("valid_fraction", 0.0, 0.9), ("rank_tolerance", 0.0, 0.999), ("tolerance", 0.0, 1.0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not low <= value <= high:
+                raise SpecificationError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+        for name in ("ridge", "robust", "time_limit"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
+                raise SpecificationError(f"{name}: expected a number that is not negative, got {value!r}")
+        if self.method not in ("levenberg-marquardt", "l-bfgs"):
+            raise SpecificationError(f"method: expected 'levenberg-marquardt' or 'l-bfgs', got {self.method!r}")
+        if self.threads is not None and (isinstance(self.threads, bool) or self.threads < 1):
+            raise SpecificationError(f"threads: expected a positive integer, got {self.threads!r}")
+        _ = self.loss_weights
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        """Weights of the loss."""
+        return LossWeights(self.energy_weight, self.forces_weight, self.stress_weight, self.alpha)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FitSettings:
+        """Settings from plain values; an unknown one is an error that lists the known ones."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise SpecificationError(f"unknown settings {unknown}; the settings are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def spec(self, species: Sequence[int], *, r_min: float, neighbor_scale: float) -> PotentialSpec:
+        """The model for given elements; `r_min` and `neighbor_scale` are used where the settings leave them open."""
+        if isinstance(self.size, str):
+            return self._spec(species, SIZES[self.size], r_min, neighbor_scale)
+        # between and beyond the named sizes: scale ranks and channels of the size next below
+        best = None
+        for base in SIZES.values():
+            for ranks in range(1, 24):
+                for shift in (-2, -1, 0, 1, 2, 4):
+                    channels = [max(2, c + shift) for c in base["channels"]]
+                    preset = {**base, "ranks": ranks, "channels": channels}
+                    if abs(ranks - base["ranks"] - shift) > 2:
+                        continue
+                    spec = self._spec(species, preset, r_min, neighbor_scale)
+                    distance = abs(math.log(spec.n_parameters / self.size))
+                    if best is None or distance < best[0]:
+                        best = distance, spec
+        assert best is not None
+        return best[1]
+
+    def _spec(
+        self, species: Sequence[int], preset: Mapping[str, Any], r_min: float, neighbor_scale: float
+    ) -> PotentialSpec:
+        def chosen(name: str) -> Any:
+            value = getattr(self, name)
+            return preset.get(name) if value is None else value
+
+        l_max = chosen("l_max")
+        channels = chosen("channels")
+        if self.channels is None and len(channels) != l_max + 1:
+            channels = [channels[min(l, len(channels) - 1)] for l in range(l_max + 1)]
+        species_rank = chosen("species_rank")
+        if self.species_rank is None:
+            species_rank = min(species_rank, len(species) ** 2)
+        return make_spec(
+            list(species), cutoff=self.cutoff, order=chosen("order"), l_max=l_max, radial_size=chosen("radial_size"),
+            channels=channels, ranks=chosen("ranks"), r_min=self.r_min if self.r_min is not None else r_min,
+            radial_family=self.radial_family, cutoff_function=self.cutoff_function, cutoff_power=self.cutoff_power,
+            species_form=self.species_form, species_rank=species_rank, embedding=self.embedding,
+            bond_l_max=self.bond_l_max, pseudotensors=self.pseudotensors, head_rank=self.head_rank,
+            neighbor_scale=self.neighbor_scale if self.neighbor_scale is not None else neighbor_scale,
+        )  # fmt: skip
+
+
+def with_overrides(settings: FitSettings | None, overrides: Mapping[str, Any]) -> FitSettings:
+    """`settings` (or the defaults) with some replaced; unknown names are an error."""
+    if settings is None:
+        return FitSettings.from_dict(overrides)
+    FitSettings.from_dict({**settings.to_dict(), **overrides})
+    return replace(settings, **overrides)
+
+
