@@ -14,6 +14,7 @@ __all__ = [
     "InstallationError",
     "PotentialFileError",
     "PotentialFileNotFoundError",
+    "RunDirectoryError",
     "SpeciesError",
     "SpecificationError",
     "StructureError",
@@ -46,6 +47,10 @@ class PotentialFileError(EtnpotError, RuntimeError):
 
 class PotentialFileNotFoundError(PotentialFileError, FileNotFoundError):
     """There is no potential file at the path that was given."""
+
+
+class RunDirectoryError(EtnpotError, RuntimeError):
+    """The directory of a fit cannot be used: in use, not writable, or holding another fit or a damaged checkpoint."""
 
 
 class ConvergenceError(EtnpotError, RuntimeError):

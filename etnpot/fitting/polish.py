@@ -1,14 +1,22 @@
-"""Polish: Levenberg-Marquardt over all parameters at once, with the ridge re-estimated from the evidence.
+"""Polish: Levenberg-Marquardt over all parameters at once, along a curve, with the ridge from the evidence.
 
-    minimise   loss(theta) + lambda sum_q w_q theta_q^2,       (G + lambda w + mu d) step = b - lambda w theta      (1)
+    minimise   loss(theta) + lambda sum_q w_q theta_q^2,      (G + lambda w + mu D) s = b - lambda w theta          (1)
+    D_q = sqrt(max(G_qq, 1e-4 g) g),      g = mean of G_qq                                                           (2)
 
-with G, b the normal equations at theta, d the mean of the diagonal of G, w zero for the reference energies and one elsewhere.
-mu is raised until a step lowers the penalised loss, and lowered when the quadratic model predicted the gain well. After every
-accepted step lambda moves to the fixed point of the evidence in the quadratic model (MacKay),
+with G, b the normal equations at theta, w zero for the reference energies and one elsewhere. The damping D lies half-way
+between the two customary choices, 1 and G_qq: the first ignores that parameters act with different strength, the second
+lets those run away that act weakly.
 
-    gamma = n_q - lambda sum_q w_q [(G + lambda w)^-1]_qq,     lambda = gamma loss / ((n - gamma) |theta|^2).         (2)
+The potential is multilinear in its cores, so that the model curves along the straight step s. With the second derivative of
+the weighted predictions p along s, p'' = [p(theta + h s) - 2 p(theta) + p(theta - h s)] / h^2, the step is bent,
 
-The gauge directions of the train, along which nothing changes, cost nothing: damping keeps the step out of them.
+    (G + lambda w + mu D) c = -J^T p'',      theta <- theta + s + c / 2                                             (3)
+
+(geodesic acceleration; Transtrum and Sethna, arXiv:1201.5885), at the cost of two evaluations and one gradient. mu is raised
+until |c| <= |s| in the norm of D and the penalised loss falls. Once the loss has settled, lambda moves to the fixed point of
+the evidence in the quadratic model (MacKay) after every step,
+
+    gamma = n_q - lambda sum_q w_q [(G + lambda w)^-1]_qq,     lambda = gamma loss / ((n - gamma) |theta|^2).         (4)
 """
 
 from __future__ import annotations
@@ -27,7 +35,12 @@ __all__ = ["Damping", "PolishStep", "lbfgs_steps", "polish_step"]
 
 Floats = NDArray[np.float64]
 
-_LARGEST_DAMPING = 1e8
+_LARGEST_DAMPING, _RAISE, _LOWER = 1e10, 3.0, 5.0
+_METRIC_FLOOR = 1e-4
+#: h of eq. (3).
+_PROBE = 0.1
+#: The ridge follows the evidence once a step lowers the penalised loss by less than this part of it.
+_SETTLED = 0.3
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Damping:
     Attributes
     ----------
     mu : float
-        Levenberg-Marquardt parameter, relative to the mean of the diagonal of G.
+        Levenberg-Marquardt parameter.
     ridge : float
         lambda.
     """
@@ -75,7 +88,7 @@ class PolishStep:
 def polish_step(
     problem: Problem, potential: Potential, damping: Damping, *, fixed_ridge: bool = False
 ) -> PolishStep:
-    """One Levenberg-Marquardt step, eq. (1), and the new ridge, eq. (2).
+    """One Levenberg-Marquardt step, eqs. (1) to (3), and the new ridge, eq. (4).
 
     Parameters
     ----------
@@ -94,13 +107,17 @@ def polish_step(
     theta = potential.parameters
     weights = np.ones(len(theta))
     weights[potential.spec.slices["reference_energies"]] = 0.0
-    scale = float(np.trace(equations.gram)) / len(theta)
+    diagonal = np.diag(equations.gram)
+    scale = float(diagonal.mean())
+    metric = np.sqrt(np.maximum(diagonal, _METRIC_FLOOR * scale) * scale)
     penalty = damping.ridge * weights
     before = equations.loss + float(penalty @ theta**2)
     rhs = equations.rhs - penalty * theta
-    mu, found = damping.mu, None
-    while mu < _LARGEST_DAMPING:
-        step = _damped_step(equations.gram, penalty + mu * scale, rhs)
+    rows = problem.residuals(potential)
+    mu = damping.mu
+    found: tuple[Potential, float, float] | None = None
+    while found is None and mu < _LARGEST_DAMPING:
+        step = _curved_step(problem, potential, rows, equations.gram, penalty + mu * metric, metric, rhs)
         if step is not None:
             trial = potential.with_parameters(theta + step)
             loss = problem.loss(trial)
@@ -108,41 +125,59 @@ def polish_step(
             if after < before:
                 found = trial, loss, after
                 break
-        mu *= 5.0
+        mu *= _RAISE
     if found is None:
         return PolishStep(potential, replace(damping, mu=_LARGEST_DAMPING), equations.loss, equations.loss, 0.0, 0.0)
     trial, loss, after = found
-    predicted = 2.0 * float(step @ rhs) - float(step @ (equations.gram @ step)) - float(penalty @ step**2)
-    quality = (before - after) / predicted if predicted > 0 else 0.0
-    if quality > 0.7:
-        mu /= 5.0
-    elif quality > 0.4:
-        mu /= 2.0
-    elif quality < 0.2:
-        mu *= 2.0
+    gain = before - after
     ridge, effective = damping.ridge, float(len(theta))
-    if not fixed_ridge:
+    if not fixed_ridge and gain < _SETTLED * before:
         ridge, effective = _evidence_ridge(equations, trial.parameters, weights, damping.ridge, loss, scale)
-    return PolishStep(trial, Damping(mu, ridge), equations.loss, loss, before - after, effective)
+    return PolishStep(trial, Damping(mu / _LOWER, ridge), equations.loss, loss, gain, effective)
 
 
-def _damped_step(gram: Floats, diagonal: Floats, rhs: Floats) -> Floats | None:
-    """Solve (gram + diagonal) step = rhs; None if that is not positive definite."""
+def _curved_step(
+    problem: Problem,
+    potential: Potential,
+    rows: list[Floats],
+    gram: Floats,
+    damping: Floats,
+    metric: Floats,
+    rhs: Floats,
+) -> Floats | None:
+    """The step of eqs. (1) and (3); None where it is not defined or bends too much."""
+    factor = _factored(gram, damping)
+    if factor is None:
+        return None
+    straight = np.asarray(scipy.linalg.cho_solve(factor, rhs, check_finite=False))
+    theta = potential.parameters
+    forward = problem.residuals(potential.with_parameters(theta + _PROBE * straight))
+    backward = problem.residuals(potential.with_parameters(theta - _PROBE * straight))
+    # rows hold reference - prediction, so that these are -p''
+    curvature = [(f - 2.0 * r + b) / _PROBE**2 for f, r, b in zip(forward, rows, backward, strict=True)]
+    bend = np.asarray(scipy.linalg.cho_solve(factor, problem.project(potential, curvature), check_finite=False))
+    if not np.isfinite(bend).all() or bend @ (metric * bend) > straight @ (metric * straight):
+        return None
+    return straight + 0.5 * bend
+
+
+def _factored(gram: Floats, diagonal: Floats) -> tuple[Floats, bool] | None:
+    """Cholesky factor of gram + diagonal; None if that is not positive definite."""
     if not np.isfinite(gram).all():
         raise ConvergenceError("the normal equations hold NaN or infinity: the potential has diverged")
     matrix = gram.copy()
     matrix[np.diag_indices_from(matrix)] += diagonal
     try:
-        factor = scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
+        factor, lower = scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
     except np.linalg.LinAlgError:
         return None
-    return np.asarray(scipy.linalg.cho_solve(factor, rhs, check_finite=False))
+    return factor, lower
 
 
 def _evidence_ridge(
     equations: NormalEquations, theta: Floats, weights: Floats, ridge: float, loss: float, scale: float
 ) -> tuple[float, float]:
-    """Eq. (2), one fixed-point iteration; also returns gamma."""
+    """Eq. (4), one fixed-point iteration; also returns gamma."""
     free = weights > 0
     square = float(theta[free] @ theta[free])
     lam = ridge if ridge > 0 else 1e-8 * scale

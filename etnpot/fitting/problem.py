@@ -313,26 +313,30 @@ class Problem:
 
     def gradient(self, potential: Potential) -> tuple[float, Floats]:
         """The loss and its gradient by all parameters, at a few times the cost of the loss."""
+        rows = self.residuals(potential)
+        loss = np.array([sum(float(r @ r) for r in rows)])
+        if self._reduce is not None:
+            self._reduce(loss)
+        return float(loss[0]), -2.0 * self.project(potential, rows)
+
+    def project(self, potential: Potential, rows: Sequence[Floats]) -> Floats:
+        """J^T times given rows, one array per configuration, without forming J."""
         n = potential.n_parameters
         local = threading.local()
         partial: list[Floats] = []
 
         def work(index: int) -> None:
             if not hasattr(local, "total"):
-                local.total = np.zeros(n + 1)
+                local.total = np.zeros(n)
                 partial.append(local.total)
             c = self.configurations[index]
-            evaluation = potential.evaluate(c.edges, c.numbers, threads=1)
-            rows = c.residual(evaluation)
-            local.total[0] += rows @ rows
-            energy_weight_i, direction_pc = _pull_back(c, rows)
-            local.total[1:] += potential.gradient(c.edges, c.numbers, energy_weight_i, direction_pc)
+            local.total += potential.gradient(c.edges, c.numbers, *_pull_back(c, rows[index]))
 
         self._each(work)
-        total = np.sum(partial, axis=0)
+        total = np.sum(partial, axis=0) if partial else np.zeros(n)
         if self._reduce is not None:
             self._reduce(total)
-        return float(total[0]), total[1:]
+        return np.asarray(total)
 
     def _each(self, work: Callable[[int], None]) -> None:
         """Run `work` over all configurations, one range of about equal cost per thread, in a fixed assignment."""
@@ -408,19 +412,18 @@ class _Accumulator:
 
 
 def _pull_back(c: Prepared, rows: Floats) -> tuple[Floats, Floats]:
-    """d loss / d E_i and d loss / d (dE/dr_p) from the weighted residual rows."""
+    """Weights of E_i and of dE/dr_p whose sum is the weighted predictions times `rows`."""
     edges = c.edges
-    energy_weight_i = np.full(edges.n_atoms, -2.0 * c.scale_energy * rows[0])
-    # rows hold reference - prediction of dE/dx: dE/dx_j = sum of dE/dr_p onto j minus those from j
-    dL_dx_ic = -2.0 * c.scale_forces * rows[1:-6].reshape(-1, 3)
-    direction_pc = dL_dx_ic[edges.neighbor] - dL_dx_ic[edges.center]
+    energy_weight_i = np.full(edges.n_atoms, c.scale_energy * rows[0] if c.energy is not None else 0.0)
+    direction_pc = np.zeros_like(edges.r_pc)
+    if c.forces is not None:
+        # dE/dx_j = sum of dE/dr_p onto j minus those from j
+        weight_ic = c.scale_forces * rows[1:-6].reshape(-1, 3)
+        direction_pc += weight_ic[edges.neighbor] - weight_ic[edges.center]
     if c.virial is not None:
-        dL_dw = -2.0 * c.scale_virial * rows[-6:]
         strain = np.zeros((3, 3))
-        for value, (a, b) in zip(dL_dw, VOIGT, strict=True):
+        for value, (a, b) in zip(c.scale_virial * rows[-6:], VOIGT, strict=True):
             strain[a, b] += 0.5 * value
             strain[b, a] += 0.5 * value
         direction_pc += edges.r_pc @ strain
     return energy_weight_i, direction_pc
-
-

@@ -1,0 +1,142 @@
+"""Example data made on the spot: random alloys labelled with ASE's effective-medium potential (EMT).
+
+No download, and labels in milliseconds: small enough to fit in a minute, and hard enough (six elements on one lattice) to show
+what a fit does. Of every three configurations, one is
+
+========  ==========================================================================================================
+group     how it is made
+========  ==========================================================================================================
+rattled   an fcc cell at its Vegard lattice constant, atoms displaced at random by 0.02 to 0.15 Å
+strained  the same under a random symmetric strain of up to 6 percent per component
+hot       100 fs of molecular dynamics, begun with the momenta of 600 to 1500 K
+========  ==========================================================================================================
+
+with elements drawn at random, from one element to all of them.
+
+References
+----------
+K. W. Jacobsen, P. Stoltze, J. K. Nørskov, Surf. Sci. 366, 394 (1996).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from etnpot.errors import SpeciesError, SpecificationError
+from etnpot.fitting.dataset import DataSet
+
+__all__ = ["SYMBOLS", "emt_alloys", "fcc_alloy", "thermalize"]
+
+#: The elements of the example.
+SYMBOLS: tuple[str, ...] = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")
+
+_KINDS = ("rattled", "strained", "hot")
+_STRAIN, _RATTLE = 0.06, (0.02, 0.15)
+_TEMPERATURES = (600.0, 1500.0)  # K
+_HOT_STEPS, _HOT_STEP = 25, 4.0  # fs
+
+
+def fcc_alloy(
+    rng: np.random.Generator, symbols: Sequence[str] = SYMBOLS, repeat: tuple[int, int, int] = (2, 2, 2)
+) -> Atoms:
+    """A cubic fcc cell with one to all of the given elements on random sites, at its Vegard lattice constant.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    symbols : sequence of str
+        Elements that EMT knows and that are fcc: some of `SYMBOLS` (and Al).
+    repeat : (int, int, int)
+        Cubic cells of four atoms along each axis.
+
+    Returns
+    -------
+    ase.Atoms
+        Without calculator.
+    """
+    from ase.build import bulk
+    from ase.data import atomic_numbers, reference_states
+
+    constants = {}
+    for symbol in symbols:
+        state = reference_states[atomic_numbers[symbol]] if symbol in atomic_numbers else None
+        if symbol not in (*SYMBOLS, "Al") or state is None:
+            raise SpeciesError(f"the example data know {', '.join((*SYMBOLS, 'Al'))}, got {symbol!r}")
+        constants[symbol] = float(state["a"])
+    if not constants:
+        raise SpeciesError("the example data need at least one element")
+    present = rng.permutation(list(constants))[: rng.integers(1, len(constants) + 1)]
+    sites = [str(s) for s in rng.choice(present, size=4 * int(np.prod(repeat)))]
+    atoms = bulk("Cu", "fcc", a=float(np.mean([constants[s] for s in sites])), cubic=True).repeat(repeat)
+    atoms.set_chemical_symbols(sites)
+    return atoms
+
+
+def emt_alloys(
+    n: int, *, symbols: Sequence[str] = SYMBOLS, seed: int = 0, repeat: tuple[int, int, int] = (2, 2, 2)
+) -> DataSet:
+    """Random alloys with energies, forces and stresses of EMT, as the module says.
+
+    Parameters
+    ----------
+    n : int
+        How many configurations.
+    symbols : sequence of str
+        Elements to draw from.
+    seed : int
+        Another seed gives other configurations.
+    repeat : (int, int, int)
+        Cubic cells of four atoms along each axis; 32 atoms by default.
+
+    Returns
+    -------
+    DataSet
+        In groups "rattled", "strained" and "hot".
+    """
+    if n < 1:
+        raise SpecificationError(f"n: expected at least one configuration, got {n}")
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(n):
+        kind = _KINDS[k % len(_KINDS)]
+        atoms = fcc_alloy(rng, symbols, repeat)
+        if kind == "strained":
+            strain = rng.uniform(-_STRAIN, _STRAIN, (3, 3))
+            atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.5 * (strain + strain.T)), scale_atoms=True)
+        atoms.positions += rng.uniform(*_RATTLE) * rng.standard_normal(atoms.positions.shape)
+        atoms.calc = EMT()
+        if kind == "hot":
+            _heat(atoms, rng)
+        results = {
+            "energy": atoms.get_potential_energy(),
+            "forces": atoms.get_forces(),
+            "stress": atoms.get_stress(),
+        }
+        labelled = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
+        labelled.info["config_type"] = kind
+        labelled.calc = SinglePointCalculator(labelled, **results)
+        frames.append(labelled)
+    return DataSet.from_atoms(frames)
+
+
+def thermalize(atoms: Atoms, kelvin: float, rng: np.random.Generator) -> None:
+    """Random momenta of a temperature, the total momentum removed."""
+    from ase import units
+
+    masses = atoms.get_masses()[:, None]
+    momenta = np.sqrt(masses * units.kB * kelvin) * rng.standard_normal((len(atoms), 3))
+    atoms.set_momenta(momenta - masses * momenta.sum(axis=0) / masses.sum())
+
+
+def _heat(atoms: Atoms, rng: np.random.Generator) -> None:
+    """A short stretch of molecular dynamics from random momenta."""
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    thermalize(atoms, float(rng.uniform(*_TEMPERATURES)), rng)
+    VelocityVerlet(atoms, timestep=_HOT_STEP * units.fs).run(_HOT_STEPS)
