@@ -1,7 +1,8 @@
 """Every exception that etnpot raises on purpose.
 
-A message says what was expected, what was got, and what to do. All of them derive from `EtnpotError`, so that a
-caller can catch the whole family, and each also from the built-in class that a Python programmer would expect.
+A message says what was expected, what was got, and what to do. All of them derive from `EtnpotError`, so that
+a caller can catch the whole family, and each also from the built-in class that a Python programmer would
+expect.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SpeciesError(EtnpotError, ValueError):
 
 
 class StructureError(EtnpotError, ValueError):
-    """An atomic structure cannot be evaluated (no atoms, NaN positions, coinciding atoms, singular cell...)."""
+    """An atomic structure cannot be evaluated: no atoms, NaN positions, coinciding atoms, singular cell."""
 
 
 class DataError(EtnpotError, ValueError):
@@ -50,7 +51,10 @@ class PotentialFileNotFoundError(PotentialFileError, FileNotFoundError):
 
 
 class RunDirectoryError(EtnpotError, RuntimeError):
-    """The directory of a fit cannot be used: in use, not writable, or holding another fit or a damaged checkpoint."""
+    """The directory of a fit cannot be used.
+
+    In use, not writable, or holding another fit or a damaged checkpoint.
+    """
 
 
 class ConvergenceError(EtnpotError, RuntimeError):
@@ -58,7 +62,10 @@ class ConvergenceError(EtnpotError, RuntimeError):
 
 
 class InstallationError(EtnpotError, RuntimeError):
-    """A file that belongs to the installed package is missing or damaged."""
+    """Something that belongs to the installation is missing or damaged.
+
+    A file of the package, or an optional package that what was asked for needs; the message names it.
+    """
 
 
 class ExtrapolationWarning(UserWarning):

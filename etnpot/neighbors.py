@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -85,8 +84,9 @@ class EdgeList:
 
     Notes
     -----
-    The arrays are held, not copied. Construction checks shapes and types, at constant cost; `validate` checks
-    the contents as well.
+    The arrays are held, not copied, if they are contiguous, writable and in the byte order of the machine;
+    others are copied into such, since a kernel is compiled anew for every kind of array that it meets.
+    Construction checks shapes and types, at constant cost; `validate` checks the contents as well.
     """
 
     first: NDArray[np.int64]
@@ -106,6 +106,9 @@ class EdgeList:
                 f"EdgeList.first must begin with 0 and end with the number of pairs, {n_pairs}; "
                 f"it begins with {self.first[0]} and ends with {self.first[-1]}"
             )
+        for name, dtype in (("first", np.int64), ("neighbor", np.int64), ("r_pc", np.float64)):
+            plain = np.require(getattr(self, name), dtype, ("C_CONTIGUOUS", "ALIGNED", "WRITEABLE"))
+            object.__setattr__(self, name, plain)
 
     @staticmethod
     def _expect(name: str, array: NDArray[Any], dtypes: tuple[type, ...], shape: tuple[int, ...]) -> None:
@@ -375,11 +378,14 @@ class NeighborCache:
 class _PairTable:
     """Pairs found at one geometry, without vectors: what stays true while the atoms move a little.
 
-    Symbols: ``crossing`` int64 [n_crossing], the edges with S != 0, ascending; ``crossing_shift`` int32
-    [n_crossing, 3], their S; ``positions``, ``cell``, ``pbc`` as they were at the search.
+    Symbols: ``center`` int32 [n_pairs], kept because spreading the centres over their pairs in every frame
+    costs more than the rest of the vectors; ``crossing`` int64 [n_crossing], the edges with S != 0,
+    ascending; ``crossing_shift`` int32 [n_crossing, 3], their S; ``positions``, ``cell``, ``pbc`` as they
+    were at the search.
     """
 
     first: NDArray[np.int64]
+    center: NDArray[np.int32]
     neighbor: NDArray[np.int64]
     crossing: NDArray[np.int64]
     crossing_shift: NDArray[np.int32]
@@ -401,9 +407,10 @@ class _PairTable:
         r_pc = np.empty((self.n_pairs, 3))
         kept = np.empty(self.n_pairs, dtype=np.bool_)
         n_kept = 0
-        for begin, end, low, high in self._blocks():
+        for low in range(0, self.n_pairs, _BLOCK):
+            high = min(low + _BLOCK, self.n_pairs)
             block_pc = positions.take(self.neighbor[low:high], axis=0)
-            block_pc -= np.repeat(positions[begin:end], np.diff(self.first[begin : end + 1]), axis=0)
+            block_pc -= positions.take(self.center[low:high], axis=0)
             c_low, c_high = np.searchsorted(self.crossing, (low, high))
             block_pc[self.crossing[c_low:c_high] - low] += offset_pc[c_low:c_high]
             square_pc = block_pc * block_pc
@@ -425,15 +432,6 @@ class _PairTable:
             r_pc=r_pc[:n_kept],
             shift=None if shift is None else shift.take(index, axis=0),
         )
-
-    def _blocks(self) -> Iterator[tuple[int, int, int, int]]:
-        """Ranges of whole rows with about `_BLOCK` pairs: first and last atom, first and last pair."""
-        n_atoms, begin = len(self.first) - 1, 0
-        while begin < n_atoms:
-            low = int(self.first[begin])
-            end = max(int(np.searchsorted(self.first, low + _BLOCK, side="right")) - 1, begin + 1)
-            yield begin, end, low, int(self.first[end])
-            begin = end
 
 
 def _search(
@@ -471,19 +469,22 @@ def _search(
     neighbor = key
     neighbor >>= packing.neighbor_bit
     neighbor &= (1 << (packing.center_bit - packing.neighbor_bit)) - 1
+    center = np.repeat(np.arange(n_atoms, dtype=np.int32), np.diff(first))
     home = home_ic.astype(np.int32)
     if home.any():
         # S of the atoms as given = S of the wrapped ones + home_i - home_j. What is added is the same for
         # all S of one (i, j): the order holds.
         shift = packing.shifts(code)
-        shift += np.repeat(home, np.diff(first), axis=0)
+        shift += home.take(center, axis=0)
         shift -= home.take(neighbor, axis=0)
         crossing = np.flatnonzero(shift.any(axis=1))
         crossing_shift = shift.take(crossing, axis=0)
     else:
         crossing = np.flatnonzero(code != packing.zero)
         crossing_shift = packing.shifts(code.take(crossing))
-    return _PairTable(first, neighbor, crossing, crossing_shift, positions.copy(), cell.copy(), pbc.copy())
+    return _PairTable(
+        first, center, neighbor, crossing, crossing_shift, positions.copy(), cell.copy(), pbc.copy()
+    )
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ BAD_FIELDS = {
     "bonds": ({"bonds": ()}, "bonds: expected at least two Bond objects"),
     "bonds of text": ({"bonds": ("2x0e", "1x0e")}, "bonds: expected at least two Bond objects"),
     "last bond": ({"bonds": (Bond.of({"0e": 2}), Bond.of({"0e": 2}))}, "bonds: the last bond is one scalar"),
-    "too large": ({"bonds": (Bond.of({"0e": 99}), Bond.of({"0e": 1}))}, "bonds: some ranks are larger"),
+    "no path": ({"bonds": (Bond.of({"0e": 1}), Bond.of({"0o": 1}), Bond.of({"0e": 1}))}, "no path"),
     "neighbor_scale": ({"neighbor_scale": math.inf}, "neighbor_scale: expected a positive number"),
 }
 

@@ -138,6 +138,12 @@ class RunDirectory:
     resume, force : bool
         See the table of the module; at most one of them.
 
+    Attributes
+    ----------
+    path : pathlib.Path
+    config : str or None
+        Text for ``config.yaml``, written when the fit begins.
+
     Raises
     ------
     RunDirectoryError
@@ -152,6 +158,8 @@ class RunDirectory:
         self._lock: IO[str] | None = None
         self._log: IO[str] | None = None
         self._begun = False
+        self._waiting: list[str] = []
+        self.config: str | None = None
         made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -212,20 +220,22 @@ class RunDirectory:
 
     def begin(self) -> None:
         """Remove what an earlier fit has left, unless it goes on; to be called once every check has passed."""
-        if self._begun or self.continues:
+        if self._begun:
             return
+        if not self.continues:
+            for name in OUTPUTS:
+                self._forget(name)
         self._begun = True
-        for name in OUTPUTS:
-            self._forget(name)
+        for line in self._waiting:
+            self._write_log(line)
+        if self.config is not None:
+            self.write_text("config.yaml", self.config)
 
     def reopen(self) -> None:
         """Take back the mark of a finished fit, which goes on."""
         self._forget("finished.json")
 
     def _forget(self, name: str) -> None:
-        if name == "fit.log" and self._log is not None:
-            self._log.truncate(0)
-            return
         with contextlib.suppress(FileNotFoundError):
             self.file(name).unlink()
 
@@ -252,11 +262,18 @@ class RunDirectory:
         self.write_text(name, json.dumps(_finite(values), indent=1, ensure_ascii=False) + "\n")
 
     def log(self, text: str) -> None:
-        """Lines for ``fit.log``, each with the time."""
+        """Lines for ``fit.log``, each with the time; they wait in memory until the fit begins."""
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        for line in text.splitlines() or [""]:
+            if self._begun:
+                self._write_log(f"{now}  {line}")
+            else:
+                self._waiting.append(f"{now}  {line}")
+
+    def _write_log(self, line: str) -> None:
         if self._log is None:
             self._log = open(self.file("fit.log"), "a", encoding="utf-8", buffering=1)
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._log.writelines(f"{now}  {line}\n" for line in text.splitlines() or [""])
+        self._log.write(line.rstrip() + "\n")
 
     # --------------------------------------------------------------------------------------------------- the lock
 

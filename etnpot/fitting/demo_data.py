@@ -6,8 +6,8 @@ what a fit does. Of every three configurations, one is
 ========  ==========================================================================================================
 group     how it is made
 ========  ==========================================================================================================
-rattled   an fcc cell at its Vegard lattice constant, atoms displaced at random by 0.02 to 0.15 Å
-strained  the same under a random symmetric strain of up to 6 percent per component
+rattled   an fcc cell at its Vegard lattice constant, atoms displaced at random by 0.02 to 0.12 Å
+strained  the same under a random symmetric strain of up to 5 percent per component
 hot       100 fs of molecular dynamics, begun with the momenta of 600 to 1500 K
 ========  ==========================================================================================================
 
@@ -36,7 +36,7 @@ __all__ = ["SYMBOLS", "emt_alloys", "fcc_alloy", "thermalize"]
 SYMBOLS: tuple[str, ...] = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")
 
 _KINDS = ("rattled", "strained", "hot")
-_STRAIN, _RATTLE = 0.06, (0.02, 0.15)
+_STRAIN, _RATTLE = 0.05, (0.02, 0.12)
 _TEMPERATURES = (600.0, 1500.0)  # K
 _HOT_STEPS, _HOT_STEP = 25, 4.0  # fs
 

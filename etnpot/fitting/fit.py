@@ -36,7 +36,7 @@ from etnpot.fitting.settings import FitSettings, with_overrides
 from etnpot.fitting.split import split
 from etnpot.io.structures import Labelled, read_structures
 from etnpot.metrics import Metrics, Prediction, evaluate_errors
-from etnpot.potential import Potential
+from etnpot.potential import Potential, Sensitivities
 from etnpot.potential.build import symbols_to_numbers
 from etnpot.potential.threads import default_threads
 
@@ -153,7 +153,7 @@ class FitResult:
 
 
 def fit(
-    train: Data,
+    train: Data | FitData,
     valid: Data | None = None,
     *,
     test: Data | None = None,
@@ -172,7 +172,8 @@ def fit(
     ----------
     train : DataSet, Atoms or path, or a sequence of Atoms or paths
         Anything with energies and forces that ASE reads, or MLIP ``.cfg`` files. For labels under other names, or other
-        options of reading, make a `DataSet` first: ``DataSet.from_files(path, energy_key=...)``.
+        options of reading, make a `DataSet` first: ``DataSet.from_files(path, energy_key=...)``. Or all sets at once, as
+        `prepare_data` gives them.
     valid : as `train`, optional
         Validation set; without one, ``settings.valid_fraction`` of the training set is held out.
     test : as `train`, optional
@@ -223,13 +224,13 @@ def fit(
                 stack.enter_context(run)
             else:
                 comm.on_root(lambda: None)
-        data = prepare_data(train, valid, test, chosen, species=species)
+        data = train if isinstance(train, FitData) else prepare_data(train, valid, test, chosen, species=species)
         threads = default_threads() if chosen.threads is None else chosen.threads
         stack.enter_context(_blas_threads(threads))
-        fitter = Fitter(
-            data.train, data.valid, chosen, species=_numbers(species), reduce=comm.reduce
-        )
+        fitter = Fitter(data.train, data.valid, chosen, species=_numbers(species), reduce=comm.reduce)
         _begin(fitter, run, comm)
+        if not fitter.finished:
+            _warm_up(fitter)
         while not fitter.finished:
             record = fitter.step()
             if run is not None:
@@ -244,7 +245,7 @@ def fit(
         provenance = describe(fitter, data, metrics)
         result = FitResult(
             potential=fitter.best.with_parameters(fitter.best.parameters, provenance),
-            history=fitter.history,
+            history=list(fitter.history),
             metrics=metrics,
             reason=fitter.reason,
             seconds=fitter.seconds,
@@ -371,13 +372,29 @@ def _begin(fitter: Fitter, run: RunDirectory | None, comm: Communicator) -> None
         fitter.restore(*state)
     if run is None:
         return
+    run.begin()
     if state is None:
-        run.begin()
         run.log(f"etnpot {etnpot.__version__}: a new fit of {fitter.potential.n_parameters} parameters")
-    else:
-        if not fitter.finished:
-            run.reopen()
-        run.log(f"etnpot {etnpot.__version__}: continued after step {len(fitter.history)}")
+        return
+    if not fitter.finished:
+        run.reopen()
+    run.log(f"etnpot {etnpot.__version__}: continued after step {len(fitter.history)}")
+
+
+def _warm_up(fitter: Fitter) -> None:
+    """Have every kernel compiled or loaded before time is counted: the first fit of an installation takes as many steps as later
+    ones."""
+    smallest = min(fitter.train, key=lambda labelled: labelled.n_atoms)
+    started = time.monotonic()
+    potential, numbers = fitter.potential, smallest.atoms.numbers
+    edges = potential.edges(smallest.atoms)
+    potential.evaluate(edges, numbers, threads=1)
+    if fitter.settings.method == "l-bfgs":
+        potential.gradient(edges, numbers, np.zeros(edges.n_atoms), np.zeros((edges.n_pairs, 3)))
+    Sensitivities(potential).jacobian(edges, numbers, per_atom=False)
+    seconds = time.monotonic() - started
+    if seconds > 1.0:
+        logger.info("kernels compiled or loaded in %.1f s", seconds)
 
 
 @contextlib.contextmanager

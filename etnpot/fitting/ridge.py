@@ -2,16 +2,16 @@
 
 With G = J^T J, b = J^T y, y of n rows, prior weights W (diagonal), and x = argmin |J x - y|^2 + lambda x^T W x,
 
-    G' = W^{-1/2} G W^{-1/2} = Q e Q^T,   b' = Q^T W^{-1/2} b,   x = W^{-1/2} Q b' / (e + lambda)                  (1)
-    R(lambda) = |y|^2 - sum b'^2 / (e + lambda)                 (residual plus penalty at the minimum)            (2)
+    G' = W^{-1/2} G W^{-1/2} = Q e Q^T,   b' = Q^T W^{-1/2} b,   x = W^{-1/2} Q b' / (e + lambda)      (1)
+    R(lambda) = |y|^2 - sum b'^2 / (e + lambda)                 (residual plus penalty at the minimum) (2)
 
-For Gaussian noise and a Gaussian prior whose ratio of variances is lambda, the evidence, with the noise variance at its most
-probable value R/n, is
+For Gaussian noise and a Gaussian prior whose ratio of variances is lambda, the evidence, with the noise
+variance at its most probable value R/n, is
 
-    log p(y | lambda) = - n/2 log R(lambda) - 1/2 sum log(1 + e / lambda) + const,                                 (3)
+    log p(y | lambda) = - n/2 log R(lambda) - 1/2 sum log(1 + e / lambda) + const,                     (3)
 
-a function of one number once the eigenvalues are known (MacKay, Neural Computation 4, 415, 1992). Where rows are not
-independent (every force sees its neighbours' energies) n counts them as if they were.
+a function of one number once the eigenvalues are known (MacKay, Neural Computation 4, 415, 1992). Where rows
+are not independent (every force sees its neighbours' energies) n counts them as if they were.
 """
 
 from __future__ import annotations

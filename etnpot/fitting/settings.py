@@ -34,6 +34,7 @@ class FitSettings:
     size : str or int
         "small", "medium", "large", or about how many parameters.
     cutoff : float, Å
+        Range of the potential: a few shells of neighbours.
     order, l_max, radial_size, channels, ranks, species_rank, species_form, embedding, bond_l_max, pseudotensors, head_rank
         As for `etnpot.ETN`; None takes what `size` says.
     radial_family, cutoff_function, cutoff_power
@@ -42,8 +43,15 @@ class FitSettings:
         Default: a little less than the shortest distance in the training set.
     neighbor_scale : float, optional
         Default: the mean number of neighbours in the training set.
-    energy_weight, forces_weight, stress_weight, alpha
-        Of the loss: see `LossWeights`.
+    energy_weight : float, 1/eV²
+        Weight w_E of the squared energy errors in the loss.
+    forces_weight : float, (Å/eV)²
+        Weight w_F of the squared force components.
+    stress_weight : float, Å³/eV²
+        Weight w_S of the squared stress components, times the volume.
+    alpha : float
+        The energy term is divided by N_atoms to this power: 1 counts a configuration of N atoms like N of one, 2 weighs the
+        energy per atom.
     reference_energies : str or mapping
         "least_squares", "isolated", or eV by element.
     valid_fraction : float
@@ -71,7 +79,9 @@ class FitSettings:
     time_limit : float, optional, s
         No new step begins after it.
     seed : int
+        Of the random start, the validation split and the samples.
     threads : int, optional
+        Default: ``ETNPOT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else all processors.
     """
 
     size: str | int = "medium"

@@ -26,11 +26,15 @@ def forces(first, neighbor, dE_dr_pc, force_ic):
 
 @njit
 def virials(first, r_pc, dE_dr_pc, virial_icc):
-    """Virial of every atom, eV; `virial_icc` [i, c, c'] is written, symmetric for a rotation-invariant energy."""
+    """Virial of every atom, eV; `virial_icc` [i, c, c'] is written.
+
+    It is symmetric for an energy that is invariant under rotation.
+    """
     for i in range(first.shape[0] - 1):
         for c in range(3):
             for d in range(3):
-                total = 0.0
-                for p in range(first[i], first[i + 1]):
-                    total += r_pc[p, c] * dE_dr_pc[p, d]
-                virial_icc[i, c, d] = total
+                virial_icc[i, c, d] = 0.0
+        for p in range(first[i], first[i + 1]):
+            for c in range(3):
+                for d in range(3):
+                    virial_icc[i, c, d] += r_pc[p, c] * dE_dr_pc[p, d]

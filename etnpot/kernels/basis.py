@@ -1,11 +1,12 @@
 """Radial functions and harmonics of one block of pairs, with derivatives.
 
-    phi_n(r) = f_c(r) g(r) p_n(x(r)),     p_{n+1} = (a_n x + b_n) p_n - c_n p_{n-1}                      (1)
-    S_lm(u)  = F_lm Q_l^|m|(u_z, u.u) { s_|m| (m < 0), c_m (m >= 0) }(u_x, u_y)                          (2)
-    Q_m^m = (2m-1)!!,  Q_{m+1}^m = (2m+1) z Q_m^m,  Q_l^m = ((2l-1) z Q_{l-1}^m - (l+m-1) Q_{l-2}^m)/(l-m)  (3)
+    phi_n(r) = f_c(r) g(r) p_n(x(r)),     p_{n+1} = (a_n x + b_n) p_n - c_n p_{n-1}                  (1)
+    S_lm(u)  = F_lm Q_l^|m|(u_z, u.u) { s_|m| (m < 0), c_m (m >= 0) }(u_x, u_y)                      (2)
+    Q_m^m = (2m-1)!!,  Q_{m+1}^m = (2m+1) z Q_m^m,
+    Q_l^m = ((2l-1) z Q_{l-1}^m - (l+m-1) Q_{l-2}^m) / (l-m)                                         (3)
 
-A block holds `LANES` pairs, one per atom of a block of atoms; the lane is the last axis of every array, contiguous
-and of fixed length, so that each inner loop is a vector instruction.
+A block holds `LANES` pairs, one per atom of a block of atoms; the lane is the last axis of every array,
+contiguous and of fixed length, so that each inner loop is a vector instruction.
 
 ============  ========================================================================
 symbol        here

@@ -4,9 +4,9 @@
     v[l, m, c] = sum_j R_lc(r_ij) Y_lm(u_ij),    v[0, 0, constant] = 1                 (2)
     dE/dr_p    = u sum_lmc g_lmc R'_lc Y_lm + (1/r) (1 - u u^T) sum_lmc g_lmc R_lc dS_lm/du   (3)
 
-with g = dE/dv from the adjoint pass of the train. A block of `LANES` atoms is carried through slot by slot: slot s
-holds the s-th neighbour of every atom in the block; lanes that have run out of neighbours see r = r_c, where all
-radial functions vanish.
+with g = dE/dv from the adjoint pass of the train. A block of `LANES` atoms is carried through slot by slot:
+slot s holds the s-th neighbour of every atom in the block; lanes that have run out of neighbours see r = r_c,
+where all radial functions vanish.
 
 ============  ==============================================================================================
 symbol        here
@@ -59,7 +59,9 @@ def gather_slot(first, r_pc, start, stop, slot, cutoff, r_b, u_cb):
 
 
 @njit
-def combine_radial(first, type_i, type_p, start, stop, slot, table, phi_nb, dphi_nb, row, radial_lb, dradial_lb):
+def combine_radial(
+    first, type_i, type_p, start, stop, slot, table, phi_nb, dphi_nb, row, radial_lb, dradial_lb
+):
     """Eq. (1) and its derivative for one slot; `row` [2, lc] is scratch."""
     n_channels = table.shape[3]
     for b in range(LANES):
@@ -110,7 +112,7 @@ def block_features(
     first, r_pc, type_i, type_p, basis, radial_table, start, stop, n_slots,
     r_b, u_scb, phi_nb, dphi_nb, row, work_b, y_mb, radial_slb, dradial_slb, v_fb,
 ):  # fmt: skip
-    """Pair stage of one block of atoms, eqs. (1) and (2); keeps u, R and R' of every slot for the way back."""
+    """Pair stage of one block of atoms, eqs. (1), (2); keeps u, R and R' of every slot for the way back."""
     clear_features(v_fb)
     for slot in range(n_slots):
         gather_slot(first, r_pc, start, stop, slot, basis.constants[1], r_b, u_scb[slot])

@@ -4,9 +4,9 @@ For weights e_i and pair directions d_p,
 
     L = sum_i e_i E_i + sum_p d_p . dE/dr_p = sum_i (e_i E_i + E'_i),                      (1)
 
-because the second sum is the derivative E' of the energy along the tangent r'_p = d_p. One forward pass on (v, v')
-and one reverse pass therefore give dL/dA of every core and dL/dT of the radial table at a few times the cost of the
-energy, whatever the number of parameters:
+because the second sum is the derivative E' of the energy along the tangent r'_p = d_p. One forward pass on
+(v, v') and one reverse pass therefore give dL/dA of every core and dL/dT of the radial table at a few times
+the cost of the energy, whatever the number of parameters:
 
     v'[l, m, c] = sum_j R'_lc (u.d) Y_lm + R_lc Y'_lm,   Y' = dS/du . (d - u (u.d)) / r    (2)
     dL/dT[z_i, z_j, n, lc] = sum_p [ sum_m h Y + g Y' ] phi_n + [ sum_m g Y ] (u.d) phi'_n  (3)
@@ -54,7 +54,9 @@ def tangent_harmonics(dy_cmb, du_cb, yt_mb):
     """Y' = dS/du . u'."""
     for m in range(yt_mb.shape[0]):
         for b in range(LANES):
-            yt_mb[m, b] = dy_cmb[0, m, b] * du_cb[0, b] + dy_cmb[1, m, b] * du_cb[1, b] + dy_cmb[2, m, b] * du_cb[2, b]
+            yt_mb[m, b] = (
+                dy_cmb[0, m, b] * du_cb[0, b] + dy_cmb[1, m, b] * du_cb[1, b] + dy_cmb[2, m, b] * du_cb[2, b]
+            )
 
 
 @njit
@@ -68,7 +70,8 @@ def accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb):
             for c in range(n_channels):
                 for b in range(LANES):
                     dv_fb[f + c, b] += (
-                        dradial_lb[channel + c, b] * dr_b[b] * y_mb[y, b] + radial_lb[channel + c, b] * yt_mb[y, b]
+                        dradial_lb[channel + c, b] * dr_b[b] * y_mb[y, b]
+                        + radial_lb[channel + c, b] * yt_mb[y, b]
                     )
 
 
@@ -144,8 +147,9 @@ def gradient(
             gather_slot(first, r_pc, block, stop, slot, basis.constants[1], r_sb[slot], u_scb[slot])
             radial_functions(r_sb[slot], basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
             combine_radial(
-                first, type_i, type_p, block, stop, slot, radial_table, phi_nb, dphi_nb, row, radial_lb, dradial_lb
-            )
+                first, type_i, type_p, block, stop, slot, radial_table, phi_nb, dphi_nb, row, radial_lb,
+                dradial_lb,
+            )  # fmt: skip
             harmonics_gradient(u_scb[slot], l_max, basis.norms, work_b, y_mb, dy_cmb)
             tangent_slot(first, r_sb[slot], u_scb[slot], direction_pc, block, stop, slot, dr_b, du_cb)
             tangent_harmonics(dy_cmb, du_cb, yt_mb)
@@ -154,8 +158,9 @@ def gradient(
         forward(train, weights, type_b, v_fb, work_mb, x_ab)
         forward_tangent(train, weights, v_fb, dv_fb, x_ab, work_mb, dx_ab)
         adjoint_tangent(
-            train, weights, type_b, e_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb, weight_gradient
-        )
+            train, weights, type_b, e_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb,
+            weight_gradient,
+        )  # fmt: skip
         for slot in range(n_slots):
             radial_functions(r_sb[slot], basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
             harmonics_gradient(u_scb[slot], l_max, basis.norms, work_b, y_mb, dy_cmb)

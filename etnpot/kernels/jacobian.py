@@ -1,29 +1,32 @@
 """Sensitivities of energies and their position derivatives to every parameter: what the training solves with.
 
-Per atom, with x_k, y_k the bond vectors and adjoints of the train, t = C x v, u = C v y, s = C x y the coupled products
-of a path, and a prime for the derivative by one position (or strain component) x_c of any atom,
+Per atom, with x_k, y_k the bond vectors and adjoints of the train, t = C x v, u = C v y, s = C x y the
+coupled products of a path, and a prime for the derivative by one position (or strain component) x_c of any
+atom,
 
-    dE/dA      = sum_m3 t[a1 a2 m3] y[m3 a3]                                                                      (1)
-    d2E/dA dx_c = sum_m3 t[a1 a2 m3] y'[m3 a3] + sum_m1 u[a2 a3 m1] x'[m1 a1] + sum_m2 s[a1 a3 m2] v'[m2 a2]      (2)
+    dE/dA       = sum_m3 t[a1 a2 m3] y[m3 a3]                                                            (1)
+    d2E/dA dx_c = sum_m3 t[a1 a2 m3] y'[m3 a3] + sum_m1 u[a2 a3 m1] x'[m1 a1]
+                  + sum_m2 s[a1 a3 m2] v'[m2 a2]                                                         (2)
 
-The primes are matrix products, x' = (dx/dv) v' and y' = (dy/dv) v' with v' = D[c, i, f] = dv_if/dx_c, and so is the sum of
-eq. (2) over atoms: the cost per parameter and column is 2 l1 + 2 l2 + 2 l3 + 3 multiplications per atom, whatever the number
-of features. For the radial coefficients B and the species factor S, T[z_i, z_j, n, lc] = N^(-1/2) sum_k B[lc, n, k] S[l, k, z_i, z_j],
-and with the primitive moments U[z_j, n, lm] = N^(-1/2) sum_{j of type z_j} phi_n Y_lm,
+The primes are matrix products, x' = (dx/dv) v' and y' = (dy/dv) v' with v' = D[c, i, f] = dv_if/dx_c, and so
+is the sum of eq. (2) over atoms: the cost per parameter and column is 2 l1 + 2 l2 + 2 l3 + 3 multiplications
+per atom, whatever the number of features. For the radial coefficients B and the species factor S,
+T[z_i, z_j, n, lc] = N^(-1/2) sum_k B[lc, n, k] S[l, k, z_i, z_j], and with the primitive moments
+U[z_j, n, lm] = N^(-1/2) sum_{j of type z_j} phi_n Y_lm,
 
-    d2E/dT dx_c = sum_m g'_lmc U[z_j, n, lm] + g_lmc U'[z_j, n, lm],      g' = H v',   H = d2E/dv dv              (3)
+    d2E/dT dx_c = sum_m g'_lmc U[z_j, n, lm] + g_lmc U'[z_j, n, lm],   g' = H v',   H = d2E/dv dv        (3)
 
-the second term pair by pair ("direct"). Parameters theta of the species factor follow by the chain dS/dtheta, a sparse list
-for each pair of species.
+the second term pair by pair ("direct"). Parameters theta of the species factor follow by the chain dS/dtheta,
+a sparse list for each pair of species.
 
-==================  ============================================================================================
+==================  ========================================================================================
 symbol              here
-==================  ============================================================================================
-D                   ``columns_cif`` [column, i, f]: rows of touched atoms (3 each), then 6 of the strain (Voigt)
+==================  ========================================================================================
+D                   ``columns_cif`` [column, i, f]: rows of touched atoms (3 each), then 6 of strain (Voigt)
 dx/dv, dy/dv        ``dx_iaf``, ``dy_iaf`` [i, a, f]
 t, u, s             ``t_abim``, ``u_bcim``, ``s_acim``
 U, H                ``moments_iznm``, ``hessian_iff``
-==================  ============================================================================================
+==================  ========================================================================================
 """
 
 import numpy as np
@@ -284,7 +287,8 @@ def pair_sensitivities(
                 ux, uy, uz = u_cb[0, b], u_cb[1, b], u_cb[2, b]
                 over_r = 1.0 / r_b[b]
                 for l in range(l_max + 1):
-                    channel, count = basis.channel_first[l], basis.channel_first[l + 1] - basis.channel_first[l]
+                    channel = basis.channel_first[l]
+                    count = basis.channel_first[l + 1] - channel
                     for m in range(2 * l + 1):
                         lm = l * l + m
                         y = y_mb[lm, b]
@@ -342,7 +346,7 @@ def direct_sensitivities(
     first, neighbor, r_pc, type_i, type_p, basis, radial_flat, species_table, chain_first, chain_lk, chain_q,
     chain_value, start, stop, site_of, n_sites, scale, n_species_parameters, g_if, direct_cq,
 ):  # fmt: skip
-    """The dependence of dE/dT on the positions at fixed g, the second term of eq. (3), chained to B and theta.
+    """The dependence of dE/dT on the positions at fixed g: the second term of eq. (3), by B and theta.
 
     Parameters
     ----------

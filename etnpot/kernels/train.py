@@ -1,23 +1,25 @@
 """The tensor train on one block of atoms: forward, adjoint, and both along a tangent.
 
-    x_k[l3 m3 a3] = sum_{paths} sum_{a1 a2} A[a1, a2, a3] t[m3],   t[m3] = sum_{m1 m2} C x_{k-1}[l1 m1 a1] v[l2 m2 a2]   (1)
+    x_k[l3 m3 a3] = sum_{paths} sum_{a1 a2} A[a1, a2, a3] t[m3],
+    t[m3] = sum_{m1 m2} C x_{k-1}[l1 m1 a1] v[l2 m2 a2]                                              (1)
 
 With the energy E = x_d, the adjoint carries y_k = dE/dx_k and g = dE/dv back through eq. (1),
 
-    P[m3] = sum_{a3} A[a1, a2, a3] y_k[l3 m3 a3],   y_{k-1} += C P v,   g += C P x_{k-1}                                  (2)
+    P[m3] = sum_{a3} A[a1, a2, a3] y_k[l3 m3 a3],   y_{k-1} += C P v,   g += C P x_{k-1}             (2)
 
-Along a tangent v' of the features the same two passes on (x, x') and (y, y') give E' = g.v', and the derivatives of
-e E + E' with respect to v, v' and every entry of every core. All of this is per atom; the last axis is the lane.
+Along a tangent v' of the features the same two passes on (x, x') and (y, y') give E' = g.v', and the
+derivatives of e E + E' with respect to v, v' and every entry of every core. All of this is per atom; the last
+axis is the lane.
 
-============  ==================================================================================================
+============  ================================================================================
 symbol        here
-============  ==================================================================================================
+============  ================================================================================
 x_0 .. x_d    rows of ``x_ab``, bond k from ``train.bond_first[k]``
 v             ``v_fb`` [f, lane], f = offset(l) + m * rank + a2
 A             ``weights`` [q]: the head [z, a], then the cores, as ``Train.flat``
 C             ``train.coupling_index`` [nz, (m1, m2, m3)], ``train.coupling_value`` [nz]
 paths         rows of ``train.path``: columns below
-============  ==================================================================================================
+============  ================================================================================
 """
 
 from etnpot._jit import njit
@@ -199,7 +201,8 @@ def adjoint_tangent(
         Added to: dL/dA.
     """
     n_m = work_mb.shape[0] // 4
-    p_mb, w_mb, t_mb, dt_mb = work_mb[:n_m], work_mb[n_m : 2 * n_m], work_mb[2 * n_m : 3 * n_m], work_mb[3 * n_m :]
+    p_mb, w_mb = work_mb[:n_m], work_mb[n_m : 2 * n_m]
+    t_mb, dt_mb = work_mb[2 * n_m : 3 * n_m], work_mb[3 * n_m :]
     last = train.bond_first[train.bond_first.shape[0] - 2]
     for a in range(y_ab.shape[0]):
         for b in range(LANES):

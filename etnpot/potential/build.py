@@ -14,7 +14,7 @@ from etnpot.potential.potential import Potential, symbols_to_numbers
 from etnpot.potential.spec import PotentialSpec, checked_integers
 from etnpot.so3 import Irrep
 
-__all__ = ["ETN", "make_spec"]
+__all__ = ["ETN", "make_spec", "random_potential", "symbols_to_numbers"]
 
 #: Volume per atom of a dense metal, Å³: for the default neighbour scale.
 _VOLUME_PER_ATOM = 16.0

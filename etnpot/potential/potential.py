@@ -370,7 +370,7 @@ class Potential:
             ) from None
         return (
             edges.first,
-            np.ascontiguousarray(edges.r_pc),
+            edges.r_pc,
             type_i,
             type_p,
             self.basis_tables,

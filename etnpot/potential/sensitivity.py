@@ -1,11 +1,12 @@
 """The parameter Jacobian of a configuration: energies, forces, virial.
 
-`etnpot.kernels.jacobian` has the equations and prepares their factors; here they are multiplied, path by path, by the
-matrix products of numpy, over all atoms of a chunk at once. A range of parameters aligned with the groups of
-``spec.shapes`` can be asked for: one core for a local solve, the radial and species parameters together, or everything.
+`etnpot.kernels.jacobian` has the equations and prepares their factors; here they are multiplied, path by
+path, by the matrix products of numpy, over all atoms of a chunk at once. A range of parameters aligned with
+the groups of ``spec.shapes`` can be asked for: one core for a local solve, the radial and species parameters
+together, or everything.
 
-The cost per configuration is about 2 (2 l1 + 2 l2 + 2 l3 + 3) floating-point operations per atom, parameter and column
-(three columns for each atom within reach, six for the strain).
+The cost per configuration is about 2 (2 l1 + 2 l2 + 2 l3 + 3) floating-point operations per atom, parameter
+and column (three columns for each atom within reach, six for the strain).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
-from etnpot.kernels.train import COMPONENTS, LEFT, RIGHT
+from etnpot.kernels.train import COMPONENTS, RIGHT
 from etnpot.neighbors import EdgeList
 from etnpot.network import CoreLayout, Path
 from etnpot.potential.potential import Potential
@@ -61,7 +62,10 @@ class Jacobian:
 
 
 class _Chain(NamedTuple):
-    """dS/dtheta: as one sparse list for each pair of species, and as one matrix [theta, (l k z_j)] per central species."""
+    """dS/dtheta: one sparse list for each pair of species, one matrix [theta, (l k z_j)] per central species.
+
+    ``first`` [z_i * S + z_j]: entries of the pair in ``lk``, ``q`` and ``value``; ``matrix_z`` [z_i, q, lkz].
+    """
 
     first: Integers
     lk: Integers
@@ -77,7 +81,8 @@ class Sensitivities:
     ----------
     potential : Potential
     groups : sequence of str, optional
-        Consecutive names of ``spec.shapes``; all by default. Species and radial groups come together or not at all.
+        Consecutive names of ``spec.shapes``; all by default. Species and radial groups come together or not
+        at all.
     """
 
     def __init__(self, potential: Potential, groups: tuple[str, ...] | None = None) -> None:
@@ -134,7 +139,8 @@ class Sensitivities:
         v_if = np.empty((n_atoms, spec.feature.dimension))
         evaluate.features(*arguments[:6], 0, n_atoms, v_if)
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
-        chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (3 * min(n_sites, 100) + 6 + spec.feature.dimension))))
+        n_columns = 3 * min(n_sites, 100) + 6 + spec.feature.dimension
+        chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * n_columns)))
         site_of = np.zeros(n_sites, dtype=np.int64)
         for start in range(0, n_atoms, chunk):
             stop = min(start + chunk, n_atoms)
@@ -157,7 +163,8 @@ class Sensitivities:
 class _Chunk:
     """A chunk of atoms: states of the train, derivatives of the features, and the products of the equations.
 
-    A factor named ``..._aKc`` is [a, (i, m), column]: the sum over atoms and components is the inner index of a product.
+    A factor named ``..._aKc`` is [a, (i, m), column]: the sum over atoms and components is the inner index of
+    a product.
     """
 
     def __init__(
@@ -189,7 +196,9 @@ class _Chunk:
             self.dy_iaf, self.hessian_iff,
         )  # fmt: skip
         columns_cif = np.empty((self.n_columns, n, n_features))
-        self.moments_iznm = np.empty((shared, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2))
+        self.moments_iznm = np.empty(
+            (shared, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2)
+        )
         jacobian.pair_sensitivities(
             first, edges.neighbor, r_pc, type_i, type_p, basis, table, start, stop, site_of, n_sites,
             owner._scale, columns_cif, self.moments_iznm,
@@ -207,7 +216,7 @@ class _Chunk:
             )  # fmt: skip
 
     def add(self, energy_iq: Floats, gradient_qc: Floats) -> None:
-        """Add everything that is wanted; `energy_iq` has one row per atom of the chunk, or one for their sum."""
+        """Add everything that is wanted; `energy_iq` has one row per atom, or one for their sum."""
         owner = self.owner
         if owner._with_reference:
             rows = np.arange(self.n) if len(energy_iq) == self.n else np.zeros(self.n, dtype=np.int64)
@@ -238,7 +247,10 @@ class _Chunk:
         """Eqs. (1) and (2), path by path."""
         owner, train = self.owner, self.train
         feature = self.spec.layout.feature
-        dv_aKc = {irrep: self._gathered(self.dv_ifc, feature.offset(irrep), feature.rank(irrep), irrep.dim) for irrep in feature.irreps}
+        dv_aKc = {
+            irrep: self._gathered(self.dv_ifc, feature.offset(irrep), feature.rank(irrep), irrep.dim)
+            for irrep in feature.irreps
+        }
         dx_aKc: dict[Irrep, Floats] = {}
         for k in owner._cores:
             core = self.spec.layout.cores[k]
@@ -268,7 +280,8 @@ class _Chunk:
         n, train = self.n, self.train
         n1, n2, n3 = core.shape(path)
         l1, l2, l3 = path.left.dim, path.feature.dim, path.right.dim
-        t_abim, u_bcim, s_acim = np.empty((n1, n2, n, l3)), np.empty((n2, n3, n, l1)), np.empty((n1, n3, n, l2))
+        t_abim, u_bcim = np.empty((n1, n2, n, l3)), np.empty((n2, n3, n, l1))
+        s_acim = np.empty((n1, n3, n, l2))
         jacobian.path_products(train, row, self.v_if, self.x_ia, self.y_ia, t_abim, u_bcim, s_acim)
         right = train.path[row, RIGHT]
         assert train.path[row, COMPONENTS] == l3
@@ -289,7 +302,8 @@ class _Chunk:
 
     def _primes(self, derivative_iaf: Floats, k: int, bond: Any) -> dict[Irrep, Floats]:
         """x' or y' of bond k by irrep; nothing for the ends, which do not depend on the features."""
-        if k == 0 and derivative_iaf is self.dx_iaf or k == self.spec.order and derivative_iaf is self.dy_iaf:
+        is_end = k == 0 if derivative_iaf is self.dx_iaf else k == self.spec.order
+        if is_end:
             return {}
         begin, end = self.train.bond_first[k], self.train.bond_first[k + 1]
         prime_iac = derivative_iaf[:, begin:end] @ self.dv_ifc
@@ -321,8 +335,10 @@ class _Chunk:
             coefficients_cnk = owner.potential.arrays[f"radial.{l}"]
             offset = first - (width - channels)  # the whole irrep, with the constant of l = 0
             dg_aKc = self._gathered(dg_ifc, offset, width, dim)[width - channels :]
-            g_imc = self.g_if[:, offset : offset + dim * width].reshape(n, dim, width)[:, :, width - channels :]
-            mixed_nkim = np.einsum("ikz,iznm->nkim", table_lkij[l].transpose(1, 0, 2)[self.type_i], moments_iznm, optimize=True)
+            g_imc = self.g_if[:, offset : offset + dim * width].reshape(n, dim, width)
+            g_imc = g_imc[:, :, width - channels :]
+            table_ikz = table_lkij[l].transpose(1, 0, 2)[self.type_i]
+            mixed_nkim = np.einsum("ikz,iznm->nkim", table_ikz, moments_iznm, optimize=True)
             size = channels * n_radial * rank
             product = mixed_nkim.reshape(n_radial * rank, n * dim) @ dg_aKc
             gradient_qc[at : at + size] += product.reshape(size, -1)

@@ -1,0 +1,268 @@
+"""``etnpot fit``: a potential from data, by a configuration file, by flags, or both (flags win).
+
+What is wrong with settings, files, data or directory is said before anything starts. The first Ctrl-C (or SIGTERM) lets the
+running step come to its end, whose checkpoint is written; the second one stops at once and loses that step. Either way
+``--resume`` goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etnpot.errors import EtnpotError, RunDirectoryError, SpecificationError
+
+if TYPE_CHECKING:
+    from etnpot.cli import _WithCommonOptions
+    from etnpot.cli.config import Config, Option
+    from etnpot.fitting.checkpoint import RunDirectory
+    from etnpot.fitting.fit import FitData, FitResult
+
+__all__ = ["add_parser", "fit_with_display", "run"]
+
+_DESCRIPTION = """Fit a potential to energies, forces and stresses. Settings come from CONFIG, from the flags below, or from both
+(flags win); only a training set is required. 'etnpot fit --example' prints a configuration file with every setting explained."""
+
+
+def add_parser(subparsers: _WithCommonOptions) -> None:
+    """Add the subcommand; its flags are added when it is used."""
+    parser = subparsers.add_parser("fit", help="fit a potential to data", description=_DESCRIPTION)
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="configuration file (YAML)")
+    parser.add_argument("--example", action="store_true", help="print a commented configuration file, and do nothing else")
+    parser.add_argument("--resume", action="store_true", help="continue the fit in the output directory, if one is there")
+    parser.add_argument("--force", action="store_true", help="replace a fit that is in the output directory")
+    parser.populate = _add_settings
+    parser.set_defaults(run=run)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """A flag for every setting."""
+    from etnpot.cli.config import flag, options
+
+    titles = {"data": "files and labels", "fit": "model and training"}
+    groups = {section: parser.add_argument_group(title) for section, title in titles.items()}
+    for option in options():
+        text = option.help.replace("%", "%%")
+        if isinstance(option.default, str | int | float) and not option.is_switch:
+            text += f" [{option.default}]"
+        common: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS, "help": text}
+        group = groups[option.section]
+        if option.is_switch:
+            group.add_argument(flag(option.name), action=argparse.BooleanOptionalAction, **common)
+        elif option.is_path_list:
+            group.add_argument(flag(option.name), nargs="+", metavar="FILE", **common)
+        else:
+            group.add_argument(flag(option.name), metavar=_metavar(option), **common)
+
+
+def _metavar(option: Option) -> str:
+    words = {"out": "DIR", "type_map": "SYMBOLS", "species": "SYMBOLS", "index": "SLICE", "size": "SIZE"}
+    if option.name in words:
+        return words[option.name]
+    if option.is_text:
+        return "NAME"
+    return "NUMBER" if option.annotation in (int, float, int | None, float | None) else "VALUE"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, then fit."""
+    from etnpot.cli.config import example
+
+    if args.example:
+        print(example(), end="")
+        return 0
+    config = read_config(args)
+    from etnpot.fitting.checkpoint import RunDirectory
+    from etnpot.fitting.fit import prepare_data
+
+    with RunDirectory(config.data.out, resume=args.resume, force=args.force) as directory:
+        try:
+            data = prepare_data(*read_sets(config), config.settings, species=_species(config))
+        except EtnpotError as error:
+            raise type(error)(config.locate(error)) from error
+        if args.resume and not directory.has_checkpoint:
+            print(f"{directory.path} holds no fit to continue: a new one begins")
+        directory.config = config.to_yaml()
+        return fit_with_display(config, data, directory)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Settings of the file, if any, and of the flags, checked."""
+    from etnpot.cli.config import check_config, flag, options, parse_value, read_yaml
+
+    given = vars(args)
+    path = args.config
+    names = {option.name: option for option in options()}
+    if path is None and "train" not in given:
+        used = Path(given.get("out", "fit")) / "config.yaml"
+        if args.resume and used.is_file():
+            path = str(used)
+        elif args.resume:
+            raise RunDirectoryError(
+                f"there is no fit to continue in {used.parent} (no {used}); name its directory with --out, or give CONFIG or "
+                "--train"
+            )
+    if path is None and "train" not in given:
+        raise SpecificationError(
+            "no data: give a configuration file (etnpot fit CONFIG.yaml; 'etnpot fit --example' prints one) or a training set "
+            "(etnpot fit --train DATA.extxyz)"
+        )
+    values, places = ({}, {}) if path is None else read_yaml(path)
+    for name, option in names.items():
+        if name not in given:
+            continue
+        value = given[name]
+        if option.is_path_list:
+            _no_config_among(value, flag(name))
+            value = value[0] if len(value) == 1 else value
+        elif not option.is_switch and not option.is_text:
+            value = parse_value(value)
+        values[name], places[name] = value, flag(name)
+    return check_config(values, places)
+
+
+def _no_config_among(files: list[str], where: str) -> None:
+    found = [name for name in files if name.endswith((".yaml", ".yml"))]
+    if found:
+        raise SpecificationError(
+            f"{where}: {found[0]} looks like a configuration file, not like data; write it first: etnpot fit {found[0]} {where} ..."
+        )
+
+
+def read_sets(config: Config) -> tuple[Any, Any, Any]:
+    """The training, validation and test set, as far as they are named."""
+    from etnpot.fitting.dataset import DataSet
+
+    files = config.data.files()
+    sets: dict[str, Any] = {name: DataSet.from_files(paths, **config.data.reading) for name, paths in files.items()}
+    return sets["train"], sets.get("valid"), sets.get("test")
+
+
+def _species(config: Config) -> list[str | int] | None:
+    from etnpot.cli.config import as_list
+
+    return as_list(config.data.species)
+
+
+def fit_with_display(config: Config, data: FitData, directory: RunDirectory) -> int:
+    """Show the data, fit, show the errors; returns the exit status."""
+    from etnpot.cli.progress import progress_display
+
+    show_data(data, directory)
+    stop = _Stop()
+    with _log_file(directory), stop.listening(), progress_display(config.settings) as display:
+        stop.say = display.note
+
+        def callback(record: dict[str, Any]) -> None:
+            display.update(record)
+            if stop.signal is not None:
+                raise KeyboardInterrupt
+
+        try:
+            result = _fit(config, data, directory, callback)
+        except KeyboardInterrupt:
+            result = None
+        except EtnpotError as error:
+            raise type(error)(config.locate(error)) from error
+    if result is None:
+        directory.log("interrupted")
+        how = f"etnpot fit --resume --out {directory.path}"
+        if directory.has_checkpoint:
+            print(f"interrupted; the fit is kept after its last complete step. To continue: {how}", file=sys.stderr)
+        else:
+            print("interrupted before the first step was complete: nothing was kept", file=sys.stderr)
+        return 128 + (stop.signal or signal.SIGINT)
+    show_result(result)
+    return 0
+
+
+def _fit(config: Config, data: FitData, directory: RunDirectory, callback: Any) -> FitResult:
+    from etnpot.fitting.fit import fit
+
+    return fit(data, species=_species(config), settings=config.settings, out=directory, callback=callback)
+
+
+def show_data(data: FitData, directory: RunDirectory | None = None) -> None:
+    """What was read, as tables, on stdout and in the log."""
+    for name, part in data.sets.items():
+        title = {"train": "training set", "valid": "validation set", "test": "test set"}[name]
+        if name == "valid" and data.was_split:
+            title += " (held out of the training data)"
+        text = f"{title}\n{part.table(distances=name == 'train')}\n"
+        print(text, flush=True)
+        if directory is not None:
+            directory.log(text)
+
+
+def show_result(result: FitResult) -> None:
+    """Errors, and what was written where."""
+    print()
+    for name, metrics in result.metrics.items():
+        title = {"train": "training set", "valid": "validation set", "test": "test set"}[name]
+        print(f"{title}\n{metrics.table()}\n")
+    steps = f"{len(result.history)} steps, {result.seconds:.1f} s, {result.potential.n_parameters} parameters"
+    print(f"finished: {result.reason} ({steps})")
+    if result.out is not None:
+        print(f"potential  {result.out / 'potential.etn'}\nreport     {result.out / 'report.html'}")
+
+
+class _Stop:
+    """Turns the first SIGINT or SIGTERM into a request, and the second into KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.say: Any = print
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals over, and give them back at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals belong to the main thread
+            return
+        before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, _: object) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        with contextlib.suppress(RuntimeError):  # the signal came in the middle of other output
+            self.say("stopping after this step; once more to stop at once")
+
+
+class _DirectoryHandler(logging.Handler):
+    """Writes messages of the library into the log of a fit."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        super().__init__(logging.INFO)
+        self._directory = directory
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As in the base class."""
+        self._directory.log(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextlib.contextmanager
+def _log_file(directory: RunDirectory) -> Iterator[None]:
+    """Messages and warnings of the library go into the log of the fit as well."""
+    handler = _DirectoryHandler(directory)
+    logger = logging.getLogger("etnpot")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)

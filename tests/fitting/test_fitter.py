@@ -1,0 +1,135 @@
+"""The whole fit: teachers are recovered, noise is not fitted, restarts change nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import etnpot
+from etnpot.errors import DataError, SpecificationError
+from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.fitter import Fitter, balanced
+from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
+from etnpot.fitting.problem import Problem
+from etnpot.fitting.settings import FitSettings
+from etnpot.potential import Potential
+
+TINY = {"cutoff": 4.5, "order": 2, "l_max": 1, "channels": 4, "ranks": 3, "radial_size": 4, "threads": 1}
+
+
+def test_noiseless_teacher_is_recovered(labelled_by: Callable[..., DataSet], teacher: Potential) -> None:
+    data = labelled_by(teacher)
+    student = etnpot.ETN(
+        ["Cu", "Ag"], cutoff=4.5, order=2, l_max=1, channels=4, ranks=3, radial_size=4, species_rank=4, seed=1,
+        reference_energies={"Cu": -3.0, "Ag": -2.0},
+    )  # fmt: skip
+    settings = FitSettings(**TINY, ridge=1e-14, polish_steps=80, tolerance=0.0, patience=99, sweeps=2)
+    fitter = Fitter(data, None, settings, start=student)
+    forces = np.concatenate([labelled.forces for labelled in data if labelled.forces is not None])
+    wanted = 1e-6 * float(np.sqrt(np.mean(forces**2)))
+    while not fitter.finished and (not fitter.history or fitter.history[-1]["train"]["forces_rmse"] > wanted):
+        errors = fitter.step()["train"]
+    assert errors["forces_rmse"] < wanted
+    assert errors["energy_rmse"] < wanted
+
+
+def test_errors_approach_the_noise_floor(
+    labelled_by: Callable[..., DataSet], teacher: Potential, reseeded: Callable[[Potential, int], Potential]
+) -> None:
+    noise = 0.05
+    data = labelled_by(teacher, n=40, noise=noise)
+    clean = labelled_by(teacher, n=10)
+    settings = FitSettings(**TINY, polish_steps=25, energy_weight=1.0, stress_weight=0.0)
+    fitter = Fitter(data, clean, settings, start=reseeded(teacher, 3))
+    best = fitter.run()
+    problem = Problem.from_dataset(clean, teacher.cutoff, settings.loss_weights)
+    # 84 parameters from 1000 noisy numbers: the noise averages out
+    assert problem.errors(best)["forces_rmse"] < 0.6 * noise
+
+
+def test_balancing_leaves_the_function_alone(labelled_by: Callable[..., DataSet], teacher: Potential) -> None:
+    problem = Problem.from_dataset(labelled_by(teacher, n=2), teacher.cutoff, FitSettings().loss_weights)
+    even = balanced(teacher)
+    for a, b in zip(problem.residuals(teacher), problem.residuals(even), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_polish_lowers_the_loss_and_lbfgs_too(
+    labelled_by: Callable[..., DataSet],
+    problem_of: Callable[..., Problem],
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+) -> None:
+    problem = problem_of(labelled_by(teacher, n=6), teacher.cutoff)
+    student, damping = reseeded(teacher, 2), Damping()
+    loss = problem.loss(student)
+    for _ in range(4):
+        step = polish_step(problem, student, damping, fixed_ridge=True)
+        student, damping = step.potential, step.damping
+        assert step.gain > 0
+        assert problem.loss(student) == pytest.approx(step.loss, rel=1e-10)
+        assert step.loss < loss
+        loss = step.loss
+    better, after = lbfgs_steps(problem, student, ridge=0.0, steps=5)
+    assert after < loss
+    assert problem.loss(better) == pytest.approx(after, rel=1e-8)
+
+
+def test_a_restored_fit_ends_with_the_same_bits(
+    labelled_by: Callable[..., DataSet], teacher: Potential
+) -> None:
+    data, held = labelled_by(teacher, n=6, noise=0.02), labelled_by(teacher, n=3)
+    settings = FitSettings(**TINY, polish_steps=4)
+    whole = Fitter(data, held, settings)
+    whole.run()
+    first = Fitter(data, held, settings)
+    for _ in range(3):
+        first.step()
+    values, arrays = first.state()
+    second = Fitter(data, held, settings)
+    second.restore(json.loads(json.dumps(values)), {name: array.copy() for name, array in arrays.items()})
+    second.run()
+    np.testing.assert_array_equal(second.best.parameters, whole.best.parameters)
+    assert [record["selection_loss"] for record in second.history] == [
+        r["selection_loss"] for r in whole.history
+    ]
+
+
+def test_a_checkpoint_of_something_else_is_refused(
+    labelled_by: Callable[..., DataSet], teacher: Potential
+) -> None:
+    data = labelled_by(teacher, n=4)
+    values, arrays = Fitter(data, None, FitSettings(**TINY)).state()
+    with pytest.raises(DataError, match="another training set"):
+        Fitter(data[:3], None, FitSettings(**TINY)).restore(values, arrays)
+    with pytest.raises(SpecificationError, match="seed"):
+        Fitter(data, None, FitSettings(**TINY, seed=5)).restore(values, arrays)
+
+
+def test_settings_are_checked_and_sizes_reached() -> None:
+    with pytest.raises(SpecificationError, match="unknown settings"):
+        FitSettings.from_dict({"cutof": 5.0})
+    with pytest.raises(SpecificationError, match="size"):
+        FitSettings(size="huge")
+    with pytest.raises(SpecificationError, match="valid_fraction"):
+        FitSettings(valid_fraction=1.5)
+    sizes = [
+        FitSettings(size=s).spec([29, 47], r_min=2.0, neighbor_scale=40.0).n_parameters
+        for s in ("small", "medium", "large")
+    ]
+    assert sizes == sorted(sizes)
+    for wanted in (300, 2000, 8000):
+        got = FitSettings(size=wanted).spec([29, 47], r_min=2.0, neighbor_scale=40.0).n_parameters
+        assert 0.7 * wanted < got < 1.4 * wanted
+
+
+def test_species_beyond_the_training_set(labelled_by: Callable[..., DataSet], teacher: Potential) -> None:
+    data = labelled_by(teacher, n=3)
+    assert Fitter(data, None, FitSettings(**TINY), species=(29, 47, 79)).potential.species == (29, 47, 79)
+    with pytest.raises(DataError, match="not among"):
+        Fitter(data, None, FitSettings(**TINY), species=(29,))
+    with pytest.raises(DataError, match="empty"):
+        Fitter(DataSet(), None, FitSettings(**TINY))

@@ -1,0 +1,157 @@
+"""The loss, its gradient and its normal equations against one another and against finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from etnpot.errors import SpecificationError
+from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.problem import LossWeights, Problem
+from etnpot.potential import Potential
+
+
+def test_loss_is_the_sum_written_in_the_design(
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+    labelled_by: Callable[..., DataSet],
+    rng: np.random.Generator,
+) -> None:
+    data = labelled_by(teacher, n=3)
+    weights = LossWeights(energy=2.0, forces=0.3, stress=5.0, alpha=1.5)
+    student = reseeded(teacher, 1)
+    problem = Problem.from_dataset(data, teacher.cutoff, weights)
+    expected = 0.0
+    for labelled in data:
+        edges = student.edges(labelled.atoms)
+        got = student.evaluate(edges, labelled.atoms.numbers)
+        stress = (
+            np.array([got.virial[c] for c in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
+            / labelled.volume
+        )
+        assert labelled.energy is not None and labelled.forces is not None and labelled.stress is not None
+        expected += 2.0 * (got.energy - labelled.energy) ** 2 / labelled.n_atoms**1.5
+        expected += 0.3 * np.sum((got.forces - labelled.forces) ** 2)
+        expected += 5.0 * labelled.volume * np.sum((stress - labelled.stress) ** 2)
+    assert problem.loss(student) == pytest.approx(expected, rel=1e-12)
+
+
+def test_normal_equations_agree_with_gradient_and_finite_differences(
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+    labelled_by: Callable[..., DataSet],
+    problem_of: Callable[..., Problem],
+    rng: np.random.Generator,
+) -> None:
+    problem = problem_of(labelled_by(teacher, n=4), teacher.cutoff)
+    student = reseeded(teacher, 2)
+    equations = problem.normal_equations(student)
+    loss, gradient = problem.gradient(student)
+    assert equations.loss == pytest.approx(loss, rel=1e-12)
+    assert equations.n_rows == problem.n_rows == 4 * (1 + 24 + 6)
+    np.testing.assert_allclose(-2.0 * equations.rhs, gradient, rtol=0, atol=1e-11 * np.abs(gradient).max())
+    direction = rng.normal(size=student.n_parameters)
+    direction *= 1e-4 / np.linalg.norm(direction)
+    up, down = (problem.loss(student.with_parameters(student.parameters + s * direction)) for s in (1, -1))
+    assert (up - down) / 2 == pytest.approx(gradient @ direction, rel=1e-6)
+    # J^T J from differences of the rows along the same direction
+    rows = [problem.residuals(student.with_parameters(student.parameters + s * direction)) for s in (1, -1)]
+    along = np.concatenate([(a - b) / 2 for a, b in zip(*rows, strict=True)])
+    assert along @ along == pytest.approx(direction @ equations.gram @ direction, rel=1e-6)
+
+
+def test_one_core_is_a_block_of_the_whole(
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+    labelled_by: Callable[..., DataSet],
+    problem_of: Callable[..., Problem],
+) -> None:
+    problem = problem_of(labelled_by(teacher, n=3), teacher.cutoff)
+    student = reseeded(teacher, 4)
+    whole = problem.normal_equations(student)
+    for name in ("core.1", "core.2"):
+        where = student.spec.slices[name]
+        part = problem.normal_equations(student, (name,))
+        np.testing.assert_allclose(
+            part.gram, whole.gram[where, where], rtol=1e-11, atol=1e-12 * np.abs(whole.gram).max()
+        )
+
+
+def test_threads_change_nothing_beyond_rounding(
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+    labelled_by: Callable[..., DataSet],
+    problem_of: Callable[..., Problem],
+) -> None:
+    data, student = labelled_by(teacher, n=5), reseeded(teacher, 5)
+    one = problem_of(data, teacher.cutoff, threads=1).normal_equations(student)
+    again = problem_of(data, teacher.cutoff, threads=1).normal_equations(student)
+    two = problem_of(data, teacher.cutoff, threads=2).normal_equations(student)
+    np.testing.assert_array_equal(one.gram, again.gram)
+    np.testing.assert_allclose(one.gram, two.gram, rtol=0, atol=1e-13 * np.abs(one.gram).max())
+
+
+def test_shards_add_up(
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+    labelled_by: Callable[..., DataSet],
+    problem_of: Callable[..., Problem],
+) -> None:
+    data, student = labelled_by(teacher, n=6), reseeded(teacher, 6)
+    whole = problem_of(data, teacher.cutoff).normal_equations(student)
+    parts = [problem_of(data[a:b], teacher.cutoff).normal_equations(student) for a, b in ((0, 2), (2, 6))]
+    np.testing.assert_allclose(
+        parts[0].gram + parts[1].gram, whole.gram, rtol=0, atol=1e-13 * np.abs(whole.gram).max()
+    )
+
+
+def test_missing_labels_have_no_rows(
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+    labelled_by: Callable[..., DataSet],
+    problem_of: Callable[..., Problem],
+) -> None:
+    from dataclasses import replace
+
+    data = labelled_by(teacher, n=3)
+    partial = DataSet(
+        [
+            replace(data[0], energy=None),
+            replace(data[1], forces=None),
+            replace(data[2], stress=None, energy=None),
+        ]
+    )
+    problem = problem_of(partial, teacher.cutoff)
+    assert problem.n_rows == (24 + 6) + (1 + 6) + 24
+    student = reseeded(teacher, 7)
+    equations = problem.normal_equations(student)
+    assert equations.n_rows == problem.n_rows
+    gradient = problem.gradient(student)[1]
+    np.testing.assert_allclose(-2.0 * equations.rhs, gradient, rtol=0, atol=1e-11 * np.abs(gradient).max())
+
+
+def test_outliers_are_weighed_down(
+    teacher: Potential, labelled_by: Callable[..., DataSet], problem_of: Callable[..., Problem]
+) -> None:
+    from dataclasses import replace
+
+    data = labelled_by(teacher, n=6, noise=0.01)
+    assert data[0].forces is not None
+    spoiled = DataSet([replace(data[0], forces=data[0].forces + 10.0), *data[1:]])
+    problem = problem_of(spoiled, teacher.cutoff)
+    robust = problem.reweighted(teacher, 3.0)
+    factors = [
+        b.scale_forces / a.scale_forces
+        for a, b in zip(problem.configurations, robust.configurations, strict=True)
+    ]
+    assert factors[0] < 0.1
+    assert min(factors[1:]) > 0.5
+
+
+def test_weights_are_checked() -> None:
+    with pytest.raises(SpecificationError, match="energy weight"):
+        LossWeights(energy=-1.0)
+    with pytest.raises(SpecificationError, match="alpha"):
+        LossWeights(alpha=3.0)
