@@ -14,6 +14,9 @@ ETN            makes a potential from species, cutoff, order, l_max, ... with de
 Potential      specification + parameters: energies, forces, virial, descriptors
 PotentialSpec  the validated, immutable specification
 load           reads a potential file
+fit            fits a potential to data; gives a FitResult
+FitSettings    everything that can be set in a fit
+DataSet        labelled configurations, from files or Atoms
 ETNCalculator  the ASE calculator
 testing        physics checks to run on any ASE calculator
 errors         every exception that etnpot raises on purpose
@@ -25,22 +28,44 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from etnpot import _ase_name
+
 if TYPE_CHECKING:
     from etnpot import errors, testing
+    from etnpot.fitting.dataset import DataSet
+    from etnpot.fitting.fit import FitResult, fit
+    from etnpot.fitting.settings import FitSettings
     from etnpot.interfaces.ase import ETNCalculator
     from etnpot.potential import ETN, Potential, PotentialSpec, load
 
 __version__ = "0.1.0"
 
-__all__ = ["ETN", "ETNCalculator", "Potential", "PotentialSpec", "__version__", "errors", "load", "testing"]
+__all__ = [
+    "ETN",
+    "DataSet",
+    "ETNCalculator",
+    "FitResult",
+    "FitSettings",
+    "Potential",
+    "PotentialSpec",
+    "__version__",
+    "errors",
+    "fit",
+    "load",
+    "testing",
+]
 
 #: Public name -> (module, attribute); no attribute means the module itself.
 _LAZY: dict[str, tuple[str, str | None]] = {
     "ETN": ("etnpot.potential", "ETN"),
+    "DataSet": ("etnpot.fitting.dataset", "DataSet"),
     "ETNCalculator": ("etnpot.interfaces.ase", "ETNCalculator"),
+    "FitResult": ("etnpot.fitting.fit", "FitResult"),
+    "FitSettings": ("etnpot.fitting.settings", "FitSettings"),
     "Potential": ("etnpot.potential", "Potential"),
     "PotentialSpec": ("etnpot.potential", "PotentialSpec"),
     "errors": ("etnpot.errors", None),
+    "fit": ("etnpot.fitting.fit", "fit"),
     "load": ("etnpot.potential", "load"),
     "testing": ("etnpot.testing", None),
 }
@@ -62,3 +87,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+_ase_name.install()

@@ -106,12 +106,12 @@ def plot_learning_curves(
     measure: str = "rmse",
     title: str | None = None,
 ) -> Figure:
-    """Errors over the local solves of a fit.
+    """Errors over the steps of a fit.
 
     Parameters
     ----------
     history
-        One entry per solve, in order. Errors are ``entry["train"]["forces_rmse"]`` or
+        One entry per step, in order. Errors are ``entry["train"]["forces_rmse"]`` or
         ``entry["train_forces_rmse"]``, with ``train`` or ``valid``, ``energy`` (eV/atom), ``forces`` (eV/Å)
         or ``stress`` (eV/Å³), and `measure`; what is absent or None is left out. ``entry["sweep"]`` and
         ``entry["core"]``, where present, label the axis.
@@ -175,9 +175,9 @@ def plot_learning_curves(
             every = max(1, math.ceil(len(boundaries) / 8))
             ticks = [(k, sweep) for n, (k, sweep) in enumerate(boundaries) if n % every == 0]
             axis.set_xticks([k for k, _ in ticks], [str(sweep) for _, sweep in ticks])
-            axis.set_xlabel("local solves, labelled by sweep", fontsize=9.5, color=_MUTED)
+            axis.set_xlabel("steps of the fit", fontsize=9.5, color=_MUTED)
         else:
-            axis.set_xlabel("local solve", fontsize=9.5, color=_MUTED)
+            axis.set_xlabel("step of the fit", fontsize=9.5, color=_MUTED)
         axis.set_xlim(-0.5 - 0.02 * len(history), len(history) - 0.5 + 0.02 * len(history))
         axis.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none")
     return _finish(figure, path, title)
@@ -205,6 +205,8 @@ def plot_group_errors(
     """
     if measure not in ("rmse", "mae"):
         raise SpecificationError(f"group errors by {measure!r} are not known; give 'rmse' or 'mae'")
+    from matplotlib.ticker import MaxNLocator
+
     sets = {"": metrics} if isinstance(metrics, Metrics) else dict(metrics)
     groups = sorted({name for m in sets.values() for name in m.by_group})
     quantities = [
@@ -242,6 +244,7 @@ def plot_group_errors(
         _style(axis)
         axis.grid(visible=False, axis="y")
         axis.set_xlim(0, 1.22 * largest if largest else 1.0)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_title(f"{label} {measure.upper()} ({unit})", fontsize=10.5, color=_INK)
     axes[0].set_yticks(centre, groups)
     axes[0].set_ylim(top - 0.75, -0.75)

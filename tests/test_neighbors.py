@@ -247,6 +247,29 @@ def test_edge_list_refuses_wrong_arrays(name: str, arrays: dict[str, np.ndarray]
         EdgeList(**(good | arrays))
 
 
+def test_edge_list_holds_good_arrays_and_copies_odd_ones(rng: np.random.Generator) -> None:
+    """Kernels meet one kind of array, whatever a host program hands over."""
+    good = {
+        "first": np.array([0, 3]),
+        "neighbor": np.zeros(3, dtype=np.int64),
+        "r_pc": rng.normal(size=(3, 3)),
+    }
+    edges = EdgeList(**good)
+    for name, array in good.items():
+        assert getattr(edges, name) is array
+    frozen = {name: array.copy() for name, array in good.items()}
+    for array in frozen.values():
+        array.flags.writeable = False
+    strided = {name: np.repeat(array, 2, axis=0)[::2] for name, array in good.items()}
+    swapped = {name: array.astype(array.dtype.newbyteorder()) for name, array in good.items()}
+    for odd in (frozen, strided, swapped, good | {"r_pc": np.asfortranarray(good["r_pc"])}):
+        edges = EdgeList(**odd)
+        for name, array in good.items():
+            plain = getattr(edges, name)
+            np.testing.assert_array_equal(plain, array, strict=True)
+            assert plain.flags.c_contiguous and plain.flags.writeable and plain.dtype.isnative
+
+
 def test_edge_list_validate_looks_at_the_contents() -> None:
     first, neighbor, r_pc = np.array([0, 1, 2]), np.array([1, 0]), np.ones((2, 3))
     EdgeList(first, neighbor, r_pc).validate()

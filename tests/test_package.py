@@ -74,7 +74,7 @@ def test_every_public_name_loads(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'fitt'; it has ETN, ETNCalculator"):
+    with pytest.raises(AttributeError, match=r"no attribute 'fitt'; it has ETN, DataSet, ETNCalculator"):
         etnpot.fitt  # noqa: B018
 
 
@@ -102,12 +102,14 @@ def test_the_package_is_registered_with_ase() -> None:
 
 
 ASE_LOOKUP = """
+import sys
 from ase._4.plugins import plugins
-(plugin,) = [p for p in plugins.calculators if p.name == "etn"]
-calculator = plugin()
 from ase.calculators.calculator import get_calculator_class
+(plugin,) = [p for p in plugins.calculators if p.name == "etn"]
+calculator = get_calculator_class("etn")
 import etnpot
-assert calculator is get_calculator_class("etn") is etnpot.ETNCalculator
+assert calculator is plugin() is etnpot.ETNCalculator
+assert get_calculator_class("etn") is calculator
 print(plugin.display())
 """
 
@@ -116,6 +118,7 @@ print(plugin.display())
     "before",
     [
         "",
+        "import etnpot",
         # ASE skips a plugin module that is half imported when the discovery starts
         "import etnpot.interfaces.ase_plugin",
         "import etnpot; etnpot.ETNCalculator",
@@ -125,6 +128,43 @@ def test_ase_knows_the_calculator_by_name(before: str) -> None:
     done = run(sys.executable, "-W", "error", "-c", before + "\n" + ASE_LOOKUP)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["etn", "(etnpot.interfaces.ase_plugin"]
+
+
+def test_the_name_costs_nothing_until_it_is_used() -> None:
+    program = """
+import sys
+import etnpot
+from etnpot import _ase_name
+_ase_name.install()
+assert sum("etnpot" in getattr(finder, "__module__", "") for finder in sys.meta_path) == 1
+from ase._4.plugins import plugins
+assert "etn" in {plugin.name for plugin in plugins.calculators}
+assert "numba" not in sys.modules
+try:
+    import ase.calculators.etnx
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    done = run(sys.executable, "-W", "error", "-c", program)
+    assert done.stdout == "No module named 'ase.calculators.etnx'\n", done.stderr
+
+
+def test_ases_own_command_runs_the_calculator(tmp_path: Path) -> None:
+    program = """
+import sys
+import etnpot
+from ase import Atoms
+from ase.cli.main import main
+from ase.io import read
+etnpot.ETN("Cu", cutoff=3.0, order=1, l_max=0, seed=0).save("copper.etn")
+Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]]).write("dimer.xyz")
+main(args=["run", "etn", "dimer.xyz", "-p", "potential=copper.etn", "-o", "result.json"])
+atoms = read("dimer.xyz")
+atoms.calc = etnpot.ETNCalculator("copper.etn")
+assert read("result.json").get_potential_energy() == atoms.get_potential_energy() != 0
+"""
+    done = run(sys.executable, "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 # ------------------------------------------------------------------------------------------- the guards of CI

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import math
 import pickle
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from etnpot.io.potential_file import write_potential_file
 from etnpot.neighbors import EdgeList, neighbor_list
 from etnpot.network import Bond
 from etnpot.potential.threads import default_threads, run_ranges
+
+FROZEN = Path(__file__).parent / "data"
 
 SMALL: dict[str, Any] = {"cutoff": 3.5, "order": 2, "l_max": 1, "ranks": 2, "channels": 2, "radial_size": 3}
 
@@ -362,6 +366,21 @@ def test_a_loaded_potential_gives_the_same_numbers(rng: np.random.Generator, tmp
     np.testing.assert_array_equal(after.dE_dr_pc, before.dE_dr_pc)
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in FROZEN.glob("potential-*.etn")))
+def test_potentials_of_past_releases_keep_their_numbers(name: str) -> None:
+    """Phases of the coupling coefficients, memory order and every convention on the way to a force."""
+    potential = etnpot.load(FROZEN / f"{name}.etn")
+    expected = json.loads((FROZEN / f"{name}.json").read_text(encoding="utf-8"))["evaluations"]
+    assert len(expected) == 2
+    for entry in expected:
+        atoms = Atoms(**entry["structure"])
+        result = potential.evaluate(potential.edges(atoms), atoms.numbers)
+        for quantity, value in entry["results"].items():
+            wanted = np.array(value)
+            error = np.abs(getattr(result, quantity) - wanted).max()
+            assert error <= 1e-12 * np.abs(wanted).max(), f"{quantity}: {error:.1e}"
+
+
 def test_a_pickle_carries_parameters_and_no_tables() -> None:
     potential = etnpot.ETN(["Al", "Ni", "Cu"])
     potential.evaluate(potential.edges(bulk("Cu")), [29])
@@ -530,3 +549,51 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_ranges(work, 100, threads=2, block=1, smallest=1)
+
+
+# ------------------------------------------------------------------------------------------------ compilation
+
+#: Every way in which arrays reach the kernels; prints the kernels that met more than one kind of argument.
+ONE_KIND = """
+import sys
+import numpy as np
+import etnpot
+from ase.build import bulk
+from etnpot.neighbors import EdgeList
+potential = etnpot.ETN(["Ni", "Cu"], cutoff=3.5, order=2, l_max=1, ranks=2, channels=2, radial_size=3)
+potential.save(sys.argv[1])
+loaded = etnpot.load(sys.argv[1])
+atoms = bulk("Cu", cubic=True)
+edges = potential.edges(atoms)
+parts = {name: getattr(edges, name).copy() for name in ("first", "neighbor", "r_pc")}
+for part in parts.values():
+    part.flags.writeable = False
+odd = EdgeList(**(parts | {"r_pc": np.asfortranarray(edges.r_pc)}))
+for p in (potential, loaded, loaded.with_parameters(loaded.parameters.copy())):
+    for e, numbers in ((edges, atoms.numbers), (odd, list(atoms.numbers)), (odd, atoms.numbers.astype("i4"))):
+        result = p.evaluate(e, numbers)
+        result.forces, result.virial
+        p.gradient(e, numbers, np.ones(4, dtype=int), np.asfortranarray(np.ones((e.n_pairs, 3))))
+        p.jacobian(e, numbers)
+        p.bonds(e, numbers)
+for structure in (atoms, bulk("Ni") * (1, 1, 2)):
+    structure.calc = etnpot.ETNCalculator(loaded)
+    structure.get_forces(), structure.get_stress(), structure.get_stresses()
+modules = [module for name, module in sys.modules.items() if name.startswith("etnpot.kernels.")]
+kernels = {kernel for module in modules for kernel in vars(module).values() if hasattr(kernel, "signatures")}
+assert len([kernel for kernel in kernels if kernel.signatures]) > 10
+for kernel in kernels:
+    if len(kernel.signatures) > 1:
+        print(kernel.__module__, kernel.__name__, kernel.signatures)
+"""
+
+
+def test_every_kernel_is_compiled_for_one_kind_of_argument(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ONE_KIND, tmp_path / "random.etn"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

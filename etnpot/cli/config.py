@@ -338,39 +338,28 @@ def check_config(values: Mapping[str, Any], places: Mapping[str, str]) -> Config
     """
     from pydantic import ValidationError
 
-    problems: list[str] = []
     known = {option.name: option for option in options()}
-    clean: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in known:
-            clean[name] = value
-        else:
-            problems.append(f"{_place(name, places)}: unknown setting {name!r}{_nearest(name, list(known))}")
-    wrong: set[str] = set()
+    clean = {name: value for name, value in values.items() if name in known}
+    problems: dict[str, str] = {
+        name: f"no such setting{_nearest(name, list(known))}" for name in values if name not in known
+    }
+    checked: dict[str, Any] = {}
     try:
         checked = {name: value for name, value in _model()(**clean).model_dump().items() if name in clean}
     except ValidationError as error:
-        checked = {}
         for detail in error.errors():
             name = str(detail["loc"][0])
-            if name in wrong:
-                continue
-            wrong.add(name)
             if detail["type"] == "missing":
-                problems.append(
-                    f"{name}: no training set; write 'train: data.extxyz' in the configuration file, or give --train"
-                )
+                problems[name] = "no training set; write 'train: data.extxyz' in the configuration file, or give --train"
             else:
-                expected = _expected(known[name].annotation)
-                problems.append(f"{_place(name, places)}: {name}: expected {expected}, got {clean[name]!r}")
-    if not wrong - {"train"}:
-        checked = {name: checked.get(name, value) for name, value in clean.items()}
-        problems += _out_of_range(checked, places)
-    problems += _missing_files(clean, wrong, places)
-    if {"stress_key", "virial_key"} <= {name for name, value in clean.items() if value is not None}:
-        problems.append(f"{_place('virial_key', places)}: virial_key: stress_key is given as well; keep one of them")
+                problems[name] = f"expected {_expected(known[name].annotation)}, got {clean[name]!r}"
+    for check in (_out_of_range, _missing_files, _both_stresses):
+        for name, problem in check({n: v for n, v in clean.items() if n not in problems}).items():
+            problems[name] = problem
     if problems:
-        raise SpecificationError("\n".join(dict.fromkeys(problems)))
+        order = [*values, *problems]
+        lines = [_located(f"{name}: {problems[name]}", places) for name in dict.fromkeys(order) if name in problems]
+        raise SpecificationError("\n".join(lines))
     data = DataSettings(**{name: value for name, value in checked.items() if known[name].section == "data"})
     settings = FitSettings(**{name: value for name, value in checked.items() if known[name].section == "fit"})
     return Config(data, settings, dict(places))
@@ -394,31 +383,33 @@ def _tuple_of_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _out_of_range(values: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
+def _out_of_range(values: Mapping[str, Any]) -> dict[str, str]:
     """What `FitSettings` refuses, one setting at a time so that all of them are found."""
-    problems = []
+    problems = {}
     for option in options():
         if option.section == "fit" and option.name in values:
             try:
                 FitSettings(**{option.name: values[option.name]})
             except (SpecificationError, TypeError) as error:
-                message = str(error)
-                named = message if message.startswith(option.name.removesuffix("_weight")) else f"{option.name}: {message}"
-                problems.append(f"{_place(option.name, places)}: {named}")
+                problems[option.name] = str(error).removeprefix(f"{option.name}: ")
     return problems
 
 
-def _missing_files(values: Mapping[str, Any], wrong: set[str], places: Mapping[str, str]) -> list[str]:
-    problems = []
+def _missing_files(values: Mapping[str, Any]) -> dict[str, str]:
+    problems = {}
     for name in ("train", "valid", "test"):
-        if name in wrong:
-            continue
         for path in as_list(values.get(name)) or []:
             if Path(path).is_file():
                 continue
             state = "is a directory, not a file" if Path(path).is_dir() else f"does not exist{_beside(Path(path))}"
-            problems.append(f"{_place(name, places)}: {name}: the file {path} {state}")
+            problems[name] = f"the file {path} {state}"
     return problems
+
+
+def _both_stresses(values: Mapping[str, Any]) -> dict[str, str]:
+    if values.get("stress_key") is None or values.get("virial_key") is None:
+        return {}
+    return {"virial_key": "stress_key is given as well; keep one of them"}
 
 
 def _beside(path: Path) -> str:
@@ -433,13 +424,15 @@ def _beside(path: Path) -> str:
     return "" if path.is_absolute() else f" in {Path.cwd() / path.parent}"
 
 
-def _place(name: str, places: Mapping[str, str]) -> str:
-    return places.get(name, flag(name))
-
-
 def _located(message: str, places: Mapping[str, str]) -> str:
-    name = re.match(r"\w+", message)
-    return f"{places[name[0]]}: {message}" if name and name[0] in places else message
+    """A message that begins with the name of a setting, after the place where it was given."""
+    found = re.match(r"\w+", message)
+    name = found[0] if found else ""
+    if name not in places:
+        return message
+    if places[name] == flag(name):
+        return f"{flag(name)}{message.removeprefix(name)}" if message.startswith(f"{name}:") else f"{flag(name)}: {message}"
+    return f"{places[name]}: {message}"
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -151,11 +151,11 @@ def _species(config: Config) -> list[str | int] | None:
     return as_list(config.data.species)
 
 
-def fit_with_display(config: Config, data: FitData, directory: RunDirectory) -> int:
-    """Show the data, fit, show the errors; returns the exit status."""
+def fit_with_display(config: Config, data: FitData, directory: RunDirectory, *, brief: bool = False) -> int:
+    """Show the data, fit, show the errors (`brief`: of the last set alone); returns the exit status."""
     from etnpot.cli.progress import progress_display
 
-    show_data(data, directory)
+    show_data(data, directory, brief=brief)
     stop = _Stop()
     with _log_file(directory), stop.listening(), progress_display(config.settings) as display:
         stop.say = display.note
@@ -179,7 +179,7 @@ def fit_with_display(config: Config, data: FitData, directory: RunDirectory) -> 
         else:
             print("interrupted before the first step was complete: nothing was kept", file=sys.stderr)
         return 128 + (stop.signal or signal.SIGINT)
-    show_result(result)
+    show_result(result, brief=brief)
     return 0
 
 
@@ -189,24 +189,26 @@ def _fit(config: Config, data: FitData, directory: RunDirectory, callback: Any) 
     return fit(data, species=_species(config), settings=config.settings, out=directory, callback=callback)
 
 
-def show_data(data: FitData, directory: RunDirectory | None = None) -> None:
-    """What was read, as tables, on stdout and in the log."""
+_TITLES = {"train": "training set", "valid": "validation set", "test": "test set"}
+
+
+def show_data(data: FitData, directory: RunDirectory, *, brief: bool = False) -> None:
+    """What was read, as tables, on stdout (`brief`: of the training set alone) and in the log."""
     for name, part in data.sets.items():
-        title = {"train": "training set", "valid": "validation set", "test": "test set"}[name]
+        title = _TITLES[name]
         if name == "valid" and data.was_split:
             title += " (held out of the training data)"
         text = f"{title}\n{part.table(distances=name == 'train')}\n"
-        print(text, flush=True)
-        if directory is not None:
-            directory.log(text)
+        if name == "train" or not brief:
+            print(text, flush=True)
+        directory.log(text)
 
 
-def show_result(result: FitResult) -> None:
+def show_result(result: FitResult, *, brief: bool = False) -> None:
     """Errors, and what was written where."""
     print()
-    for name, metrics in result.metrics.items():
-        title = {"train": "training set", "valid": "validation set", "test": "test set"}[name]
-        print(f"{title}\n{metrics.table()}\n")
+    for name in list(result.metrics)[-1:] if brief else list(result.metrics):
+        print(f"errors on the {_TITLES[name]}\n{result.metrics[name].table()}\n")
     steps = f"{len(result.history)} steps, {result.seconds:.1f} s, {result.potential.n_parameters} parameters"
     print(f"finished: {result.reason} ({steps})")
     if result.out is not None:

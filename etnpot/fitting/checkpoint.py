@@ -152,7 +152,7 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, force: bool = False) -> None:
         if resume and force:
-            raise RunDirectoryError("resume continues a fit and force removes it; give one of them")
+            raise RunDirectoryError("resume (--resume) continues a fit, force (--force) removes it; give one of them")
         self.path = Path(path)
         self.resume, self.force = resume, force
         self._lock: IO[str] | None = None

@@ -42,9 +42,13 @@ _HOT_STEPS, _HOT_STEP = 25, 4.0  # fs
 
 
 def fcc_alloy(
-    rng: np.random.Generator, symbols: Sequence[str] = SYMBOLS, repeat: tuple[int, int, int] = (2, 2, 2)
+    rng: np.random.Generator,
+    symbols: Sequence[str] = SYMBOLS,
+    repeat: tuple[int, int, int] = (2, 2, 2),
+    *,
+    n_elements: int | None = None,
 ) -> Atoms:
-    """A cubic fcc cell with one to all of the given elements on random sites, at its Vegard lattice constant.
+    """A cubic fcc cell with some of the given elements on random sites, at its Vegard lattice constant.
 
     Parameters
     ----------
@@ -53,6 +57,8 @@ def fcc_alloy(
         Elements that EMT knows and that are fcc: some of `SYMBOLS` (and Al).
     repeat : (int, int, int)
         Cubic cells of four atoms along each axis.
+    n_elements : int, optional
+        How many of the elements; at random from one to all by default.
 
     Returns
     -------
@@ -70,7 +76,9 @@ def fcc_alloy(
         constants[symbol] = float(state["a"])
     if not constants:
         raise SpeciesError("the example data need at least one element")
-    present = rng.permutation(list(constants))[: rng.integers(1, len(constants) + 1)]
+    if n_elements is None:
+        n_elements = int(rng.integers(1, len(constants) + 1))
+    present = rng.permutation(list(constants))[:n_elements]
     sites = [str(s) for s in rng.choice(present, size=4 * int(np.prod(repeat)))]
     atoms = bulk("Cu", "fcc", a=float(np.mean([constants[s] for s in sites])), cubic=True).repeat(repeat)
     atoms.set_chemical_symbols(sites)

@@ -16,8 +16,10 @@ from etnpot.potential.threads import default_threads
 __all__ = ["evaluate", "predict"]
 
 
-def predict(potential: Potential, dataset: Sequence[Labelled], *, threads: int | None = None) -> list[Prediction]:
-    """Energy (eV), forces [n_atoms, 3] (eV/Å) and stress [6] (eV/Å³; None without a volume) of each configuration.
+def predict(
+    potential: Potential, dataset: Sequence[Labelled], *, threads: int | None = None
+) -> list[Prediction]:
+    """Energy (eV), forces [n_atoms, 3] (eV/Å) and stress [6] (eV/Å³; None without a volume) of each.
 
     Parameters
     ----------
@@ -38,7 +40,9 @@ def predict(potential: Potential, dataset: Sequence[Labelled], *, threads: int |
 
     def work(labelled: Labelled) -> Prediction:
         atoms = labelled.atoms
-        result = potential.evaluate(potential.edges(atoms), atoms.numbers, threads=1 if outer > 1 else n_threads)
+        result = potential.evaluate(
+            potential.edges(atoms), atoms.numbers, threads=1 if outer > 1 else n_threads
+        )
         stress = None
         if labelled.volume > 0:
             virial = result.virial

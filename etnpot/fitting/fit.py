@@ -389,8 +389,7 @@ def _warm_up(fitter: Fitter) -> None:
     potential, numbers = fitter.potential, smallest.atoms.numbers
     edges = potential.edges(smallest.atoms)
     potential.evaluate(edges, numbers, threads=1)
-    if fitter.settings.method == "l-bfgs":
-        potential.gradient(edges, numbers, np.zeros(edges.n_atoms), np.zeros((edges.n_pairs, 3)))
+    potential.gradient(edges, numbers, np.zeros(edges.n_atoms), np.zeros((edges.n_pairs, 3)))
     Sensitivities(potential).jacobian(edges, numbers, per_atom=False)
     seconds = time.monotonic() - started
     if seconds > 1.0:

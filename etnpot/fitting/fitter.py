@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 Reduce = Callable[[Floats], None]
 
 #: Rows per parameter of the smallest sample that the polish works on, and the factor to the next one.
-_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 12.0, 4.0
+_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 4.0
 #: Steps without a gain of this much before the sample grows.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 
@@ -77,7 +77,9 @@ class Fitter:
     start : Potential, optional
         Begin from this potential instead of a random one (its specification wins).
     reduce : callable, optional
-        Sums an array over ranks in place.
+        Sums an array over the ranks of a distributed fit, in place; every rank is given the same data sets.
+    shard : (int, int)
+        Rank and number of ranks.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Fitter:
         species: tuple[int, ...] | None = None,
         start: Potential | None = None,
         reduce: Reduce | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         if len(train) == 0:
             raise DataError("the training set is empty; give at least one labelled configuration")
@@ -96,10 +99,10 @@ class Fitter:
         self.train, self.valid = train, valid
         if valid is not None:
             valid.check_against(train)
-        self._reduce = reduce
+        self._reduce, self._shard = reduce, shard
         self.potential = initial_potential(train, settings, species) if start is None else start
         weights, cutoff = settings.loss_weights, self.potential.cutoff
-        options = {"threads": settings.threads, "reduce": reduce}
+        options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
         self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
         self._samples: dict[float, Problem] = {}
@@ -170,7 +173,7 @@ class Fitter:
         else:
             record = self._polish()
         self._progress.step += 1
-        self._progress.seconds += time.monotonic() - started
+        self._progress.seconds += self._agreed(time.monotonic() - started)
         record = {"step": self._progress.step, **record, "n_parameters": self.potential.n_parameters}
         record["seconds"] = round(self._progress.seconds, 3)
         self.history.append(record)
@@ -184,6 +187,22 @@ class Fitter:
             if callback is not None:
                 callback(record)
         return self.best
+
+    def _agreed(self, seconds: float) -> float:
+        """The mean over the ranks, which must all see the same clock; their parameters are those of the first rank."""
+        if self._reduce is None:
+            return seconds
+        rank, size = self._shard
+        message = np.zeros(self.potential.n_parameters + 1)
+        message[0] = seconds / size
+        if rank == 0:
+            message[1:] = self.potential.parameters
+        self._reduce(message)
+        was_best = self.best is self.potential
+        self.potential = self.potential.with_parameters(message[1:])
+        if was_best:
+            self.best = self.potential
+        return float(message[0])
 
     @property
     def _n_local_solves(self) -> int:
@@ -240,7 +259,7 @@ class Fitter:
             "damping": progress.mu,
             "ridge": progress.ridge,
             "effective": effective,
-            "sample": len(problem) / len(self._problem),
+            "sample": problem.n_rows / max(self._problem.n_rows, 1),
             "loss": loss,
         }
         record.update(self._judge())
@@ -251,7 +270,7 @@ class Fitter:
         """Whether the sample grows, or the fit is done."""
         progress, settings = self._progress, self.settings
         loss = record["selection_loss"]
-        at_full = len(self._sampled(progress.sample)) == len(self._problem)
+        at_full = self._sampled(progress.sample) is self._problem
         if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
             progress.level_loss, progress.level_stale = loss, 0
         else:
@@ -303,7 +322,8 @@ class Fitter:
         key = max(level, 1.0)
         if key not in self._samples:
             rng = np.random.default_rng([self.settings.seed, 2])
-            chosen = rng.permutation(len(self._problem))[: max(1, round(fraction * len(self._problem)))]
+            n = self._problem.n_configurations
+            chosen = rng.permutation(n)[: max(1, round(fraction * n))]
             self._samples = {key: self._problem.subset(sorted(chosen.tolist()))}
         return self._samples[key]
 

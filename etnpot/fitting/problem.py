@@ -25,6 +25,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -204,7 +205,10 @@ class Problem:
     threads : int, optional
         Default: see `etnpot.potential.threads`.
     reduce : callable, optional
-        Sums an array over the ranks of a distributed fit, in place.
+        Sums an array over the ranks of a distributed fit, in place. Every sum over configurations below is then one over
+        all ranks.
+    shard : (int, int)
+        Rank and number of ranks, each of which holds every size-th configuration of the whole.
     """
 
     def __init__(
@@ -213,39 +217,66 @@ class Problem:
         *,
         threads: int | None = None,
         reduce: Callable[[Floats], None] | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         self.configurations = list(configurations)
+        self.shard = shard
         self.threads = default_threads() if threads is None else threads
         self._reduce = reduce
 
     @classmethod
     def from_dataset(cls, dataset: DataSet, cutoff: float, weights: LossWeights, **options: Any) -> Problem:
-        """Prepare every configuration of a data set."""
-        return cls([Prepared.of(labelled, cutoff, weights) for labelled in dataset], **options)
+        """Prepare the configurations of a data set, or of this rank's share of it."""
+        rank, size = options.get("shard", (0, 1))
+        mine = [dataset[index] for index in range(rank, len(dataset), size)]
+        return cls([Prepared.of(labelled, cutoff, weights) for labelled in mine], **options)
 
     def __len__(self) -> int:
         return len(self.configurations)
 
-    @property
+    def _summed(self, array: Floats) -> Floats:
+        """The array summed over all ranks."""
+        if self._reduce is not None:
+            self._reduce(array)
+        return array
+
+    @cached_property
+    def n_configurations(self) -> int:
+        """Configurations, of all ranks."""
+        return int(self._summed(np.array([float(len(self))]))[0])
+
+    @cached_property
     def n_rows(self) -> int:
-        """Rows of the least-squares problem (of this rank)."""
-        return sum(c.n_rows for c in self.configurations)
+        """Rows of the least-squares problem, of all ranks."""
+        return int(self._summed(np.array([float(sum(c.n_rows for c in self.configurations))]))[0])
 
     def subset(self, indices: Sequence[int]) -> Problem:
-        """The problem of some of the configurations."""
-        return Problem([self.configurations[i] for i in indices], threads=self.threads, reduce=self._reduce)
+        """The problem of some of the configurations, by their number in the whole."""
+        rank, size = self.shard
+        mine = [self.configurations[i // size] for i in indices if i % size == rank]
+        return self._like(mine)
+
+    def _like(self, configurations: Sequence[Prepared]) -> Problem:
+        return Problem(configurations, threads=self.threads, reduce=self._reduce, shard=self.shard)
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
         """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).
 
-        The residual of a configuration is the root mean square of its rows; the median is that of this rank.
+        The residual of a configuration is the root mean square of its rows.
         """
-        rms = np.array([np.sqrt(float(rows @ rows) / max(c.n_rows, 1)) for c, rows in zip(self.configurations, self.residuals(potential), strict=True)])
-        limit = threshold * max(float(np.median(rms)), 1e-300)
-        configurations = [
-            c if value <= limit else c.weighed(limit / value) for c, value in zip(self.configurations, rms, strict=True)
-        ]
-        return Problem(configurations, threads=self.threads, reduce=self._reduce)
+        rank, size = self.shard
+        rms = np.zeros(self.n_configurations + size)
+        mine = np.arange(len(self)) * size + rank
+        for at, c, rows in zip(mine, self.configurations, self.residuals(potential), strict=True):
+            rms[at] = np.sqrt(float(rows @ rows) / max(c.n_rows, 1))
+        rms = self._summed(rms)
+        limit = threshold * max(float(np.median(rms[: self.n_configurations])), 1e-300)
+        return self._like(
+            [
+                c if rms[at] <= limit else c.weighed(limit / rms[at])
+                for at, c in zip(mine, self.configurations, strict=True)
+            ]
+        )
 
     def errors(self, potential: Potential) -> dict[str, float]:
         """Loss per row, and root-mean-square errors: energy (eV/atom), forces (eV/Å), stress (eV/Å³)."""
@@ -259,8 +290,7 @@ class Problem:
                 sums[4:6] += float(rows[1:-6] @ rows[1:-6]) / c.scale_forces**2, 3 * c.edges.n_atoms
             if c.virial is not None and c.scale_virial > 0:
                 sums[6:8] += float(rows[-6:] @ rows[-6:]) / (c.scale_virial * c.volume) ** 2, 6
-        if self._reduce is not None:
-            self._reduce(sums)
+        sums = self._summed(sums)
         errors = {"loss": float(sums[0] / max(sums[1], 1.0))}
         for name, at in (("energy_rmse", 2), ("forces_rmse", 4), ("stress_rmse", 6)):
             if sums[at + 1] > 0:
@@ -281,9 +311,7 @@ class Problem:
     def loss(self, potential: Potential) -> float:
         """The loss."""
         total = np.array([sum(float(rows @ rows) for rows in self.residuals(potential))])
-        if self._reduce is not None:
-            self._reduce(total)
-        return float(total[0])
+        return float(self._summed(total)[0])
 
     def normal_equations(self, potential: Potential, groups: tuple[str, ...] | None = None) -> NormalEquations:
         """Normal equations of a Gauss-Newton step in some parameter groups (see `Sensitivities`)."""
@@ -304,20 +332,17 @@ class Problem:
             total = NormalEquations.zeros(n)
             for accumulator in partial:
                 total += accumulator.finish()
-        if self._reduce is not None:
-            scalars = np.array([total.loss, float(total.n_rows)])
-            for array in (total.gram, total.rhs, scalars):
-                self._reduce(array)
-            total.loss, total.n_rows = float(scalars[0]), int(scalars[1])
+        self._summed(total.gram)
+        self._summed(total.rhs)
+        scalars = self._summed(np.array([total.loss, float(total.n_rows)]))
+        total.loss, total.n_rows = float(scalars[0]), int(scalars[1])
         return total
 
     def gradient(self, potential: Potential) -> tuple[float, Floats]:
         """The loss and its gradient by all parameters, at a few times the cost of the loss."""
         rows = self.residuals(potential)
         loss = np.array([sum(float(r @ r) for r in rows)])
-        if self._reduce is not None:
-            self._reduce(loss)
-        return float(loss[0]), -2.0 * self.project(potential, rows)
+        return float(self._summed(loss)[0]), -2.0 * self.project(potential, rows)
 
     def project(self, potential: Potential, rows: Sequence[Floats]) -> Floats:
         """J^T times given rows, one array per configuration, without forming J."""
@@ -334,14 +359,12 @@ class Problem:
 
         self._each(work)
         total = np.sum(partial, axis=0) if partial else np.zeros(n)
-        if self._reduce is not None:
-            self._reduce(total)
-        return np.asarray(total)
+        return self._summed(np.asarray(total))
 
     def _each(self, work: Callable[[int], None]) -> None:
         """Run `work` over all configurations, one range of about equal cost per thread, in a fixed assignment."""
-        n_threads = max(1, min(self.threads, len(self.configurations)))
-        if n_threads == 1:
+        n_threads = min(self.threads, len(self.configurations))
+        if n_threads <= 1:
             for index in range(len(self.configurations)):
                 work(index)
             return

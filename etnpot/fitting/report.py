@@ -268,6 +268,12 @@ def _command(result: FitResult, where: Path) -> str:
     return f"etnpot.fit({sets.replace('test', 'test=test')}{arguments})"
 
 
+def _labelled(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose part of the fit has a name: what the axis of the learning curves shows."""
+    stage = record["stage"]
+    return {**record, "sweep": f"{stage} {record['sweep'] + 1}" if stage == "sweep" else stage}
+
+
 def _plots(result: FitResult, where: Path) -> list[Figure]:
     """Draw what there is to draw."""
     energies = dict(
@@ -277,7 +283,7 @@ def _plots(result: FitResult, where: Path) -> list[Figure]:
     plot_parity(sets, where / "parity.png", reference_energies=energies)
     figures = [Figure("parity.png", "Predicted against reference values, energies without those of the free atoms E₀.")]
     if len(result.history) > 1:
-        plot_learning_curves(result.history, where / "learning.png")
+        plot_learning_curves([_labelled(record) for record in result.history], where / "learning.png")
         figures.append(Figure("learning.png", "Errors after every step of the fit."))
     if len({name for m in result.metrics.values() for name in m.by_group}) > 1:
         plot_group_errors(result.metrics, where / "groups.png")

@@ -1,6 +1,7 @@
 """Ridge regression from normal equations, with the ridge that the data themselves make most probable.
 
-With G = J^T J, b = J^T y, y of n rows, prior weights W (diagonal), and x = argmin |J x - y|^2 + lambda x^T W x,
+With G = J^T J, b = J^T y, y of n rows, prior weights W (diagonal), and
+x = argmin |J x - y|^2 + lambda x^T W x,
 
     G' = W^{-1/2} G W^{-1/2} = Q e Q^T,   b' = Q^T W^{-1/2} b,   x = W^{-1/2} Q b' / (e + lambda)      (1)
     R(lambda) = |y|^2 - sum b'^2 / (e + lambda)                 (residual plus penalty at the minimum) (2)
@@ -57,7 +58,13 @@ class RidgeSolution:
 
 
 def solve_ridge(
-    gram: Floats, rhs: Floats, square: float, n_rows: int, *, weights: Floats | None = None, ridge: float | None = None
+    gram: Floats,
+    rhs: Floats,
+    square: float,
+    n_rows: int,
+    *,
+    weights: Floats | None = None,
+    ridge: float | None = None,
 ) -> RidgeSolution:
     """Solve eq. (1), with lambda from the evidence unless it is given.
 
@@ -79,7 +86,9 @@ def solve_ridge(
     RidgeSolution
     """
     if not (np.isfinite(gram).all() and np.isfinite(rhs).all()):
-        raise ConvergenceError("the normal equations hold NaN or infinity: the potential has diverged; lower the step")
+        raise ConvergenceError(
+            "the normal equations hold NaN or infinity: the potential has diverged; lower the step"
+        )
     scale = np.ones(len(rhs)) if weights is None else 1.0 / np.sqrt(weights)
     values, vectors = scipy.linalg.eigh(scale[:, None] * gram * scale, check_finite=False, driver="evd")
     values = np.maximum(values, 0.0)

@@ -110,6 +110,7 @@ class ETNCalculator(Calculator):
     implemented_properties: ClassVar[list[str]] = list(_PROPERTIES)  # type: ignore[misc]
     default_parameters: ClassVar[dict[str, Any]] = dict(_DEFAULTS)  # type: ignore[misc]
     ignored_changes: ClassVar[set[str]] = set(_IGNORED)  # type: ignore[misc]
+    nolabel: ClassVar[bool] = True  # for the command ``ase run``: there are no files to be named
 
     _potential: Potential
     _neighbors: NeighborCache

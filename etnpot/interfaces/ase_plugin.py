@@ -1,13 +1,13 @@
 """How ASE finds the calculator by its name, ``etn``.
 
-ASE has two ways to find a calculator by name, and etnpot serves both:
-
 - ASE's plugins (``ase._4.plugins.plugins``, listed by ``ase info --plugins``): the entry point ``etnpot`` of
   the group ``ase.plugins`` names this module, and ASE reads `__ase_plugins__` from it on discovery. No import
   of etnpot is needed; ``plugin()`` then gives the class.
-- ``ase.calculators.calculator.get_calculator_class("etn")``: this function knows ASE's own calculators and
-  those entered into its table. `register_name` enters the class when `etnpot.interfaces.ase` is imported,
-  which the use of ``etnpot.ETNCalculator`` or of the plugin does.
+- ``ase.calculators.calculator.get_calculator_class("etn")``: ASE 3.29 does not ask its plugins there, but
+  knows its own calculators, those entered into its table, and modules ``ase.calculators.<name>``. After
+  ``import etnpot``, or after the discovery of plugins, `etnpot._ase_name` supplies that module.
+  `register_name` enters the class into the table, and its name into ASE's list of names, when
+  `etnpot.interfaces.ase` is imported.
 
 `__ase_plugins__` is made when ASE asks for it. An import of ASE's plugin classes at the top of this module
 would start ASE's discovery while it is half imported, and ASE would then skip it without a word.
@@ -21,10 +21,9 @@ from typing import Any
 
 from ase.calculators.calculator import Calculator, external_calculators, register_calculator_class
 
-__all__ = ["NAME", "register_name"]
+from etnpot._ase_name import NAME
 
-#: The calculator's name in ASE.
-NAME = "etn"
+__all__ = ["NAME", "register_name"]
 
 
 def register_name(calculator: type[Calculator]) -> None:

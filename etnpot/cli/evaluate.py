@@ -1,0 +1,137 @@
+"""``etnpot evaluate POTENTIAL DATA...``: how far a potential is from reference data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etnpot.errors import DataError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from etnpot.cli import _WithCommonOptions
+    from etnpot.fitting.dataset import DataSet
+    from etnpot.metrics import Prediction
+
+__all__ = ["add_parser", "predicted_atoms", "run"]
+
+
+def add_parser(subparsers: _WithCommonOptions) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="errors of a potential on reference data",
+        description="Errors of energies, forces and stresses: over all data, by element, by group, and the worst configurations.",
+    )
+    parser.add_argument("potential", metavar="POTENTIAL", help="potential file")
+    parser.add_argument("data", metavar="DATA", nargs="+", help="anything that ASE reads, or MLIP .cfg")
+    parser.add_argument("--json", metavar="OUT.json", help="write all errors, also those of each configuration ('-': to stdout)")
+    parser.add_argument("--plot", metavar="OUT.png", help="draw predicted against reference values")
+    parser.add_argument(
+        "--write",
+        metavar="OUT.extxyz",
+        help="write the configurations with the predicted energy, forces and stress; references as ref_energy, ref_forces, ref_stress",
+    )
+    parser.add_argument("--worst", metavar="N", type=int, default=5, help="configurations in the list of the worst [5]")
+    parser.add_argument("--threads", metavar="N", type=int, help="threads; all processors by default")
+    labels = parser.add_argument_group("labels")
+    for name in ("energy", "forces", "stress", "virial"):
+        labels.add_argument(f"--{name}-key", metavar="NAME", help=f"entry that holds the {name}; the usual names by default")
+    labels.add_argument("--group-key", metavar="NAME", default="config_type", help="entry that names the group [config_type]")
+    labels.add_argument("--index", metavar="SLICE", default=":", help="which frames of each file, as in ASE [:]")
+    labels.add_argument("--format", metavar="NAME", help="ASE's name of the file format")
+    labels.add_argument("--type-map", metavar="SYMBOLS", help="elements of the types 0, 1, ... of .cfg files: Nb,Mo,...")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print, write."""
+    import etnpot
+    from etnpot.fitting.dataset import DataSet
+    from etnpot.fitting.evaluation import predict
+    from etnpot.metrics import evaluate_errors
+
+    if args.threads is not None and args.threads < 1:
+        raise DataError(f"--threads: expected a positive integer, got {args.threads}")
+    for out in (args.json, args.plot, args.write):
+        if out not in (None, "-") and not Path(out).absolute().parent.is_dir():
+            raise DataError(f"cannot write {out}: its directory does not exist; make it first")
+    potential = etnpot.load(args.potential)
+    dataset = DataSet.from_files(
+        args.data,
+        energy_key=args.energy_key,
+        forces_key=args.forces_key,
+        stress_key=args.stress_key,
+        virial_key=args.virial_key,
+        group_key=args.group_key,
+        index=args.index,
+        format=args.format,
+        species=None if args.type_map is None else args.type_map.replace(",", " ").split(),
+        require_labels=args.write is None,
+    )
+    predictions = predict(potential, dataset, threads=args.threads)
+    metrics = evaluate_errors(dataset, predictions)
+    text = sys.stderr if args.json == "-" else sys.stdout
+    if metrics.energy.n or metrics.forces.n:
+        print(f"{potential!r}\n{dataset!r}\n\n{metrics.table(n_worst=max(args.worst, 0))}", file=text)
+    else:
+        print(f"{potential!r}\n{dataset!r}: no labels to compare with", file=text)
+    if args.json is not None:
+        values = {"potential": args.potential, "data": args.data, "data_sha256": dataset.hash, **metrics.to_json()}
+        document = json.dumps(values, indent=1, ensure_ascii=False)
+        if args.json == "-":
+            print(document)
+        else:
+            Path(args.json).write_text(document + "\n", encoding="utf-8")
+    if args.plot is not None:
+        _plot(potential, dataset, predictions, args.plot)
+    if args.write is not None:
+        from ase.io import write
+
+        write(args.write, predicted_atoms(dataset, predictions))
+    return 0
+
+
+def _plot(potential: Any, dataset: DataSet, predictions: Sequence[Prediction], path: str) -> None:
+    from etnpot.plots import plot_parity
+
+    energies = dict(zip(potential.species, potential.arrays["reference_energies"].tolist(), strict=True))
+    name = "test" if len({c.source for c in dataset}) > 1 else Path(dataset[0].source or "data").stem
+    try:
+        plot_parity({name: (dataset, predictions)}, path, reference_energies=energies)
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"cannot draw {path}: {error}") from error
+
+
+def predicted_atoms(dataset: DataSet, predictions: Sequence[Prediction]) -> list[Atoms]:
+    """Configurations whose results are the predictions, the labels beside them as ``ref_energy``, ``ref_forces``, ``ref_stress``."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    from etnpot.io.structures import LABEL_NAMES
+
+    reserved = {name for names in LABEL_NAMES.values() for name in names}
+    frames = []
+    for labelled, (energy, forces, stress) in zip(dataset, predictions, strict=True):
+        atoms = labelled.atoms.copy()
+        for entries in (atoms.info, atoms.arrays):
+            for name in [name for name in entries if name.lower() in reserved]:
+                del entries[name]
+        if labelled.group is not None:
+            atoms.info["config_type"] = labelled.group
+        if labelled.energy is not None:
+            atoms.info["ref_energy"] = labelled.energy
+        if labelled.forces is not None:
+            atoms.set_array("ref_forces", labelled.forces)
+        if labelled.stress is not None:
+            atoms.info["ref_stress"] = labelled.stress
+        results = {"energy": energy, "forces": forces, "stress": stress}
+        atoms.calc = SinglePointCalculator(atoms, **{name: value for name, value in results.items() if value is not None})
+        frames.append(atoms)
+    return frames
