@@ -2,7 +2,7 @@
 
 Each function returns a `matplotlib.figure.Figure` made without pyplot, so that no display is needed and no
 global state is left behind, and writes it if a path is given (the suffix chooses the format). matplotlib is
-imported when a figure is made; ``pip install etnpot[plot]`` brings it.
+imported when a figure is made.
 
 Parity plots show the quantities of `etnpot.metrics` (energy per atom in eV/atom, force components in eV/Å,
 stress components in GPa) with the MAE and RMSE of each set; beyond `DENSITY_ABOVE` points a panel shows
@@ -254,7 +254,7 @@ def plot_group_errors(
     return _finish(figure, path, title)
 
 
-# ------------------------------------------------------------------------------------------------ panels
+# ----------------------------------------------------------------------------------------------------- panels
 
 
 def _parity_panel(
@@ -380,7 +380,7 @@ def _curve(
     return np.array(x, dtype=np.int64), np.array(y)
 
 
-# ------------------------------------------------------------------------------------------------ style
+# ------------------------------------------------------------------------------------------------------ style
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -388,7 +388,7 @@ def _figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InstallationError(
-            "plots need matplotlib, which is not installed; run `pip install etnpot[plot]`"
+            "plots need matplotlib, which is not installed; run `pip install matplotlib`"
         ) from error
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
 

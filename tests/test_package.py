@@ -167,6 +167,34 @@ assert read("result.json").get_potential_energy() == atoms.get_potential_energy(
     assert done.returncode == 0, done.stderr
 
 
+# ---------------------------------------------------------------------------------------------- documentation
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.md")])
+
+
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#", target):
+            assert (ROOT / page).parent.joinpath(target.partition("#")[0]).exists(), target
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for page in ROOT.glob("docs/*.md"):
+        assert page.name == "index.md" or f"]({page.name})" in index, page.name
+
+
+def test_the_quickstart_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5
+    program = "\n".join(blocks)
+    done = run(sys.executable, "-W", "error", "-c", program, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+
+
 # ------------------------------------------------------------------------------------------- the guards of CI
 
 
@@ -205,6 +233,15 @@ def test_a_stage_that_fails_ends_the_run(middle: str, status: int) -> None:
 def test_missing_notebooks_are_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_script(ROOT / "ci" / "run_notebooks.py").main(tmp_path) == 1
     assert "found none" in capsys.readouterr().err
+
+
+def test_a_slow_first_call_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    check = load_script(ROOT / "ci" / "first_call.py")
+    times = {name: {"processor": limit, "clock": 1.0, "call": 1.0} for name, limit in check.LIMITS.items()}
+    assert check.verdict(times) == 0
+    times["next process"]["processor"] += 0.1
+    assert check.verdict(times) == 1
+    assert "the next process took 2.1 s, expected at most 2" in capsys.readouterr().out
 
 
 #: What is wrong, the file that is made to hold it, and the contract that must say so.

@@ -135,7 +135,7 @@ def test_missing_matplotlib_says_what_to_install(
 
     sets = {"train": labelled(rng, 1)}
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InstallationError, match=r"pip install etnpot\[plot\]"):
+    with pytest.raises(InstallationError, match="pip install matplotlib"):
         plot_parity(sets)
 
 

@@ -581,7 +581,7 @@ for structure in (atoms, bulk("Ni") * (1, 1, 2)):
     structure.get_forces(), structure.get_stress(), structure.get_stresses()
 modules = [module for name, module in sys.modules.items() if name.startswith("etnpot.kernels.")]
 kernels = {kernel for module in modules for kernel in vars(module).values() if hasattr(kernel, "signatures")}
-assert len([kernel for kernel in kernels if kernel.signatures]) > 10
+assert {"evaluate", "gradient", "pair_sensitivities"} <= {k.__name__ for k in kernels if k.signatures}
 for kernel in kernels:
     if len(kernel.signatures) > 1:
         print(kernel.__module__, kernel.__name__, kernel.signatures)

@@ -5,9 +5,10 @@ A subcommand is a module ``etnpot.cli.<name>`` with
     add_parser(subparsers)      adds its argument parser and sets ``run`` as the parser's default
     run(args) -> int            does the work and returns the exit status
 
-and its name in `COMMANDS`. A parser whose options take time to find (those of a fit are read off its settings) has them added
-by a function in its ``populate``, when it is first used. At module level it imports nothing beyond the standard library and
-`etnpot.errors`, so that ``etnpot --help`` answers at once; what it needs for the work, `run` imports.
+and its name in `COMMANDS`. A parser whose options take time to find (those of a fit are read off its
+settings) has them added by a function in its ``populate``, when it is first used. At module level it imports
+nothing beyond the standard library and `etnpot.errors`, so that ``etnpot --help`` answers at once; what it
+needs for the work, `run` imports.
 
 ===========  =============================================================================
 exit status  meaning
@@ -48,7 +49,7 @@ _CLOSED_PIPE = 141
 
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser with all subcommands."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument(
         "--debug",
         action="store_true",
@@ -65,14 +66,16 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"etnpot {etnpot.__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    subparsers: argparse._SubParsersAction[_Parser] = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True
+    )
     for name in COMMANDS:
         importlib.import_module(f"etnpot.cli.{name}").add_parser(_WithCommonOptions(subparsers, common))
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that gets some of its options when it is first used, and knows what a mistyped option may have meant."""
+    """A parser that gets some options when it is first used, and knows what a mistyped one may have meant."""
 
     populate: Callable[[argparse.ArgumentParser], None] | None = None
 
@@ -93,7 +96,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2; an unknown option comes with the nearest known one."""
-        unknown = re.findall(r"(?<!\S)--[\w-]+", message) if message.startswith("unrecognized arguments") else []
+        unknown = (
+            re.findall(r"(?<!\S)--[\w-]+", message) if message.startswith("unrecognized arguments") else []
+        )
         if unknown:
             import difflib
 
@@ -114,7 +119,7 @@ class _Parser(argparse.ArgumentParser):
 class _WithCommonOptions:
     """Gives every subcommand the common options, so that they may stand before or after its name."""
 
-    def __init__(self, subparsers: argparse._SubParsersAction[_Parser], common: argparse.ArgumentParser):
+    def __init__(self, subparsers: argparse._SubParsersAction[_Parser], common: _Parser):
         self._subparsers, self._common = subparsers, common
 
     def add_parser(self, name: str, *, help: str, description: str | None = None) -> _Parser:
@@ -166,7 +171,7 @@ def _say(message: str) -> None:
 
 
 def _complain(error: Exception) -> None:
-    """An error on stderr, in one line; several mistakes of a configuration, which come line by line, in as many."""
+    """An error on stderr in one line; the mistakes of a configuration in several, as they come."""
     lines = str(error).splitlines() if isinstance(error, SpecificationError) else [str(error)]
     for line in lines:
         _say(f"error: {line}")

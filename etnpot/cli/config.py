@@ -1,127 +1,29 @@
-"""Settings of ``etnpot fit``: one list of them for the configuration file, the flags, the help and the example.
+"""Configuration files and flags of ``etnpot fit``, checked before anything starts.
 
-The list is read off two dataclasses, `DataSettings` (files and labels) and `etnpot.fitting.settings.FitSettings` (model and
-training): names, types, defaults, and the text of their docstrings. A new field of either is a key of the file, a flag and a
-line of ``etnpot fit --example`` without further work.
-
-Files are YAML in which ``1e-3`` is a number and only ``true`` and ``false`` are truth values (YAML 1.2); the value of a flag is
-read in the same way. Everything is checked at once, so that one run shows every mistake, each with its line or flag.
+Files are YAML in which ``1e-3`` is a number and only ``true`` and ``false`` are truth values (YAML 1.2); the
+value of a flag is read in the same way. Everything is checked at once, so that one run shows every mistake,
+each with its line or flag.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import difflib
-import inspect
 import re
-import textwrap
-import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 
+from etnpot.cli.options import DataSettings, alternatives, as_list, flag, options, plain
 from etnpot.errors import SpecificationError
-from etnpot.fitting.settings import SIZES, FitSettings
+from etnpot.fitting.settings import FitSettings
 
-__all__ = ["Config", "DataSettings", "Option", "check_config", "example", "flag", "options", "parse_value", "read_yaml"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Files and labels of a fit.
-
-    Parameters
-    ----------
-    train : path or list of paths
-        Training set: anything with energies and forces that ASE reads (extxyz, db, vasprun.xml, OUTCAR, traj), or MLIP .cfg.
-    valid : path or list of paths
-        Validation set. Without one, `valid_fraction` of the training set is held out.
-    test : path or list of paths
-        Test set: evaluated once after the fit, without influence on it.
-    out : path
-        Directory for everything that is written.
-    species : list of elements
-        Elements of the potential. Default: those of the training set.
-    energy_key, forces_key, stress_key, virial_key : name
-        Entry of the files that holds the label. Default: every usual name is tried.
-    group_key : name
-        Entry that names the group of a configuration, for errors by group and for a validation set with a share of each.
-    index : slice
-        Which frames of each file, as in ASE: ":" for all, "::10" for every tenth.
-    format : name
-        ASE's name of the file format, where the file name does not tell it.
-    type_map : list of elements
-        Elements of the types 0, 1, ... of MLIP .cfg files.
-    """
-
-    train: str | Sequence[str]
-    valid: str | Sequence[str] | None = None
-    test: str | Sequence[str] | None = None
-    out: str = "fit"
-    species: str | Sequence[str | int] | None = None
-    energy_key: str | None = None
-    forces_key: str | None = None
-    stress_key: str | None = None
-    virial_key: str | None = None
-    group_key: str = "config_type"
-    index: str | int = ":"
-    format: str | None = None
-    type_map: str | Sequence[str | int] | None = None
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """Options of `etnpot.io.structures.read_structures`."""
-        names = ("energy_key", "forces_key", "stress_key", "virial_key", "group_key", "index", "format")
-        return {**{name: getattr(self, name) for name in names}, "species": as_list(self.type_map)}
-
-    def files(self) -> dict[str, list[Path]]:
-        """The files of each set that is there."""
-        sets = {name: as_list(getattr(self, name)) for name in ("train", "valid", "test")}
-        return {name: [Path(path) for path in paths] for name, paths in sets.items() if paths}
-
-
-@dataclass(frozen=True)
-class Option:
-    """One setting.
-
-    Attributes
-    ----------
-    name : str
-        Key in the file; the flag is the same with dashes.
-    annotation
-        Its type.
-    default
-        `MISSING` where there is none.
-    help : str
-    section : str
-        "data" or "fit".
-    """
-
-    name: str
-    annotation: Any
-    default: Any
-    help: str
-    section: str
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether it is true or false."""
-        return self.annotation is bool
-
-    @property
-    def is_text(self) -> bool:
-        """Whether a flag's value is taken as it stands."""
-        return all(part in (str, type(None)) for part in _alternatives(self.annotation))
-
-    @property
-    def is_path_list(self) -> bool:
-        """Whether a flag takes several files."""
-        return self.name in ("train", "valid", "test")
+__all__ = ["Config", "check_config", "parse_value", "read_yaml"]
 
 
 @dataclass(frozen=True)
@@ -154,85 +56,11 @@ class Config:
             if option.is_path_list or option.name == "out":
                 paths = [str(Path(path).absolute()) for path in as_list(value) or []]
                 value = paths[0] if len(paths) == 1 else paths
-            values[option.name] = _plain(value)
+            values[option.name] = plain(value)
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-# ---------------------------------------------------------------------------------------------------- the options
-
-
-@cache
-def options() -> tuple[Option, ...]:
-    """Every setting, in the order of the dataclasses."""
-    found = []
-    for section, cls in (("data", DataSettings), ("fit", FitSettings)):
-        hints, texts = typing.get_type_hints(cls), parameter_texts(cls)
-        for field in fields(cls):
-            text = _resolved(field.name, texts.get(field.name, ""), field.default)
-            found.append(Option(field.name, hints[field.name], field.default, text, section))
-    return tuple(found)
-
-
-def _resolved(name: str, text: str, default: Any) -> str:
-    """The text of a setting, with what `etnpot.ETN` says of those that it shares."""
-    from etnpot.potential import ETN
-
-    text = text.replace(", optional", "").replace("(optional) ", "")
-    reference = "As for etnpot.ETN"
-    if not text.startswith(reference):
-        return text
-    found = parameter_texts(ETN).get(name, "")
-    if name in SIZES["medium"]:
-        return re.split(r" Default\b", found)[0] + " Default: what size says."
-    return found if default is None else re.split(r" Default\b", found)[0]
-
-
-def parameter_texts(documented: object) -> dict[str, str]:
-    """What a numpydoc docstring says of each parameter, in one line: "(type) description"."""
-    lines = inspect.cleandoc(documented.__doc__ or "").splitlines()
-    try:
-        start = lines.index("Parameters") + 2
-    except ValueError:
-        return {}
-    texts: dict[str, str] = {}
-    names: list[str] = []
-    for line in lines[start:]:
-        if line and not line.startswith(" "):
-            head, _, kind = line.partition(" : ")
-            if not re.fullmatch(r"\w+(, \w+)*", head):
-                break
-            names = head.split(", ")
-            texts.update(dict.fromkeys(names, f"({kind})" if kind else ""))
-        elif line.strip():
-            texts.update({name: f"{texts[name]} {line.strip()}".strip() for name in names})
-    return {name: text.replace("`", "").replace("etnpot.basis", "docs/theory") for name, text in texts.items()}
-
-
-def flag(name: str) -> str:
-    """The flag of a setting."""
-    return "--" + name.replace("_", "-")
-
-
-def example() -> str:
-    """A commented configuration file: what is required, and every other setting with its default."""
-    lines = ["# Settings of a fit: etnpot fit config.yaml", "# Lines that begin with '#' show the defaults."]
-    titles = {"data": "files and labels", "fit": "model and training"}
-    section = help_before = ""
-    for option in options():
-        if option.section != section:
-            section = option.section
-            lines += ["", f"# {'-' * 20} {titles[section]} {'-' * 20}"]
-        if option.help != help_before:
-            help_before = option.help
-            lines += ["", *(f"# {line}" for line in textwrap.wrap(option.help, 100))]
-        if option.default is MISSING:
-            lines.append(f"{option.name}: {option.name}.extxyz")
-        else:
-            lines.append(f"# {option.name}: {_yaml_text(option.default)}")
-    return "\n".join(lines) + "\n"
-
-
-# ------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 class _Loader(yaml.SafeLoader):
@@ -243,7 +71,11 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
@@ -267,7 +99,7 @@ def parse_value(text: str) -> Any:
     if re.fullmatch(r"[^\s,\[\]{}]+(,[^\s,\[\]{}]+)+", text):
         text = f"[{text.replace(',', ', ')}]"
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         return text
 
@@ -285,7 +117,8 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecificationError(
-            f"the configuration file {where} does not exist; 'etnpot fit --example > {where}' makes one to edit"
+            f"the configuration file {where} does not exist; "
+            f"'etnpot fit --example > {where}' makes one to edit"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecificationError(f"cannot read the configuration file {where}: {error}") from error
@@ -295,7 +128,9 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         if node is None:
             return {}, {}
         if not isinstance(node, yaml.MappingNode):
-            raise SpecificationError(f"{where}: expected lines such as 'train: data.extxyz', got {_kind_of(node)}")
+            raise SpecificationError(
+                f"{where}: expected lines such as 'train: data.extxyz', got {_kind_of(node)}"
+            )
         values: dict[str, Any] = {}
         places: dict[str, str] = {}
         for key_node, value_node in node.value:
@@ -318,7 +153,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     return values, places
 
 
-# ------------------------------------------------------------------------------------------------------ checking
+# --------------------------------------------------------------------------------------------------- checking
 
 
 def check_config(values: Mapping[str, Any], places: Mapping[str, str]) -> Config:
@@ -349,8 +184,10 @@ def check_config(values: Mapping[str, Any], places: Mapping[str, str]) -> Config
     except ValidationError as error:
         for detail in error.errors():
             name = str(detail["loc"][0])
-            if detail["type"] == "missing":
-                problems[name] = "no training set; write 'train: data.extxyz' in the configuration file, or give --train"
+            if detail["type"] == "missing" and detail["loc"] == (name,):
+                problems[name] = (
+                    "no training set; write 'train: data.extxyz' in the configuration file, or give --train"
+                )
             else:
                 problems[name] = f"expected {_expected(known[name].annotation)}, got {clean[name]!r}"
     for check in (_out_of_range, _missing_files, _both_stresses):
@@ -358,7 +195,9 @@ def check_config(values: Mapping[str, Any], places: Mapping[str, str]) -> Config
             problems[name] = problem
     if problems:
         order = [*values, *problems]
-        lines = [_located(f"{name}: {problems[name]}", places) for name in dict.fromkeys(order) if name in problems]
+        lines = [
+            _located(f"{name}: {problems[name]}", places) for name in dict.fromkeys(order) if name in problems
+        ]
         raise SpecificationError("\n".join(lines))
     data = DataSettings(**{name: value for name, value in checked.items() if known[name].section == "data"})
     settings = FitSettings(**{name: value for name, value in checked.items() if known[name].section == "fit"})
@@ -373,7 +212,7 @@ def _model() -> Any:
     definitions: dict[str, Any] = {}
     for option in options():
         annotation = option.annotation
-        if any(get_origin(part) is tuple for part in _alternatives(annotation)):
+        if any(get_origin(part) is tuple for part in alternatives(annotation)):
             annotation = typing.Annotated[annotation, BeforeValidator(_tuple_of_list)]
         definitions[option.name] = (annotation, ... if option.default is MISSING else option.default)
     return create_model("FitConfig", __config__=ConfigDict(strict=True, extra="forbid"), **definitions)
@@ -401,7 +240,11 @@ def _missing_files(values: Mapping[str, Any]) -> dict[str, str]:
         for path in as_list(values.get(name)) or []:
             if Path(path).is_file():
                 continue
-            state = "is a directory, not a file" if Path(path).is_dir() else f"does not exist{_beside(Path(path))}"
+            state = (
+                "is a directory, not a file"
+                if Path(path).is_dir()
+                else f"does not exist{_beside(Path(path))}"
+            )
             problems[name] = f"the file {path} {state}"
     return problems
 
@@ -431,7 +274,11 @@ def _located(message: str, places: Mapping[str, str]) -> str:
     if name not in places:
         return message
     if places[name] == flag(name):
-        return f"{flag(name)}{message.removeprefix(name)}" if message.startswith(f"{name}:") else f"{flag(name)}: {message}"
+        return (
+            f"{flag(name)}{message.removeprefix(name)}"
+            if message.startswith(f"{name}:")
+            else f"{flag(name)}: {message}"
+        )
     return f"{places[name]}: {message}"
 
 
@@ -442,23 +289,12 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return "; 'etnpot fit --example' lists the settings"
 
 
-# --------------------------------------------------------------------------------------------------------- types
-
-
-def as_list(value: Any) -> list[Any] | None:
-    """A single value as a list of one; None stays None."""
-    if value is None:
-        return None
-    return [value] if isinstance(value, str | int | Path) else list(value)
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+# ------------------------------------------------------------------------------------------------------ types
 
 
 def _expected(annotation: Any) -> str:
     """A type in words."""
-    words = [_words(part) for part in _alternatives(annotation) if part is not type(None)]
+    words = [_words(part) for part in alternatives(annotation) if part is not type(None)]
     return " or ".join(dict.fromkeys(words))
 
 
@@ -472,23 +308,12 @@ def _words(part: Any) -> str:
     if origin is collections.abc.Mapping:
         return f"a mapping of names to {_words(arguments[1]).removeprefix('a ')}s"
     if origin is collections.abc.Sequence:
-        return "a list of " + " or ".join(_plural(_words(a)) for a in _alternatives(arguments[0]))
+        return "a list of " + " or ".join(_plural(_words(a)) for a in alternatives(arguments[0]))
     return str(part)
 
 
 def _plural(words: str) -> str:
     return {"an integer": "integers", "a number": "numbers", "text": "texts"}.get(words, words)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def _yaml_text(value: Any) -> str:
-    text = yaml.safe_dump(_plain(value), default_flow_style=True, allow_unicode=True).strip()
-    return text.removesuffix("...").strip()
 
 
 def _kind_of(node: yaml.Node) -> str:

@@ -1,7 +1,8 @@
 """``etnpot demo``: the whole way on an example made on the spot, from data to molecular dynamics.
 
-Six-element alloys labelled with ASE's effective-medium potential are fitted by the same code as ``etnpot fit``; the potential
-meets cells that it has not seen, then drives a short molecular dynamics run at constant energy,
+Six-element alloys labelled with ASE's effective-medium potential are fitted by the same code as ``etnpot
+fit``; the potential meets cells that it has not seen, then drives a short molecular dynamics run at constant
+energy,
 
     E_tot(t) = E_pot + E_kin = const,
 
@@ -40,7 +41,11 @@ class _Plan:
 _FULL = _Plan(n_train=80, n_valid=15, n_test=30, size="small", time_limit=45.0, md_cells=3, md_steps=500)
 _QUICK = _Plan(n_train=15, n_valid=6, n_test=6, size=300, time_limit=4.0, md_cells=2, md_steps=100)
 
-_MD_KELVIN, _MD_STEP, _MD_SAMPLE = 1200.0, 2.0, 10  # K at the start on ideal sites: half of it soon is potential energy; fs; steps
+_MD_KELVIN, _MD_STEP, _MD_SAMPLE = (
+    1200.0,
+    2.0,
+    10,
+)  # K at the start on ideal sites: half of it soon is potential energy; fs; steps
 
 
 def add_parser(subparsers: _WithCommonOptions) -> None:
@@ -48,11 +53,15 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="fit, test and run an example in under two minutes",
-        description="Make example data (six-element alloys, ASE's EMT), fit a potential, test it on unseen cells, run molecular "
-        "dynamics with it. Needs no download and takes less than two minutes on two cores.",
+        description="Make example data (six-element alloys, ASE's EMT), fit a potential, test it on unseen "
+        "cells, run molecular dynamics with it. Needs no download; takes less than two minutes on two cores.",
     )
-    parser.add_argument("--out", metavar="DIR", default="etnpot-demo", help="directory for everything [etnpot-demo]")
-    parser.add_argument("--quick", action="store_true", help="fewer data and a shorter fit: shows that it runs, not how well")
+    parser.add_argument(
+        "--out", metavar="DIR", default="etnpot-demo", help="directory for everything [etnpot-demo]"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer data and a shorter fit: shows that it runs, not how well"
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier demonstration in DIR")
     parser.add_argument("--threads", metavar="N", type=int, help="threads; all processors by default")
     parser.set_defaults(run=run)
@@ -78,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
             values["threads"] = args.threads
         config = check_config(values, {"threads": "--threads"})
         directory.config = config.to_yaml()
-        status = fit_with_display(config, prepare_data(*read_sets(config), config.settings), directory, brief=True)
+        status = fit_with_display(
+            config, prepare_data(*read_sets(config), config.settings), directory, brief=True
+        )
     if status:
         return status
     _say(3, "molecular dynamics with the fitted potential, at constant energy")
@@ -117,7 +128,9 @@ def make_data(plan: _Plan, directory: Path) -> dict[str, Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         files = {}
-        for seed, (name, n) in enumerate((("train", plan.n_train), ("valid", plan.n_valid), ("test", plan.n_test))):
+        for seed, (name, n) in enumerate(
+            (("train", plan.n_train), ("valid", plan.n_valid), ("test", plan.n_test))
+        ):
             files[name] = directory / f"{name}.extxyz"
             write(files[name], [labelled.to_atoms() for labelled in emt_alloys(n, seed=seed)])
     except OSError as error:
@@ -161,8 +174,9 @@ class Trajectory:
     def summary(self) -> str:
         """Some lines for people."""
         return (
-            f"    {self.n_atoms} atoms of six elements, {self.times[-1]:.2f} ps at {self.kelvin:.0f} K: {self.steps} steps in "
-            f"{self.wall:.1f} s ({1e6 * self.wall / self.steps / self.n_atoms:.0f} µs per atom and step)\n"
+            f"    {self.n_atoms} atoms of six elements, {self.times[-1]:.2f} ps at {self.kelvin:.0f} K: "
+            f"{self.steps} steps in {self.wall:.1f} s "
+            f"({1e6 * self.wall / self.steps / self.n_atoms:.0f} µs per atom and step)\n"
             f"    total energy stays within {1e3 * self.drift:.3f} meV/atom of its start (kinetic energy: "
             f"{1e3 * self.kinetic[-1] / self.n_atoms:.0f} meV/atom)\n"
             f"    force error along the run, against EMT: RMSE {self.forces_rmse:.3f} eV/Å"
@@ -180,7 +194,9 @@ class Trajectory:
             (self.kinetic, "#D55E00", "kinetic"),
             (total, "#1a1a1a", "total"),
         ):
-            left.plot(self.times, [1e3 * (v - values[0]) / self.n_atoms for v in values], color=colour, label=name)
+            left.plot(
+                self.times, [1e3 * (v - values[0]) / self.n_atoms for v in values], color=colour, label=name
+            )
         left.set_title("Energies since the start (meV/atom)", fontsize=10.5)
         left.legend(fontsize=8.5, frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.33))
         right.plot(self.times, [1e3 * (v - total[0]) / self.n_atoms for v in total], color="#1a1a1a")
@@ -221,7 +237,10 @@ def run_dynamics(potential: Path, *, cells: int, steps: int, threads: int | None
     atoms = fcc_alloy(rng, repeat=(cells, cells, cells), n_elements=6)
     atoms.calc = etnpot.ETNCalculator(potential, threads=threads)
     thermalize(atoms, _MD_KELVIN, rng)
-    times, potential_energy, kinetic_energy, temperatures = [], [], [], []
+    times: list[float] = []
+    potential_energy: list[float] = []
+    kinetic_energy: list[float] = []
+    temperatures: list[float] = []
     squares: list[float] = []
 
     def record() -> None:

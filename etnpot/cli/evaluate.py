@@ -26,26 +26,42 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="errors of a potential on reference data",
-        description="Errors of energies, forces and stresses: over all data, by element, by group, and the worst configurations.",
+        description="Errors of energies, forces and stresses: over all data, by element, by group, and where "
+        "they are largest.",
     )
     parser.add_argument("potential", metavar="POTENTIAL", help="potential file")
     parser.add_argument("data", metavar="DATA", nargs="+", help="anything that ASE reads, or MLIP .cfg")
-    parser.add_argument("--json", metavar="OUT.json", help="write all errors, also those of each configuration ('-': to stdout)")
+    parser.add_argument(
+        "--json",
+        metavar="OUT.json",
+        help="write all errors, also those of each configuration ('-': to stdout)",
+    )
     parser.add_argument("--plot", metavar="OUT.png", help="draw predicted against reference values")
     parser.add_argument(
         "--write",
         metavar="OUT.extxyz",
-        help="write the configurations with the predicted energy, forces and stress; references as ref_energy, ref_forces, ref_stress",
+        help="write the configurations with predicted energy, forces and stress, and the references as "
+        "ref_energy, ref_forces, ref_stress",
     )
-    parser.add_argument("--worst", metavar="N", type=int, default=5, help="configurations in the list of the worst [5]")
+    parser.add_argument(
+        "--worst", metavar="N", type=int, default=5, help="configurations in the list of the worst [5]"
+    )
     parser.add_argument("--threads", metavar="N", type=int, help="threads; all processors by default")
     labels = parser.add_argument_group("labels")
     for name in ("energy", "forces", "stress", "virial"):
-        labels.add_argument(f"--{name}-key", metavar="NAME", help=f"entry that holds the {name}; the usual names by default")
-    labels.add_argument("--group-key", metavar="NAME", default="config_type", help="entry that names the group [config_type]")
-    labels.add_argument("--index", metavar="SLICE", default=":", help="which frames of each file, as in ASE [:]")
+        labels.add_argument(
+            f"--{name}-key", metavar="NAME", help=f"entry that holds the {name}; the usual names by default"
+        )
+    labels.add_argument(
+        "--group-key", metavar="NAME", default="config_type", help="entry that names the group [config_type]"
+    )
+    labels.add_argument(
+        "--index", metavar="SLICE", default=":", help="which frames of each file, as in ASE [:]"
+    )
     labels.add_argument("--format", metavar="NAME", help="ASE's name of the file format")
-    labels.add_argument("--type-map", metavar="SYMBOLS", help="elements of the types 0, 1, ... of .cfg files: Nb,Mo,...")
+    labels.add_argument(
+        "--type-map", metavar="SYMBOLS", help="elements of the types 0, 1, ... of .cfg files: Nb,Mo,..."
+    )
     parser.set_defaults(run=run)
 
 
@@ -82,7 +98,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{potential!r}\n{dataset!r}: no labels to compare with", file=text)
     if args.json is not None:
-        values = {"potential": args.potential, "data": args.data, "data_sha256": dataset.hash, **metrics.to_json()}
+        values = {
+            "potential": args.potential,
+            "data": args.data,
+            "data_sha256": dataset.hash,
+            **metrics.to_json(),
+        }
         document = json.dumps(values, indent=1, ensure_ascii=False)
         if args.json == "-":
             print(document)
@@ -111,7 +132,7 @@ def _plot(potential: Any, dataset: DataSet, predictions: Sequence[Prediction], p
 
 
 def predicted_atoms(dataset: DataSet, predictions: Sequence[Prediction]) -> list[Atoms]:
-    """Configurations whose results are the predictions, the labels beside them as ``ref_energy``, ``ref_forces``, ``ref_stress``."""
+    """Atoms with predictions as results, and labels as ``ref_energy``, ``ref_forces``, ``ref_stress``."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
     from etnpot.io.structures import LABEL_NAMES
@@ -132,6 +153,8 @@ def predicted_atoms(dataset: DataSet, predictions: Sequence[Prediction]) -> list
         if labelled.stress is not None:
             atoms.info["ref_stress"] = labelled.stress
         results = {"energy": energy, "forces": forces, "stress": stress}
-        atoms.calc = SinglePointCalculator(atoms, **{name: value for name, value in results.items() if value is not None})
+        atoms.calc = SinglePointCalculator(
+            atoms, **{name: value for name, value in results.items() if value is not None}
+        )
         frames.append(atoms)
     return frames

@@ -1,8 +1,8 @@
 """``etnpot fit``: a potential from data, by a configuration file, by flags, or both (flags win).
 
-What is wrong with settings, files, data or directory is said before anything starts. The first Ctrl-C (or SIGTERM) lets the
-running step come to its end, whose checkpoint is written; the second one stops at once and loses that step. Either way
-``--resume`` goes on from there.
+What is wrong with settings, files, data or directory is said before anything starts. The first Ctrl-C (or
+SIGTERM) lets the running step come to its end, whose checkpoint is written; the second one stops at once and
+loses that step. Either way ``--resume`` goes on from there.
 """
 
 from __future__ import annotations
@@ -21,22 +21,28 @@ from etnpot.errors import EtnpotError, RunDirectoryError, SpecificationError
 
 if TYPE_CHECKING:
     from etnpot.cli import _WithCommonOptions
-    from etnpot.cli.config import Config, Option
+    from etnpot.cli.config import Config
+    from etnpot.cli.options import Option
     from etnpot.fitting.checkpoint import RunDirectory
     from etnpot.fitting.fit import FitData, FitResult
 
 __all__ = ["add_parser", "fit_with_display", "run"]
 
-_DESCRIPTION = """Fit a potential to energies, forces and stresses. Settings come from CONFIG, from the flags below, or from both
-(flags win); only a training set is required. 'etnpot fit --example' prints a configuration file with every setting explained."""
+_DESCRIPTION = """Fit a potential to energies, forces and stresses. Settings come from CONFIG, from the flags
+below, or from both (flags win); only a training set is required. 'etnpot fit --example' prints a
+configuration file with every setting explained."""
 
 
 def add_parser(subparsers: _WithCommonOptions) -> None:
     """Add the subcommand; its flags are added when it is used."""
     parser = subparsers.add_parser("fit", help="fit a potential to data", description=_DESCRIPTION)
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="configuration file (YAML)")
-    parser.add_argument("--example", action="store_true", help="print a commented configuration file, and do nothing else")
-    parser.add_argument("--resume", action="store_true", help="continue the fit in the output directory, if one is there")
+    parser.add_argument(
+        "--example", action="store_true", help="print a commented configuration file, and do nothing else"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the fit in the output directory, if one is there"
+    )
     parser.add_argument("--force", action="store_true", help="replace a fit that is in the output directory")
     parser.populate = _add_settings
     parser.set_defaults(run=run)
@@ -44,7 +50,7 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting."""
-    from etnpot.cli.config import flag, options
+    from etnpot.cli.options import flag, options
 
     titles = {"data": "files and labels", "fit": "model and training"}
     groups = {section: parser.add_argument_group(title) for section, title in titles.items()}
@@ -73,7 +79,7 @@ def _metavar(option: Option) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then fit."""
-    from etnpot.cli.config import example
+    from etnpot.cli.options import example
 
     if args.example:
         print(example(), end="")
@@ -95,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
 def read_config(args: argparse.Namespace) -> Config:
     """Settings of the file, if any, and of the flags, checked."""
-    from etnpot.cli.config import check_config, flag, options, parse_value, read_yaml
+    from etnpot.cli.config import check_config, parse_value, read_yaml
+    from etnpot.cli.options import flag, options
 
     given = vars(args)
     path = args.config
@@ -106,13 +113,13 @@ def read_config(args: argparse.Namespace) -> Config:
             path = str(used)
         elif args.resume:
             raise RunDirectoryError(
-                f"there is no fit to continue in {used.parent} (no {used}); name its directory with --out, or give CONFIG or "
-                "--train"
+                f"there is no fit to continue in {used.parent} (no {used}); name its directory with --out, "
+                "or give CONFIG or --train"
             )
     if path is None and "train" not in given:
         raise SpecificationError(
-            "no data: give a configuration file (etnpot fit CONFIG.yaml; 'etnpot fit --example' prints one) or a training set "
-            "(etnpot fit --train DATA.extxyz)"
+            "no data: give a configuration file (etnpot fit CONFIG.yaml; 'etnpot fit --example' prints one) "
+            "or a training set (etnpot fit --train DATA.extxyz)"
         )
     values, places = ({}, {}) if path is None else read_yaml(path)
     for name, option in names.items():
@@ -132,7 +139,8 @@ def _no_config_among(files: list[str], where: str) -> None:
     found = [name for name in files if name.endswith((".yaml", ".yml"))]
     if found:
         raise SpecificationError(
-            f"{where}: {found[0]} looks like a configuration file, not like data; write it first: etnpot fit {found[0]} {where} ..."
+            f"{where}: {found[0]} looks like a configuration file, not like data; write it first: "
+            f"etnpot fit {found[0]} {where} ..."
         )
 
 
@@ -141,12 +149,14 @@ def read_sets(config: Config) -> tuple[Any, Any, Any]:
     from etnpot.fitting.dataset import DataSet
 
     files = config.data.files()
-    sets: dict[str, Any] = {name: DataSet.from_files(paths, **config.data.reading) for name, paths in files.items()}
+    sets: dict[str, Any] = {
+        name: DataSet.from_files(paths, **config.data.reading) for name, paths in files.items()
+    }
     return sets["train"], sets.get("valid"), sets.get("test")
 
 
 def _species(config: Config) -> list[str | int] | None:
-    from etnpot.cli.config import as_list
+    from etnpot.cli.options import as_list
 
     return as_list(config.data.species)
 
@@ -175,7 +185,10 @@ def fit_with_display(config: Config, data: FitData, directory: RunDirectory, *, 
         directory.log("interrupted")
         how = f"etnpot fit --resume --out {directory.path}"
         if directory.has_checkpoint:
-            print(f"interrupted; the fit is kept after its last complete step. To continue: {how}", file=sys.stderr)
+            print(
+                f"interrupted; the fit is kept after its last complete step. To continue: {how}",
+                file=sys.stderr,
+            )
         else:
             print("interrupted before the first step was complete: nothing was kept", file=sys.stderr)
         return 128 + (stop.signal or signal.SIGINT)

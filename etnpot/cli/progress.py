@@ -1,8 +1,9 @@
 """What a fit shows while it runs: a live table on a terminal, plain lines anywhere else.
 
-One row per step: stage, parameters, root-mean-square errors of energy (meV/atom), forces (eV/Å) and stress (GPa) on the
-training and the validation set, and the time. A star marks the best potential so far. On a terminal the last rows stay in view
-over a line that tells what runs, for how long, and how much of a time limit is left.
+One row per step: stage, parameters, root-mean-square errors of energy (meV/atom), forces (eV/Å) and stress
+(GPa) on the training and the validation set, and the time. A star marks the best potential so far. On a
+terminal the last rows stay in view over a line that tells what runs, for how long, and how much of a time
+limit is left.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from etnpot.fitting.settings import FitSettings
 __all__ = ["COLUMNS", "LiveProgress", "PlainProgress", "clock", "progress_display", "row"]
 
 #: Headings of the table; the units are those of the module.
-COLUMNS: tuple[str, ...] = ("step", "stage", "params", "E train", "valid", "F train", "valid", "S train", "valid", "time")
+COLUMNS: tuple[str, ...] = (
+    "step",
+    "stage",
+    "params",
+    "E train",
+    "valid",
+    "F train",
+    "valid",
+    "S train",
+    "valid",
+    "time",
+)
 _WIDTHS = (4, 14, 6, 8, 8, 8, 8, 8, 8, 8)
 _ROWS = 12
 
@@ -35,14 +47,20 @@ def row(record: Mapping[str, Any], settings: FitSettings) -> list[str]:
     train, valid = (error_cells(record.get(name, {})) for name in ("train", "valid"))
     errors = [part[key] or "-" for key in "EFS" for part in (train, valid)]
     best = "*" if record.get("is_best") else ""
-    return [str(record["step"]), stage, f"{record['n_parameters']}", *errors, f"{clock(record['seconds'])}{best}"]
+    return [
+        str(record["step"]),
+        stage,
+        f"{record['n_parameters']}",
+        *errors,
+        f"{clock(record['seconds'])}{best}",
+    ]
 
 
 def clock(seconds: float) -> str:
     """Seconds as 12.3s, 4:05 or 1:02:03."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
@@ -87,7 +105,9 @@ class PlainProgress:
         print(text, file=self._stream, flush=True)
 
     def _line(self, cells: Sequence[str]) -> None:
-        padded = [c.ljust(w) if k == 1 else c.rjust(w) for k, (c, w) in enumerate(zip(cells, _WIDTHS, strict=True))]
+        padded = [
+            c.ljust(w) if k == 1 else c.rjust(w) for k, (c, w) in enumerate(zip(cells, _WIDTHS, strict=True))
+        ]
         self.note(" ".join(padded).rstrip())
 
 
@@ -145,7 +165,9 @@ class LiveProgress:
             table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
         for cells in self._rows[-_ROWS:]:
             table.add_row(*cells, style="bold" if cells[-1].endswith("*") else None)
-        return Group(Text("RMSE: E meV/atom, F eV/Å, S GPa; * best so far", style="dim"), table, Text(self._status()))
+        return Group(
+            Text("RMSE: E meV/atom, F eV/Å, S GPa; * best so far", style="dim"), table, Text(self._status())
+        )
 
     def _status(self) -> str:
         if not self._running:

@@ -11,24 +11,26 @@ finished.json       written last: the fit is complete
 .lock               held by the process that is fitting
 ==================  =====================================================================================
 
-The checkpoint is a safetensors container: the parameters as float64 arrays, and all else as JSON in its metadata, with
+The checkpoint is a safetensors container: the parameters as float64 arrays, and all else as JSON in its
+metadata, with
 
-    sha256 = SHA-256( the file with the 64 digits of this field replaced by zeros ).                         (1)
+    sha256 = SHA-256( the file with the 64 digits of this field replaced by zeros ).                       (1)
 
-It replaces the one before in one step, after every step of the fit and before anything else is written, so that a kill at
-any moment loses the running step and nothing more; the history is rewritten from it when the fit goes on. The lock is one of
-the operating system, which releases it when the process ends, however it ends.
+It replaces the one before in one step, after every step of the fit and before anything else is written, so
+that a kill at any moment loses the running step and nothing more; the history is rewritten from it when the
+fit goes on. The lock is one of the operating system, which releases it when the process ends, however it
+ends.
 
 What is there decides what may be done:
 
-==================  =====================  ===========================================  =========================
-the directory has   plain                  ``resume``                                   ``force``
-==================  =====================  ===========================================  =========================
-no fit              begins                 begins                                       begins
-an unfinished fit   refused                continues                                    removed, begins anew
-a finished fit      refused                continues if a limit is wider now,           removed, begins anew
-                                           else nothing is left to do
-==================  =====================  ===========================================  =========================
+==================  ====================  ==========================================  =======================
+the directory has   plain                 ``resume``                                  ``force``
+==================  ====================  ==========================================  =======================
+no fit              begins                begins                                      begins
+an unfinished fit   refused               continues                                   removed, begins anew
+a finished fit      refused               continues if a limit is wider now,          removed, begins anew
+                                          else nothing is left to do
+==================  ====================  ==========================================  =======================
 
 Only files that a fit writes are ever removed.
 """
@@ -67,12 +69,14 @@ _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 #: Every file that a fit writes into its directory, apart from the lock; nothing else is ever removed.
 OUTPUTS: tuple[str, ...] = (
-    "checkpoint.etnfit", "potential.etn", "history.jsonl", "fit.log", "finished.json", "metrics.json", "config.yaml",
-    "report.md", "report.html", "parity.png", "learning.png", "groups.png",
+    "checkpoint.etnfit", "potential.etn", "history.jsonl", "fit.log", "finished.json", "metrics.json",
+    "config.yaml",     "report.md", "report.html", "parity.png", "learning.png", "groups.png",
 )  # fmt: skip
 
 
-def write_checkpoint(path: str | os.PathLike[str], values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+def write_checkpoint(
+    path: str | os.PathLike[str], values: Mapping[str, Any], arrays: Mapping[str, Floats]
+) -> None:
     """Write a state in one step: `path` holds the old one or the new one.
 
     Parameters
@@ -115,13 +119,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
         raise RunDirectoryError(f"{os.fspath(path)} is not a checkpoint of a fit, or is damaged; {advice}")
     blank = content.replace(found[0], f'"sha256":"{_ZEROS}"'.encode(), 1)
     if hashlib.sha256(blank).hexdigest().encode() != found[1]:
-        raise RunDirectoryError(f"{os.fspath(path)} is damaged: its digest is not that of its content; {advice}")
+        raise RunDirectoryError(
+            f"{os.fspath(path)} is damaged: its digest is not that of its content; {advice}"
+        )
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         if (header["format"], header["format_version"]) != (_FORMAT, _FORMAT_VERSION):
             raise RunDirectoryError(
-                f"{os.fspath(path)} has the format {header['format']} {header['format_version']}, expected {_FORMAT} "
-                f"{_FORMAT_VERSION}; continue with the version of etnpot that began the fit, or {advice}"
+                f"{os.fspath(path)} has the format {header['format']} {header['format_version']}, "
+                f"expected {_FORMAT} {_FORMAT_VERSION}; continue with the version of etnpot that began "
+                f"the fit, or {advice}"
             )
         return json.loads(header["state"]), dict(load(content))
     except (KeyError, ValueError, SafetensorError) as error:
@@ -152,7 +159,9 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, force: bool = False) -> None:
         if resume and force:
-            raise RunDirectoryError("resume (--resume) continues a fit, force (--force) removes it; give one of them")
+            raise RunDirectoryError(
+                "resume (--resume) continues a fit, force (--force) removes it; give one of them"
+            )
         self.path = Path(path)
         self.resume, self.force = resume, force
         self._lock: IO[str] | None = None
@@ -168,8 +177,8 @@ class RunDirectory:
             raise
         except OSError as error:
             raise RunDirectoryError(
-                f"cannot write to the directory {self.path} of the fit: {error.strerror or error}; name a directory "
-                "that can be written"
+                f"cannot write to the directory {self.path} of the fit: {error.strerror or error}; name a "
+                "directory that can be written"
             ) from error
         self._made = made
         try:
@@ -197,20 +206,23 @@ class RunDirectory:
         if self.force or self.continues:
             return
         # a fit that was stopped before its first step leaves these two
-        held = [name for name in OUTPUTS if self.file(name).exists() and name not in ("config.yaml", "fit.log")]
+        held = [
+            name for name in OUTPUTS if self.file(name).exists() and name not in ("config.yaml", "fit.log")
+        ]
         if self.is_finished:
             raise RunDirectoryError(
-                f"{self.path} holds a finished fit; name another directory, or replace it with --force (force=True)"
+                f"{self.path} holds a finished fit; name another directory, or replace it with --force "
+                "(force=True)"
             )
         if self.has_checkpoint:
             raise RunDirectoryError(
-                f"{self.path} holds an unfinished fit; continue it with --resume (resume=True), or begin anew with "
-                "--force (force=True)"
+                f"{self.path} holds an unfinished fit; continue it with --resume (resume=True), or begin "
+                "anew with --force (force=True)"
             )
         if held:
             raise RunDirectoryError(
-                f"{self.path} holds {', '.join(held)}, but no fit to continue; name another directory, or replace "
-                f"{'them' if len(held) > 1 else 'it'} with --force (force=True)"
+                f"{self.path} holds {', '.join(held)}, but no fit to continue; name another directory, or "
+                f"replace {'them' if len(held) > 1 else 'it'} with --force (force=True)"
             )
 
     @property
@@ -219,7 +231,7 @@ class RunDirectory:
         return self.resume and self.has_checkpoint
 
     def begin(self) -> None:
-        """Remove what an earlier fit has left, unless it goes on; to be called once every check has passed."""
+        """Remove what an earlier fit has left, unless it goes on; call it when every check has passed."""
         if self._begun:
             return
         if not self.continues:
@@ -239,7 +251,7 @@ class RunDirectory:
         with contextlib.suppress(FileNotFoundError):
             self.file(name).unlink()
 
-    # ------------------------------------------------------------------------------------------- what is written
+    # ---------------------------------------------------------------------------------------- what is written
 
     def save(self, state: State, history: Sequence[Mapping[str, Any]]) -> None:
         """The state after a step, then the line of its record."""
@@ -275,7 +287,7 @@ class RunDirectory:
             self._log = open(self.file("fit.log"), "a", encoding="utf-8", buffering=1)
         self._log.write(line.rstrip() + "\n")
 
-    # --------------------------------------------------------------------------------------------------- the lock
+    # ----------------------------------------------------------------------------------------------- the lock
 
     def close(self) -> None:
         """Release the lock; a directory that was made in vain is removed."""
@@ -323,7 +335,10 @@ def _locked(path: Path) -> IO[str]:
         if same:
             stream.seek(0)
             stream.truncate()
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            stream.write(
+                f"process {os.getpid()} on {socket.gethostname()}, since "
+                f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+            )
             stream.flush()
             return stream
         stream.close()
@@ -355,4 +370,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
-

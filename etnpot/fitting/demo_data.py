@@ -1,15 +1,15 @@
 """Example data made on the spot: random alloys labelled with ASE's effective-medium potential (EMT).
 
-No download, and labels in milliseconds: small enough to fit in a minute, and hard enough (six elements on one lattice) to show
-what a fit does. Of every three configurations, one is
+No download, and labels in milliseconds: small enough to fit in a minute, and hard enough (six elements on one
+lattice) to show what a fit does. Of every three configurations, one is
 
-========  ==========================================================================================================
+========  ==========================================================================================
 group     how it is made
-========  ==========================================================================================================
+========  ==========================================================================================
 rattled   an fcc cell at its Vegard lattice constant, atoms displaced at random by 0.02 to 0.12 Å
 strained  the same under a random symmetric strain of up to 5 percent per component
 hot       100 fs of molecular dynamics, begun with the momenta of 600 to 1500 K
-========  ==========================================================================================================
+========  ==========================================================================================
 
 with elements drawn at random, from one element to all of them.
 
@@ -73,7 +73,7 @@ def fcc_alloy(
         state = reference_states[atomic_numbers[symbol]] if symbol in atomic_numbers else None
         if symbol not in (*SYMBOLS, "Al") or state is None:
             raise SpeciesError(f"the example data know {', '.join((*SYMBOLS, 'Al'))}, got {symbol!r}")
-        constants[symbol] = float(state["a"])
+        constants[symbol] = float(str(state["a"]))
     if not constants:
         raise SpeciesError("the example data need at least one element")
     if n_elements is None:

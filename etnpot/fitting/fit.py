@@ -1,13 +1,15 @@
-"""A whole fit: data in, a potential and its errors out; with a directory, safe against kill and power failure.
+"""A whole fit: data in, a potential and its errors out; with a directory, safe against kill and power
+failure.
 
-    read and check -> (split off a validation set) -> Fitter, step by step -> best potential -> errors -> report
+    read and check -> (split off a validation set) -> Fitter, step by step -> best potential -> errors ->
+    report
 
-Everything is checked before the first step. With a directory, `etnpot.fitting.checkpoint` holds the state after every step:
-a fit that was stopped, by whatever, and continued with ``resume=True`` ends with the parameters of one that was not, to the
-last bit on one thread.
+Everything is checked before the first step. With a directory, `etnpot.fitting.checkpoint` holds the state
+after every step: a fit that was stopped, by whatever, and continued with ``resume=True`` ends with the
+parameters of one that was not, to the last bit on one thread.
 
-In a distributed fit every rank calls `fit` with its own `Communicator`; rank 0 alone reads and writes the directory and calls
-the callback.
+In a distributed fit every rank calls `fit` with its own `Communicator`; rank 0 alone reads and writes the
+directory and calls the callback.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class Communicator:
         return self.rank == 0
 
     def on_root(self, work: Callable[[], Value]) -> Value:
-        """The result of `work`, done by rank 0 alone, on all ranks; its exception is raised on all of them."""
+        """The result of `work`, done by rank 0 alone, on all ranks; an exception is raised on all of them."""
         if self.broadcast is None:
             return work()
         outcome: tuple[Any, BaseException | None] = None, None
@@ -86,7 +88,7 @@ class Communicator:
         value, raised = self.broadcast(outcome)
         if raised is not None:
             raise raised
-        return value  # type: ignore[no-any-return]
+        return value
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ class FitResult:
     Attributes
     ----------
     potential : Potential
-        The best one (by the validation loss; by the training loss without a validation set), with its provenance.
+        The best one (by the validation loss; by the training loss without a validation set), with its
+        provenance.
     history : list of dict
         One record per step.
     metrics : dict of str to Metrics
@@ -171,9 +174,9 @@ def fit(
     Parameters
     ----------
     train : DataSet, Atoms or path, or a sequence of Atoms or paths
-        Anything with energies and forces that ASE reads, or MLIP ``.cfg`` files. For labels under other names, or other
-        options of reading, make a `DataSet` first: ``DataSet.from_files(path, energy_key=...)``. Or all sets at once, as
-        `prepare_data` gives them.
+        Anything with energies and forces that ASE reads, or MLIP ``.cfg`` files. For labels under other
+        names, or other options of reading, make a `DataSet` first: ``DataSet.from_files(path,
+        energy_key=...)``. Or all sets at once, as `prepare_data` gives them.
     valid : as `train`, optional
         Validation set; without one, ``settings.valid_fraction`` of the training set is held out.
     test : as `train`, optional
@@ -182,15 +185,16 @@ def fit(
         Elements of the potential, at least those of the training set (the default).
     settings : FitSettings, optional
     out : path or RunDirectory, optional
-        Directory for potential, history, metrics, plots, report and checkpoints; without one nothing is written.
+        Directory for potential, history, metrics, plots, report and checkpoints; without one nothing is
+        written.
     resume : bool
-        Continue the fit in `out`, if there is one, with the same data and settings (time limit, steps, patience and threads
-        may change).
+        Continue the fit in `out`, if there is one, with the same data and settings (time limit, steps,
+        patience and threads may change).
     force : bool
         Remove a fit that is in `out` and begin anew.
     callback : callable, optional
-        Called with the record of every step, after its checkpoint is on the disk: whatever it raises ends the fit there, and
-        nothing is lost.
+        Called with the record of every step, after its checkpoint is on the disk: whatever it raises ends the
+        fit there, and nothing is lost.
     communicator : Communicator, optional
         Of a distributed fit.
     **overrides
@@ -206,25 +210,24 @@ def fit(
         Before the first step, for whatever is wrong with data, settings or directory.
 
     Examples
-    --------
-    >>> from etnpot.fitting.demo_data import emt_alloys
-    >>> result = fit(emt_alloys(8, symbols=("Cu", "Ni"), seed=0), size=300, cutoff=4.0, polish_steps=1, threads=1)
-    >>> sorted(result.metrics)
-    ['train', 'valid']
+    -------- >>> from etnpot.fitting.demo_data import emt_alloys >>> result = fit(emt_alloys(8, symbols=("Cu",
+    "Ni"), seed=0), size=300, cutoff=4.0, polish_steps=1, threads=1) >>> sorted(result.metrics) ['train',
+    'valid']
     """
     comm = Communicator() if communicator is None else communicator
     chosen = with_overrides(settings, overrides)
     with contextlib.ExitStack() as stack:
-        run = None
-        if isinstance(out, RunDirectory):
-            run = out
-        elif out is not None:
-            if comm.is_root:
-                run = comm.on_root(lambda: RunDirectory(out, resume=resume, force=force))
-                stack.enter_context(run)
-            else:
-                comm.on_root(lambda: None)
-        data = train if isinstance(train, FitData) else prepare_data(train, valid, test, chosen, species=species)
+        run = out if isinstance(out, RunDirectory) else None
+        if out is not None and not isinstance(out, RunDirectory):
+
+            def opened() -> None:
+                nonlocal run
+                run = stack.enter_context(RunDirectory(out, resume=resume, force=force))
+
+            comm.on_root(opened)
+        data = (
+            train if isinstance(train, FitData) else prepare_data(train, valid, test, chosen, species=species)
+        )
         threads = default_threads() if chosen.threads is None else chosen.threads
         stack.enter_context(_blas_threads(threads))
         fitter = Fitter(data.train, data.valid, chosen, species=_numbers(species), reduce=comm.reduce)
@@ -313,25 +316,24 @@ def prepare_data(
         if idle:
             logger.warning("species: no configuration holds %s; nothing is learned of it", _symbols(idle))
         elements = numbers
-    settings.spec(elements, r_min=0.5 * settings.cutoff, neighbor_scale=50.0)  # an error here names the setting
+    # an error here names the setting, before anything has begun
+    settings.spec(elements, r_min=0.5 * settings.cutoff, neighbor_scale=50.0)
     return FitData(training, validation, testing, was_split)
 
 
 def as_dataset(data: Data, name: str = "data set") -> DataSet:
     """A data set from whatever `fit` takes; `name` is for the error of an empty one."""
+    items: list[Any] = [data] if isinstance(data, Atoms | Labelled | str | os.PathLike) else []
+    if isinstance(data, Sequence) and not items:
+        items = list(data)
     if isinstance(data, DataSet):
         dataset = data
-    elif isinstance(data, Labelled):
-        dataset = DataSet([data])
-    elif isinstance(data, str | os.PathLike):
-        dataset = DataSet(read_structures(Path(data)))
-    elif isinstance(data, Sequence) and all(isinstance(item, Labelled) for item in data):
-        dataset = DataSet(data)
-    elif isinstance(data, Atoms) or (
-        isinstance(data, Sequence) and all(isinstance(item, Atoms | str | os.PathLike) for item in data)
+    elif items and all(isinstance(item, Labelled) for item in items):
+        dataset = DataSet(items)
+    elif all(isinstance(item, Atoms | str | os.PathLike) for item in items) and isinstance(
+        data, Atoms | Sequence | os.PathLike
     ):
-        sources = [data] if isinstance(data, Atoms) else [item if isinstance(item, Atoms) else Path(item) for item in data]
-        dataset = DataSet(read_structures(sources))
+        dataset = DataSet(read_structures([i if isinstance(i, Atoms) else Path(i) for i in items]))
     else:
         raise DataError(
             f"{name}: expected a DataSet, Atoms with results, the path of a file, or a list of these, got "
@@ -349,7 +351,9 @@ def one_line(record: Mapping[str, Any]) -> str:
     parts = [f"step {record['step']:3d}  {stage} ({at})", f"{record['n_parameters']} parameters"]
     for name in ("train", "valid"):
         if name in record:
-            parts.append(f"{name} " + " ".join(f"{q} {text}" for q, text in error_cells(record[name]).items() if text))
+            parts.append(
+                f"{name} " + " ".join(f"{q} {text}" for q, text in error_cells(record[name]).items() if text)
+            )
     parts.append(f"{record['seconds']:.1f} s" + ("  best" if record.get("is_best") else ""))
     return "  ".join(parts)
 
@@ -358,11 +362,18 @@ def error_cells(errors: Mapping[str, float]) -> dict[str, str]:
     """RMSE of a record as text: E in meV/atom, F in eV/Å, S in GPa; empty where there is none."""
     from ase.units import GPa
 
-    formats = (("E", "energy_rmse", 1e3, ".2f"), ("F", "forces_rmse", 1.0, ".4f"), ("S", "stress_rmse", 1.0 / GPa, ".3f"))
-    return {short: format(errors[key] * factor, form) if key in errors else "" for short, key, factor, form in formats}
+    formats = (
+        ("E", "energy_rmse", 1e3, ".2f"),
+        ("F", "forces_rmse", 1.0, ".4f"),
+        ("S", "stress_rmse", 1.0 / GPa, ".3f"),
+    )
+    return {
+        short: format(errors[key] * factor, form) if key in errors else ""
+        for short, key, factor, form in formats
+    }
 
 
-# ------------------------------------------------------------------------------------------------------ inside
+# ----------------------------------------------------------------------------------------------------- inside
 
 
 def _begin(fitter: Fitter, run: RunDirectory | None, comm: Communicator) -> None:
@@ -382,8 +393,8 @@ def _begin(fitter: Fitter, run: RunDirectory | None, comm: Communicator) -> None
 
 
 def _warm_up(fitter: Fitter) -> None:
-    """Have every kernel compiled or loaded before time is counted: the first fit of an installation takes as many steps as later
-    ones."""
+    """Have every kernel compiled or loaded before time is counted: the first fit of an installation takes as
+    many steps as later ones."""
     smallest = min(fitter.train, key=lambda labelled: labelled.n_atoms)
     started = time.monotonic()
     potential, numbers = fitter.potential, smallest.atoms.numbers
@@ -410,7 +421,7 @@ def _provisional(fitter: Fitter, data: FitData) -> Potential:
 
 
 def describe(fitter: Fitter, data: FitData, metrics: Mapping[str, Metrics]) -> dict[str, Any]:
-    """Provenance of the best potential: data by hash, settings, versions, errors reached, date. JSON values."""
+    """Provenance of the best potential: data by hash, settings, versions, errors reached, date."""
     import scipy
 
     return {
@@ -468,7 +479,9 @@ def _write(result: FitResult, run: RunDirectory) -> None:
     )
     write_report(result, run.path)
     run.log(f"finished: {result.reason}; {len(result.history)} steps in {result.seconds:.1f} s")
-    run.write_json("finished.json", {"reason": result.reason, "steps": len(result.history), "seconds": result.seconds})
+    run.write_json(
+        "finished.json", {"reason": result.reason, "steps": len(result.history), "seconds": result.seconds}
+    )
 
 
 def _numbers(species: Sequence[str | int] | None) -> tuple[int, ...] | None:

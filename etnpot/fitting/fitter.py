@@ -51,6 +51,8 @@ class _Progress:
     sweep_at: int = 0
     polish_at: int = 0
     sample: float = 0.0
+    sample_level: float = 0.0
+    sample_size: int = 0
     stale: int = 0
     mu: float = 1e-3
     ridge: float = 0.0
@@ -315,15 +317,18 @@ class Fitter:
 
     def _sampled(self, level: float) -> Problem:
         """The training problem, or a random part of it with rows in proportion to the parameters."""
-        rows_per_parameter = _ROWS_PER_PARAMETER * max(level, 1.0)
-        fraction = rows_per_parameter * self.potential.n_parameters / max(self._problem.n_rows, 1)
-        if fraction >= 0.6:
-            return self._problem
+        progress, n = self._progress, self._problem.n_configurations
         key = max(level, 1.0)
+        if progress.sample_level != key:
+            # decided once per level and kept in the state: the number of parameters may change, and a restored fit
+            # must see the same part
+            fraction = _ROWS_PER_PARAMETER * key * self.potential.n_parameters / max(self._problem.n_rows, 1)
+            progress.sample_level = key
+            progress.sample_size = n if fraction >= 0.6 else max(1, round(fraction * n))
+        if progress.sample_size >= n:
+            return self._problem
         if key not in self._samples:
-            rng = np.random.default_rng([self.settings.seed, 2])
-            n = self._problem.n_configurations
-            chosen = rng.permutation(n)[: max(1, round(fraction * n))]
+            chosen = np.random.default_rng([self.settings.seed, 2]).permutation(n)[: progress.sample_size]
             self._samples = {key: self._problem.subset(sorted(chosen.tolist()))}
         return self._samples[key]
 

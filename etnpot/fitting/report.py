@@ -1,9 +1,10 @@
 """The report of a fit on one page, as Markdown and as HTML that needs no other file.
 
-What the data are, what the model is, how large the errors are (per set, element and group), where they are largest, how the fit
-went, and how to repeat it: all of it from a `FitResult`, no number by hand.
+What the data are, what the model is, how large the errors are (per set, element and group), where they are
+largest, how the fit went, and how to repeat it: all of it from a `FitResult`, no number by hand.
 
-A report is a list of blocks (headings, lines of text, tables, figures, commands) and two ways to write them down.
+A report is a list of blocks (headings, lines of text, tables, figures, commands) and two ways to write them
+down.
 """
 
 from __future__ import annotations
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
     from etnpot.fitting.fit import FitResult
     from etnpot.fitting.settings import FitSettings
 
-__all__ = ["Code", "Figure", "Heading", "Table", "Text", "report_blocks", "to_html", "to_markdown", "write_report"]
+__all__ = [
+    "Code",
+    "Figure",
+    "Heading",
+    "Table",
+    "Text",
+    "report_blocks",
+    "to_html",
+    "to_markdown",
+    "write_report",
+]
 
 #: Configurations in the table of the worst.
 N_WORST = 8
@@ -86,8 +97,8 @@ def write_report(result: FitResult, directory: str | os.PathLike[str], *, comman
     directory : path
         Must exist.
     command : str, optional
-        How to repeat the fit; by default the command line with the ``config.yaml`` in `directory` if there is one, else
-        the call in Python.
+        How to repeat the fit; by default the command line with the ``config.yaml`` in `directory` if there is
+        one, else the call in Python.
     """
     where = Path(directory)
     figures = _plots(result, where)
@@ -113,7 +124,10 @@ def report_blocks(result: FitResult, figures: Sequence[Figure], command: str) ->
     if result.data.was_split:
         share = result.settings.valid_fraction
         blocks.append(
-            Text(f"The validation set was held out of the training data: {100 * share:g} % of each group, by content and seed.")
+            Text(
+                f"The validation set was held out of the training data: {100 * share:g} % of each group, by "
+                "content and seed."
+            )
         )
     if len(potential.species) > 1 and any(m.by_element for m in metrics.values()):
         blocks += [Heading("Errors by element"), _element_table(metrics)]
@@ -130,8 +144,15 @@ def report_blocks(result: FitResult, figures: Sequence[Figure], command: str) ->
     blocks += [figure for figure in figures if figure.file == "learning.png"]
     blocks += [Text(_course(result)), _time_table(result.history), Heading("To repeat it"), Code(command)]
     changed = changed_settings(result.settings)
-    blocks.append(Text("Settings other than the defaults: " + (", ".join(f"{k} = {v!r}" for k, v in changed.items()) or "none")))
-    blocks.append(Text("Data: " + "; ".join(f"{_NAMES[n]} sha256 {p.hash}" for n, p in result.data.sets.items())))
+    blocks.append(
+        Text(
+            "Settings other than the defaults: "
+            + (", ".join(f"{k} = {v!r}" for k, v in changed.items()) or "none")
+        )
+    )
+    blocks.append(
+        Text("Data: " + "; ".join(f"{_NAMES[n]} sha256 {p.hash}" for n, p in result.data.sets.items()))
+    )
     blocks.append(
         Text(
             f"etnpot {etnpot.__version__}, numpy {np.__version__}, Python {platform.python_version()}, "
@@ -147,7 +168,7 @@ def changed_settings(settings: FitSettings) -> dict[str, Any]:
     return {key: value for key, value in settings.to_dict().items() if value != defaults[key]}
 
 
-# ------------------------------------------------------------------------------------------------------ content
+# ---------------------------------------------------------------------------------------------------- content
 
 _NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
@@ -162,15 +183,20 @@ def _verdict(result: FitResult, last: str) -> str:
     if m.stress.n:
         parts.append(f"stress {m.stress.rmse / GPa:.3g} GPa")
     return (
-        f"Root-mean-square errors on the {_NAMES[last]} set: {', '.join(parts)}. {result.potential.n_parameters} parameters, "
-        f"{len(result.history)} steps, {_duration(result.seconds)}. Stopped because: {result.reason}."
+        f"Root-mean-square errors on the {_NAMES[last]} set: {', '.join(parts)}. "
+        f"{result.potential.n_parameters} parameters, {len(result.history)} steps, "
+        f"{_duration(result.seconds)}. "
+        f"Stopped because: {result.reason}."
     )
 
 
 def _statistics(s: ErrorStatistics, factor: float) -> list[str]:
     if not s.n:
         return ["-"] * 4
-    return [*(_short(v * factor) for v in (s.mae, s.rmse, s.max)), f"{s.r2:.5f}" if np.isfinite(s.r2) else "-"]
+    return [
+        *(_short(v * factor) for v in (s.mae, s.rmse, s.max)),
+        f"{s.r2:.5f}" if np.isfinite(s.r2) else "-",
+    ]
 
 
 _QUANTITIES = (
@@ -205,7 +231,9 @@ def _data_table(result: FitResult) -> Table:
 def _element_table(metrics: Mapping[str, Metrics]) -> Table:
     symbols = list(dict.fromkeys(symbol for m in metrics.values() for symbol in m.by_element))
     head = ["element: force MAE / RMSE, eV/Å", *(_NAMES[name] for name in metrics)]
-    return Table(head, [[symbol, *(_pair(m.by_element.get(symbol)) for m in metrics.values())] for symbol in symbols])
+    return Table(
+        head, [[symbol, *(_pair(m.by_element.get(symbol)) for m in metrics.values())] for symbol in symbols]
+    )
 
 
 def _group_table(metrics: Mapping[str, Metrics]) -> Table:
@@ -254,7 +282,10 @@ def _time_table(history: Sequence[Mapping[str, Any]]) -> Table:
         seconds[stage] = seconds.get(stage, 0.0) + record["seconds"] - before
         steps[stage] = steps.get(stage, 0) + 1
         before = record["seconds"]
-    rows = [[stage, str(steps[stage]), f"{seconds[stage]:.1f}", f"{seconds[stage] / steps[stage]:.2f}"] for stage in seconds]
+    rows = [
+        [stage, str(steps[stage]), f"{seconds[stage]:.1f}", f"{seconds[stage] / steps[stage]:.2f}"]
+        for stage in seconds
+    ]
     return Table(["stage", "steps", "seconds", "seconds per step"], rows)
 
 
@@ -281,7 +312,11 @@ def _plots(result: FitResult, where: Path) -> list[Figure]:
     )
     sets = {name: (part, result.predictions[name]) for name, part in result.data.sets.items()}
     plot_parity(sets, where / "parity.png", reference_energies=energies)
-    figures = [Figure("parity.png", "Predicted against reference values, energies without those of the free atoms E₀.")]
+    figures = [
+        Figure(
+            "parity.png", "Predicted against reference values, energies without those of the free atoms E₀."
+        )
+    ]
     if len(result.history) > 1:
         plot_learning_curves([_labelled(record) for record in result.history], where / "learning.png")
         figures.append(Figure("learning.png", "Errors after every step of the fit."))
@@ -291,7 +326,7 @@ def _plots(result: FitResult, where: Path) -> list[Figure]:
     return figures
 
 
-# ------------------------------------------------------------------------------------------------------ numbers
+# ---------------------------------------------------------------------------------------------------- numbers
 
 
 def _short(value: float) -> str:
@@ -314,7 +349,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-# ------------------------------------------------------------------------------------------------------ writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -332,12 +367,15 @@ def to_markdown(blocks: Sequence[Block]) -> str:
         else:
             align = ["---" if k < block.left else "--:" for k in range(len(block.head))]
             lines = [block.head, align, *block.rows]
-            parts.append("\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines))
+            parts.append(
+                "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+            )
     return "\n\n".join(parts) + "\n"
 
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1100px; margin: 2em auto;
+  padding: 0 1em; }
 h1 { font-size: 1.6em; } h2 { font-size: 1.15em; margin-top: 1.8em; border-bottom: 1px solid #e3e3e3; }
 table { border-collapse: collapse; font-size: 0.92em; display: block; overflow-x: auto; }
 th, td { padding: 0.2em 0.8em; border-bottom: 1px solid #eeeeee; text-align: right; white-space: nowrap; }
@@ -353,7 +391,8 @@ def to_html(blocks: Sequence[Block], directory: str | os.PathLike[str]) -> str:
     title = next((b.text for b in blocks if isinstance(b, Heading)), "Report")
     body = "\n".join(_html(block, Path(directory)) for block in blocks)
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{html.escape(title)}</title>\n"
         f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -369,12 +408,17 @@ def _html(block: Block, directory: Path) -> str:
         image = base64.b64encode((directory / block.file).read_bytes()).decode()
         caption = html.escape(block.caption)
         return (
-            f'<figure><img src="data:image/png;base64,{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+            f'<figure><img src="data:image/png;base64,{image}" alt="{caption}">'
+            f"<figcaption>{caption}</figcaption></figure>"
         )
 
     def row(cells: Sequence[str], tag: str) -> str:
         mark = [f'<{tag} class="left">' if k < block.left else f"<{tag}>" for k in range(len(cells))]
-        return "<tr>" + "".join(f"{m}{html.escape(c)}</{tag}>" for m, c in zip(mark, cells, strict=True)) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(f"{m}{html.escape(c)}</{tag}>" for m, c in zip(mark, cells, strict=True))
+            + "</tr>"
+        )
 
     rows = "\n".join(row(cells, "td") for cells in block.rows)
     return f"<table>\n<thead>{row(block.head, 'th')}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"

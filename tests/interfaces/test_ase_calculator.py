@@ -345,6 +345,12 @@ BAD = {
     "nan": (lambda a: a.positions.__setitem__((2, 1), np.nan), StructureError, "atom 2 is at"),
     "inf": (lambda a: a.positions.__setitem__((2, 1), np.inf), StructureError, "must be finite"),
     "twice": (lambda a: a.append(a[1]), StructureError, "atoms 1 and 4 are at one spot"),
+    "image": (
+        lambda a: a.positions.__setitem__(1, a.positions[0] + a.cell[0]),
+        StructureError,
+        "atoms 0 and 1 are at one spot",
+    ),
+    "tiny": (lambda a: a.set_cell(1e-4 * a.cell, scale_atoms=True), StructureError, "cell is too small"),
     "flat": (lambda a: a.cell.__setitem__(2, a.cell[1] + a.cell[0]), StructureError, "linearly independent"),
     "no cell": (lambda a: a.set_cell(None), StructureError, "cell vector a is zero"),
     "nan cell": (lambda a: a.cell.__setitem__((0, 0), np.nan), StructureError, "cell must be finite"),
@@ -368,6 +374,9 @@ def test_bad_structures_give_an_error_and_no_number(calculator: etnpot.ETNCalcul
     with pytest.raises(error, match=message):
         calculator.calculate(atoms, ["energy"], [])
     assert calculator.results == {}
+    for way in (calculator.potential.edges, calculator.potential.descriptors):  # without the calculator
+        with pytest.raises(error, match=message):
+            way(atoms)
     assert good.get_potential_energy() == energy  # and the calculator goes on
 
 

@@ -1,0 +1,152 @@
+"""Two ranks under a real MPI launcher give the fit of one rank.
+
+This file is the program of the ranks as well: ``mpirun -n 2 python tests/fitting/test_parallel.py FILE`` runs
+every case of `CASES` through `etnpot.fitting.parallel` and writes what rank 0 found to FILE. There are five
+training configurations of unequal size, so that the shares are uneven, and one of the two ranks has no
+validation configuration at all.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from etnpot.errors import InstallationError
+from etnpot.fitting import parallel
+from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.demo_data import emt_alloys
+from etnpot.fitting.fitter import Fitter
+from etnpot.fitting.settings import FitSettings
+
+MODEL: dict[str, Any] = {
+    "cutoff": 4.0, "order": 2, "l_max": 1, "channels": 2, "ranks": 2, "radial_size": 4, "species_rank": 2,
+    "threads": 1,
+}  # fmt: skip
+
+#: Name -> settings: every kind of step, and every place where ranks have to agree.
+CASES: dict[str, dict[str, Any]] = {
+    "one-site, evidence, polish": {"sweeps": 2, "polish_steps": 2},
+    "two-site": {"sweeps": 1, "two_site": True, "rank_tolerance": 0.05, "polish_steps": 1},
+    "enriched, fixed ridge": {"sweeps": 1, "enrichment": 2, "ridge": 1e-2, "polish_steps": 1},
+    "robust": {"sweeps": 1, "robust": 1.5, "ridge": 1e-2, "polish_steps": 2},
+    "l-bfgs": {"sweeps": 1, "method": "l-bfgs", "ridge": 0.1, "polish_steps": 1},
+}
+N_RANKS = 2
+
+
+def training_set() -> DataSet:
+    """Five alloys of two to six cubic cells."""
+    cells = [(1, 1, 2), (1, 1, 3), (1, 2, 2), (1, 1, 4), (1, 2, 3)]
+    parts = [emt_alloys(1, symbols=("Cu", "Ag"), seed=n, repeat=cell) for n, cell in enumerate(cells, start=3)]
+    return DataSet([configuration for part in parts for configuration in part])
+
+
+def validation_set() -> DataSet:
+    """One configuration: fewer than ranks."""
+    return emt_alloys(1, symbols=("Cu", "Ag"), seed=11, repeat=(1, 1, 2))
+
+
+def outcomes(
+    reduce: Callable[[NDArray[np.float64]], None] | None, shard: tuple[int, int]
+) -> dict[str, NDArray[np.float64]]:
+    """Of each case: the best parameters, and the numbers of every record."""
+    train, valid = training_set(), validation_set()
+    found = {}
+    for name, options in CASES.items():
+        fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
+        fitter.run()
+        found[f"{name}: parameters"] = fitter.best.parameters
+        found[f"{name}: history"] = np.array([_numbers(record) for record in fitter.history])
+        found[f"{name}: configurations"] = np.array([float(len(fitter._problem))])
+    return found
+
+
+def _numbers(record: dict[str, Any]) -> list[float]:
+    errors = [record[part][key] for part in ("train", "valid") for key in sorted(record[part])]
+    return [*errors, float(record["n_parameters"]), record["selection_loss"]]
+
+
+def launcher() -> str:
+    """The ``mpirun`` installed with this interpreter; another one may belong to another MPI library."""
+    beside = Path(sys.executable).with_name("mpirun")
+    assert beside.is_file(), f"expected mpirun beside {sys.executable}: pip install 'etnpot[mpi]'"
+    return str(beside)
+
+
+def mpirun(arguments: list[str], *, timeout: float = 240.0) -> str:
+    """Standard output of this interpreter on `N_RANKS` ranks of this machine, without a network."""
+    root = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "OMP_NUM_THREADS": "1",
+        "HYDRA_LAUNCHER": "fork",
+        "HYDRA_IFACE": "lo",
+    }
+    command = [launcher(), "-n", str(N_RANKS), sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
+    alone = outcomes(None, (0, 1))
+    path = tmp_path / "ranks.npz"
+    mpirun([str(Path(__file__).resolve()), str(path)])
+    with np.load(path) as together:
+        assert set(together) == set(alone)
+        for name, expected in alone.items():
+            got = together[name]
+            if name.endswith(": configurations"):
+                assert expected == 5 and got == 3  # rank 0 holds the first, third and fifth
+                continue
+            assert got.shape == expected.shape, name
+            scale = np.abs(expected).max(axis=0 if name.endswith(": history") else None)
+            assert np.all(np.abs(got - expected) <= 1e-9 * scale), (name, np.abs(got - expected) / scale)
+
+
+def test_the_launcher_is_seen() -> None:
+    code = "from etnpot.fitting.parallel import launched_ranks; print(launched_ranks())"
+    assert mpirun(["-c", code]).split() == [str(N_RANKS)] * N_RANKS
+
+
+def test_without_a_launcher_there_is_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in parallel._SIZE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert parallel.launched_ranks() == 1
+    monkeypatch.setenv("PMI_SIZE", "1")
+    assert parallel.launched_ranks() == 1
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    assert parallel.launched_ranks() == 4
+
+
+def test_a_missing_mpi4py_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(InstallationError, match=r"etnpot\[mpi\]"):
+        parallel.mpi_world()
+
+
+def main(path: str) -> None:
+    """What each rank does."""
+    rank, size, reduce, broadcast = parallel.mpi_world()
+    assert size == N_RANKS
+    assert broadcast(rank) == 0
+    found = outcomes(reduce, (rank, size))
+    # whatever is repeated on every rank has to be the same there
+    for name, value in found.items():
+        if not name.endswith(": configurations"):
+            np.testing.assert_array_equal(broadcast(value), value, err_msg=name)
+    if rank == 0:
+        np.savez(path, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
