@@ -70,7 +70,7 @@ _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 #: Every file that a fit writes into its directory, apart from the lock; nothing else is ever removed.
 OUTPUTS: tuple[str, ...] = (
     "checkpoint.etnfit", "potential.etn", "history.jsonl", "fit.log", "finished.json", "metrics.json",
-    "config.yaml",     "report.md", "report.html", "parity.png", "learning.png", "groups.png",
+    "config.yaml", "report.md", "report.html", "parity.png", "learning.png", "groups.png",
 )  # fmt: skip
 
 

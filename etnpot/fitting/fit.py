@@ -1,8 +1,6 @@
-"""A whole fit: data in, a potential and its errors out; with a directory, safe against kill and power
-failure.
+"""A whole fit: data in, a potential and its errors out; with a directory, safe against kill and power loss.
 
-    read and check -> (split off a validation set) -> Fitter, step by step -> best potential -> errors ->
-    report
+    read, check -> hold out a validation set -> Fitter, step by step -> best potential -> errors -> report
 
 Everything is checked before the first step. With a directory, `etnpot.fitting.checkpoint` holds the state
 after every step: a fit that was stopped, by whatever, and continued with ``resume=True`` ends with the
@@ -210,9 +208,12 @@ def fit(
         Before the first step, for whatever is wrong with data, settings or directory.
 
     Examples
-    -------- >>> from etnpot.fitting.demo_data import emt_alloys >>> result = fit(emt_alloys(8, symbols=("Cu",
-    "Ni"), seed=0), size=300, cutoff=4.0, polish_steps=1, threads=1) >>> sorted(result.metrics) ['train',
-    'valid']
+    --------
+    >>> from etnpot.fitting.demo_data import emt_alloys
+    >>> alloys = emt_alloys(8, symbols=("Cu", "Ni"), seed=0)
+    >>> result = fit(alloys, size=300, cutoff=4.0, polish_steps=1, threads=1)
+    >>> sorted(result.metrics)
+    ['train', 'valid']
     """
     comm = Communicator() if communicator is None else communicator
     chosen = with_overrides(settings, overrides)
@@ -230,7 +231,14 @@ def fit(
         )
         threads = default_threads() if chosen.threads is None else chosen.threads
         stack.enter_context(_blas_threads(threads))
-        fitter = Fitter(data.train, data.valid, chosen, species=_numbers(species), reduce=comm.reduce)
+        fitter = Fitter(
+            data.train,
+            data.valid,
+            chosen,
+            species=_numbers(species),
+            reduce=comm.reduce,
+            shard=(comm.rank, comm.size),
+        )
         _begin(fitter, run, comm)
         if not fitter.finished:
             _warm_up(fitter)
@@ -257,7 +265,7 @@ def fit(
             settings=chosen,
             predictions=predictions,
         )
-        if run is not None:
+        if run is not None and not run.is_finished:
             _write(result, run)
     return result
 

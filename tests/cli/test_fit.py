@@ -22,6 +22,7 @@ from etnpot.cli.config import check_config, parse_value, read_yaml
 from etnpot.cli.fit import _Stop, read_config
 from etnpot.cli.options import DataSettings, example, flag, options
 from etnpot.cli.progress import COLUMNS, LiveProgress, PlainProgress, clock, progress_display
+from etnpot.fitting import report
 from etnpot.fitting.settings import FitSettings
 
 TINY = (
@@ -215,7 +216,9 @@ def test_a_mistyped_flag_comes_with_the_nearest(capsys: pytest.CaptureFixture[st
 # ------------------------------------------------------------------------------------------------ a whole fit
 
 
-def test_a_fit_from_the_command_line(in_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fit_from_the_command_line(
+    in_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = [
         "--train",
         "train.extxyz",
@@ -239,6 +242,7 @@ def test_a_fit_from_the_command_line(in_data: Path, capsys: pytest.CaptureFixtur
     assert "train.extxyz" in log and "step   4" in log and "finished: polish steps" in log
     assert f"etnpot fit {run / 'config.yaml'} --out" in (run / "report.md").read_text()
     before = etnpot.load(run / "potential.etn")
+    monkeypatch.setattr(report, "write_report", lambda *_: None)  # takes longer than the rest
 
     assert fit(*arguments) == 2  # the same again
     assert (
@@ -259,7 +263,9 @@ def test_a_fit_from_the_command_line(in_data: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_ends_after_the_step_and_resume_goes_on(in_data: Path, number: int, status: int) -> None:
+def test_ctrl_c_ends_after_the_step_and_resume_goes_on(
+    in_data: Path, number: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["fit", "--train", "train.extxyz", "--out", "run", *TINY]
     arguments[arguments.index("--polish-steps") + 1] = "25"
     arguments += ["--patience", "100"]
@@ -289,6 +295,7 @@ def test_ctrl_c_ends_after_the_step_and_resume_goes_on(in_data: Path, number: in
     assert "interrupted" in Path("run/fit.log").read_text()
 
     if number == signal.SIGINT:
+        monkeypatch.setattr(report, "write_report", lambda *_: None)
         assert cli.main(["fit", "--resume", "--out", "run"]) == 0
         whole = [a if a != "run" else "whole" for a in arguments]
         assert cli.main(whole) == 0

@@ -17,6 +17,7 @@ import pytest
 
 import etnpot
 from etnpot.errors import DataError, RunDirectoryError, SpecificationError
+from etnpot.fitting import report
 from etnpot.fitting.checkpoint import OUTPUTS, RunDirectory, read_checkpoint, write_checkpoint
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
@@ -25,6 +26,12 @@ from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.settings import FitSettings
 
 Tiny = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take longer than these fits; tests/fitting/test_fit.py looks at them."""
+    monkeypatch.setattr(report, "write_report", lambda *_: None)
 
 
 class Stop(Exception):

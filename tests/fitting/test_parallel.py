@@ -45,7 +45,9 @@ N_RANKS = 2
 def training_set() -> DataSet:
     """Five alloys of two to six cubic cells."""
     cells = [(1, 1, 2), (1, 1, 3), (1, 2, 2), (1, 1, 4), (1, 2, 3)]
-    parts = [emt_alloys(1, symbols=("Cu", "Ag"), seed=n, repeat=cell) for n, cell in enumerate(cells, start=3)]
+    parts = [
+        emt_alloys(1, symbols=("Cu", "Ag"), seed=n, repeat=cell) for n, cell in enumerate(cells, start=3)
+    ]
     return DataSet([configuration for part in parts for configuration in part])
 
 
@@ -92,7 +94,9 @@ def mpirun(arguments: list[str], *, timeout: float = 240.0) -> str:
         "HYDRA_IFACE": "lo",
     }
     command = [launcher(), "-n", str(N_RANKS), sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+    )
     assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
