@@ -65,7 +65,14 @@ class Row:
     isolated: dict[str, float] = field(default_factory=dict)
 
 
-ELEMENT = {"order": 4, "l_max": 3, "radial_size": 9, "channels": [7, 6, 5, 4], "ranks": [GRADED] * 3, "time_limit": 285}
+ELEMENT = {
+    "order": 4,
+    "l_max": 3,
+    "radial_size": 9,
+    "channels": [7, 6, 5, 4],
+    "ranks": [GRADED] * 3,
+    "time_limit": 285,
+}
 MOLECULE = {
     "order": 4, "l_max": 3, "radial_size": 9, "channels": [7, 6, 5, 4], "ranks": [GRADED] * 3, "r_min": 0.8,
     "stress_weight": 0.0, "energy_weight": 10.0, "cutoff": 5.0,
@@ -113,7 +120,9 @@ def data_directory() -> Path:
     """Where the data sets are; ends with a message when they are nowhere."""
     path = Path(os.environ.get("ETNPOT_DATA") or HERE.parents[2] / "shared" / "data")
     if not path.is_dir():
-        sys.exit(f"the data sets were expected in {path}; set ETNPOT_DATA to their directory (docs/accuracy.md)")
+        sys.exit(
+            f"the data sets were expected in {path}; set ETNPOT_DATA to their directory (docs/accuracy.md)"
+        )
     return path
 
 
@@ -174,7 +183,9 @@ def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any]) -> 
     potential = fitter.run(show)
     seconds = time.monotonic() - begun
     result = {
-        "settings": {key: value for key, value in settings.to_dict().items() if value != getattr(FitSettings(), key)},
+        "settings": {
+            key: value for key, value in settings.to_dict().items() if value != getattr(FitSettings(), key)
+        },
         "n_parameters": potential.n_parameters,
         "seconds": round(seconds, 1),
         "reason": fitter.reason,
@@ -187,7 +198,11 @@ def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any]) -> 
         "test": {},
         "train_hash": train.hash,
         "version": etnpot.__version__,
-        "machine": {"processors": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()},
+        "machine": {
+            "processors": os.cpu_count(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        },
     }
     for label, file in row.test.items():
         for part, data in parts(row, label, DataSet.from_files(root / file)).items():
@@ -233,10 +248,14 @@ def write_page(results: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=JSON", help="override a setting of every row")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=JSON", help="override a setting of every row"
+    )
     parser.add_argument("--render", action="store_true", help="write the table from the JSON alone")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

@@ -13,7 +13,9 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from etnpot.cli.config import Config
     from etnpot.cli.options import Option
     from etnpot.fitting.checkpoint import RunDirectory
-    from etnpot.fitting.fit import FitData, FitResult
+    from etnpot.fitting.fit import Communicator, FitData, FitResult
 
 __all__ = ["add_parser", "fit_with_display", "run"]
 
@@ -84,19 +86,67 @@ def run(args: argparse.Namespace) -> int:
     if args.example:
         print(example(), end="")
         return 0
+    from etnpot.fitting.parallel import launched_ranks
+
     config = read_config(args)
+    return _run(config, args) if launched_ranks() == 1 else _run_ranks(config, args)
+
+
+def _run(config: Config, args: argparse.Namespace, communicator: Communicator | None = None) -> int:
+    """Fit in this process, the first one if there are several."""
     from etnpot.fitting.checkpoint import RunDirectory
-    from etnpot.fitting.fit import prepare_data
 
     with RunDirectory(config.data.out, resume=args.resume, force=args.force) as directory:
-        try:
-            data = prepare_data(*read_sets(config), config.settings, species=_species(config))
-        except EtnpotError as error:
-            raise type(error)(config.locate(error)) from error
+        data = _prepare(config)
         if args.resume and not directory.has_checkpoint:
             print(f"{directory.path} holds no fit to continue: a new one begins")
         directory.config = config.to_yaml()
-        return fit_with_display(config, data, directory)
+        return fit_with_display(config, data, directory, communicator=communicator)
+
+
+def _run_ranks(config: Config, args: argparse.Namespace) -> int:
+    """The same under mpirun: the first rank reads, writes and speaks, the others compute."""
+    from etnpot.fitting.fit import Communicator, fit
+    from etnpot.fitting.parallel import abort, mpi_world
+    from etnpot.potential.threads import default_threads
+
+    rank, size, reduce, broadcast = mpi_world()
+    communicator = Communicator(rank, size, reduce, broadcast)
+    if config.settings.threads is None:  # the processors of one machine are shared by its ranks
+        config = replace(config, settings=replace(config.settings, threads=max(1, default_threads() // size)))
+    status = 1
+    try:
+        if communicator.is_root:
+            status = _run(config, args, communicator)
+        else:
+            fit(
+                _prepare(config),
+                species=_species(config),
+                settings=config.settings,
+                communicator=communicator,
+            )
+            status = 0
+    except EtnpotError as error:
+        if not communicator.is_root:
+            time.sleep(2.0)  # what is wrong for all is said by the first rank, which ends this one
+        print(
+            f"etnpot: error: {error}" + ("" if rank == 0 else f" (rank {rank})"), file=sys.stderr, flush=True
+        )
+        status = 2
+    if status != 0:
+        sys.stdout.flush()
+        abort(status)
+    return status
+
+
+def _prepare(config: Config) -> FitData:
+    """The data sets, checked; what is wrong is said with the place of the setting."""
+    from etnpot.fitting.fit import prepare_data
+
+    try:
+        return prepare_data(*read_sets(config), config.settings, species=_species(config))
+    except EtnpotError as error:
+        raise type(error)(config.locate(error)) from error
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -161,7 +211,14 @@ def _species(config: Config) -> list[str | int] | None:
     return as_list(config.data.species)
 
 
-def fit_with_display(config: Config, data: FitData, directory: RunDirectory, *, brief: bool = False) -> int:
+def fit_with_display(
+    config: Config,
+    data: FitData,
+    directory: RunDirectory,
+    *,
+    brief: bool = False,
+    communicator: Communicator | None = None,
+) -> int:
     """Show the data, fit, show the errors (`brief`: of the last set alone); returns the exit status."""
     from etnpot.cli.progress import progress_display
 
@@ -176,7 +233,7 @@ def fit_with_display(config: Config, data: FitData, directory: RunDirectory, *, 
                 raise KeyboardInterrupt
 
         try:
-            result = _fit(config, data, directory, callback)
+            result = _fit(config, data, directory, callback, communicator)
         except KeyboardInterrupt:
             result = None
         except EtnpotError as error:
@@ -196,10 +253,15 @@ def fit_with_display(config: Config, data: FitData, directory: RunDirectory, *, 
     return 0
 
 
-def _fit(config: Config, data: FitData, directory: RunDirectory, callback: Any) -> FitResult:
+def _fit(
+    config: Config, data: FitData, directory: RunDirectory, callback: Any, communicator: Communicator | None
+) -> FitResult:
     from etnpot.fitting.fit import fit
 
-    return fit(data, species=_species(config), settings=config.settings, out=directory, callback=callback)
+    return fit(
+        data, species=_species(config), settings=config.settings, out=directory, callback=callback,
+        communicator=communicator,
+    )  # fmt: skip
 
 
 _TITLES = {"train": "training set", "valid": "validation set", "test": "test set"}

@@ -146,12 +146,18 @@ class Fitter:
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         """Continue from a `state`; the data must be the same, and so must every setting but the limits of the run."""
         if values["train_hash"] != self.train.hash:
-            raise DataError("the checkpoint belongs to another training set; restart with --force to begin anew")
+            raise DataError(
+                "the checkpoint belongs to another training set; restart with --force to begin anew"
+            )
         if values["valid_hash"] != (None if self.valid is None else self.valid.hash):
-            raise DataError("the checkpoint belongs to another validation set; restart with --force to begin anew")
+            raise DataError(
+                "the checkpoint belongs to another validation set; restart with --force to begin anew"
+            )
         limits = {"time_limit", "polish_steps", "threads", "patience"}
         now = self.settings.to_dict()
-        changed = [k for k, v in values["settings"].items() if k not in limits and _plain(now.get(k)) != _plain(v)]
+        changed = [
+            k for k, v in values["settings"].items() if k not in limits and _plain(now.get(k)) != _plain(v)
+        ]
         if changed:
             raise SpecificationError(
                 f"the checkpoint was made with other settings of {changed}; use the same ones, or --force to begin anew"
@@ -251,7 +257,10 @@ class Fitter:
             gain, effective = float("inf"), float(self.potential.n_parameters)
         else:
             step = polish_step(
-                problem, self.potential, Damping(progress.mu, progress.ridge), fixed_ridge=settings.ridge is not None
+                problem,
+                self.potential,
+                Damping(progress.mu, progress.ridge),
+                fixed_ridge=settings.ridge is not None,
             )
             self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
             progress.mu, progress.ridge = step.damping.mu, step.damping.ridge
@@ -333,19 +342,27 @@ class Fitter:
         return self._samples[key]
 
 
-def initial_potential(train: DataSet, settings: FitSettings, species: tuple[int, ...] | None = None) -> Potential:
+def initial_potential(
+    train: DataSet, settings: FitSettings, species: tuple[int, ...] | None = None
+) -> Potential:
     """Random features and train in the range of the data, reference energies as the settings say."""
     elements = train.species if species is None else symbols_to_numbers(species)
     missing = sorted(set(train.species) - set(elements))
     if missing:
-        raise DataError(f"species: the training set holds elements {missing} that are not among {list(elements)}")
+        raise DataError(
+            f"species: the training set holds elements {missing} that are not among {list(elements)}"
+        )
     distances = train.min_distances()
     shortest = min(distances.values(), default=0.5 * settings.cutoff)
     r_min = min(0.97 * shortest, 0.8 * settings.cutoff)
-    spec = settings.spec(elements, r_min=round(r_min, 3), neighbor_scale=_mean_neighbors(train, settings.cutoff))
+    spec = settings.spec(
+        elements, r_min=round(r_min, 3), neighbor_scale=_mean_neighbors(train, settings.cutoff)
+    )
     energies: dict[str | int, float] = {}
     if train.n_energies:
-        energies = {z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements}
+        energies = {
+            z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements
+        }
     return random_potential(spec, np.random.default_rng([settings.seed, 0]), energies)
 
 

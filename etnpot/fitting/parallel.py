@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from etnpot.errors import InstallationError
 
-__all__ = ["launched_ranks", "mpi_world"]
+__all__ = ["abort", "launched_ranks", "mpi_world"]
 
 #: Variables in which launchers tell a process how many there are.
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
@@ -56,3 +56,10 @@ def mpi_world() -> tuple[int, int, Callable[[NDArray[np.float64]], None], Callab
             world.Allreduce(MPI.IN_PLACE, flat[start : start + _MESSAGE], op=MPI.SUM)
 
     return world.Get_rank(), world.Get_size(), reduce, lambda value: world.bcast(value, root=0)
+
+
+def abort(status: int) -> None:
+    """End all ranks with an exit status: a rank that fails must not leave the others waiting."""
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Abort(status)

@@ -127,7 +127,9 @@ def polish_step(
                 break
         mu *= _RAISE
     if found is None:
-        return PolishStep(potential, replace(damping, mu=_LARGEST_DAMPING), equations.loss, equations.loss, 0.0, 0.0)
+        return PolishStep(
+            potential, replace(damping, mu=_LARGEST_DAMPING), equations.loss, equations.loss, 0.0, 0.0
+        )
     trial, loss, after = found
     gain = before - after
     ridge, effective = damping.ridge, float(len(theta))
@@ -155,7 +157,9 @@ def _curved_step(
     backward = problem.residuals(potential.with_parameters(theta - _PROBE * straight))
     # rows hold reference - prediction, so that these are -p''
     curvature = [(f - 2.0 * r + b) / _PROBE**2 for f, r, b in zip(forward, rows, backward, strict=True)]
-    bend = np.asarray(scipy.linalg.cho_solve(factor, problem.project(potential, curvature), check_finite=False))
+    bend = np.asarray(
+        scipy.linalg.cho_solve(factor, problem.project(potential, curvature), check_finite=False)
+    )
     if not np.isfinite(bend).all() or bend @ (metric * bend) > straight @ (metric * straight):
         return None
     return straight + 0.5 * bend
@@ -193,7 +197,9 @@ def _evidence_ridge(
     return lam, gamma
 
 
-def lbfgs_steps(problem: Problem, potential: Potential, *, ridge: float, steps: int) -> tuple[Potential, float]:
+def lbfgs_steps(
+    problem: Problem, potential: Potential, *, ridge: float, steps: int
+) -> tuple[Potential, float]:
     """Some L-BFGS iterations on the penalised loss: memory linear in the number of parameters.
 
     Parameters

@@ -74,7 +74,9 @@ class LossWeights:
         for name in ("energy", "forces", "stress"):
             value = getattr(self, name)
             if not (0 <= value < np.inf):
-                raise SpecificationError(f"{name} weight: expected a finite number that is not negative, got {value!r}")
+                raise SpecificationError(
+                    f"{name} weight: expected a finite number that is not negative, got {value!r}"
+                )
         if not (0 <= self.alpha <= 2):
             raise SpecificationError(f"alpha: expected a number from 0 to 2, got {self.alpha!r}")
 
@@ -123,9 +125,13 @@ class Prepared:
             forces=labelled.forces,
             virial=None if stress is None else volume * np.asarray(stress),
             volume=volume,
-            scale_energy=float(np.sqrt(w * labelled.energy_weight * weights.energy / edges.n_atoms**weights.alpha)),
+            scale_energy=float(
+                np.sqrt(w * labelled.energy_weight * weights.energy / edges.n_atoms**weights.alpha)
+            ),
             scale_forces=float(np.sqrt(w * labelled.forces_weight * weights.forces)),
-            scale_virial=0.0 if stress is None else float(np.sqrt(w * labelled.stress_weight * weights.stress / volume)),
+            scale_virial=0.0
+            if stress is None
+            else float(np.sqrt(w * labelled.stress_weight * weights.stress / volume)),
         )
 
     @property
@@ -313,7 +319,9 @@ class Problem:
         total = np.array([sum(float(rows @ rows) for rows in self.residuals(potential))])
         return float(self._summed(total)[0])
 
-    def normal_equations(self, potential: Potential, groups: tuple[str, ...] | None = None) -> NormalEquations:
+    def normal_equations(
+        self, potential: Potential, groups: tuple[str, ...] | None = None
+    ) -> NormalEquations:
         """Normal equations of a Gauss-Newton step in some parameter groups (see `Sensitivities`)."""
         sensitivities = Sensitivities(potential, groups)
         n = sensitivities.n_parameters

@@ -20,8 +20,22 @@ __all__ = ["SIZES", "FitSettings"]
 #: Model settings behind each named size.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"order": 3, "l_max": 2, "radial_size": 6, "channels": [4, 3, 2], "ranks": 3, "species_rank": 4},
-    "medium": {"order": 3, "l_max": 3, "radial_size": 8, "channels": [6, 5, 4, 3], "ranks": 4, "species_rank": 5},
-    "large": {"order": 4, "l_max": 3, "radial_size": 9, "channels": [7, 6, 5, 4], "ranks": 5, "species_rank": 6},
+    "medium": {
+        "order": 3,
+        "l_max": 3,
+        "radial_size": 8,
+        "channels": [6, 5, 4, 3],
+        "ranks": 4,
+        "species_rank": 5,
+    },
+    "large": {
+        "order": 4,
+        "l_max": 3,
+        "radial_size": 9,
+        "channels": [7, 6, 5, 4],
+        "ranks": 5,
+        "species_rank": 6,
+    },
 }
 
 
@@ -134,7 +148,11 @@ class FitSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise SpecificationError(f"{name}: expected an integer that is not negative, got {value!r}")
-        for name, low, high in (("valid_fraction", 0.0, 0.9), ("rank_tolerance", 0.0, 0.999), ("tolerance", 0.0, 1.0)):
+        for name, low, high in (
+            ("valid_fraction", 0.0, 0.9),
+            ("rank_tolerance", 0.0, 0.999),
+            ("tolerance", 0.0, 1.0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not low <= value <= high:
                 raise SpecificationError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
@@ -143,7 +161,9 @@ class FitSettings:
             if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
                 raise SpecificationError(f"{name}: expected a number that is not negative, got {value!r}")
         if self.method not in ("levenberg-marquardt", "l-bfgs"):
-            raise SpecificationError(f"method: expected 'levenberg-marquardt' or 'l-bfgs', got {self.method!r}")
+            raise SpecificationError(
+                f"method: expected 'levenberg-marquardt' or 'l-bfgs', got {self.method!r}"
+            )
         if self.threads is not None and (isinstance(self.threads, bool) or self.threads < 1):
             raise SpecificationError(f"threads: expected a positive integer, got {self.threads!r}")
         _ = self.loss_weights
@@ -159,7 +179,9 @@ class FitSettings:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise SpecificationError(f"unknown settings {unknown}; the settings are {', '.join(sorted(known))}")
+            raise SpecificationError(
+                f"unknown settings {unknown}; the settings are {', '.join(sorted(known))}"
+            )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,5 +238,3 @@ def with_overrides(settings: FitSettings | None, overrides: Mapping[str, Any]) -
         return FitSettings.from_dict(overrides)
     FitSettings.from_dict({**settings.to_dict(), **overrides})
     return replace(settings, **overrides)
-
-

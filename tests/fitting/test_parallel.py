@@ -149,7 +149,7 @@ def main(path: str) -> None:
         if not name.endswith(": configurations"):
             np.testing.assert_array_equal(broadcast(value), value, err_msg=name)
     if rank == 0:
-        np.savez(path, **found)
+        np.savez(path, **found)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
