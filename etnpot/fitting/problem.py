@@ -316,7 +316,7 @@ class Problem:
 
     def loss(self, potential: Potential) -> float:
         """The loss."""
-        total = np.array([sum(float(rows @ rows) for rows in self.residuals(potential))])
+        total = np.array([sum(float(rows @ rows) for rows in self.residuals(potential))], dtype=np.float64)
         return float(self._summed(total)[0])
 
     def normal_equations(
@@ -349,7 +349,7 @@ class Problem:
     def gradient(self, potential: Potential) -> tuple[float, Floats]:
         """The loss and its gradient by all parameters, at a few times the cost of the loss."""
         rows = self.residuals(potential)
-        loss = np.array([sum(float(r @ r) for r in rows)])
+        loss = np.array([sum(float(r @ r) for r in rows)], dtype=np.float64)
         return float(self._summed(loss)[0]), -2.0 * self.project(potential, rows)
 
     def project(self, potential: Potential, rows: Sequence[Floats]) -> Floats:

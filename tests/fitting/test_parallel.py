@@ -14,16 +14,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from etnpot.errors import InstallationError
+from etnpot.fitting import fitter as fitter_module
 from etnpot.fitting import parallel
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
-from etnpot.fitting.fitter import Fitter
+from etnpot.fitting.fitter import Fitter, initial_potential
+from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
 
 MODEL: dict[str, Any] = {
@@ -38,7 +41,11 @@ CASES: dict[str, dict[str, Any]] = {
     "enriched, fixed ridge": {"sweeps": 1, "enrichment": 2, "ridge": 1e-2, "polish_steps": 1},
     "robust": {"sweeps": 1, "robust": 1.5, "ridge": 1e-2, "polish_steps": 2},
     "l-bfgs": {"sweeps": 1, "method": "l-bfgs", "ridge": 0.1, "polish_steps": 1},
+    "sampled": {"sweeps": 1, "ridge": 1e-2, "polish_steps": 2},
 }
+#: Rows per parameter of the first sample in the last case: it takes one of the five configurations, so that one rank has
+#: none.
+FEW_ROWS = 0.8
 N_RANKS = 2
 
 
@@ -63,8 +70,12 @@ def outcomes(
     train, valid = training_set(), validation_set()
     found = {}
     for name, options in CASES.items():
-        fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
-        fitter.run()
+        rows = FEW_ROWS if name == "sampled" else fitter_module._ROWS_PER_PARAMETER
+        with mock.patch.object(fitter_module, "_ROWS_PER_PARAMETER", rows):
+            fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
+            fitter.run()
+            if name == "sampled":
+                assert fitter._sampled(0.0).n_configurations == 1
         found[f"{name}: parameters"] = fitter.best.parameters
         found[f"{name}: history"] = np.array([_numbers(record) for record in fitter.history])
         found[f"{name}: configurations"] = np.array([float(len(fitter._problem))])
@@ -115,6 +126,15 @@ def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
             assert got.shape == expected.shape, name
             scale = np.abs(expected).max(axis=0 if name.endswith(": history") else None)
             assert np.all(np.abs(got - expected) <= 1e-9 * scale), (name, np.abs(got - expected) / scale)
+
+
+@pytest.mark.parametrize("work", ["loss", "gradient"])
+def test_a_rank_without_configurations_sums_floats(work: str) -> None:
+    types = []
+    potential = initial_potential(training_set(), FitSettings(**MODEL))
+    getattr(Problem([], reduce=lambda array: types.append(array.dtype)), work)(potential)
+    assert types
+    assert set(types) == {np.dtype(np.float64)}
 
 
 def test_the_launcher_is_seen() -> None:
