@@ -1,4 +1,5 @@
-"""Accuracy on public data sets: fit, evaluate on the published test sets, write JSON and the table of docs/accuracy.md.
+"""Accuracy on public data sets: fit, evaluate on the published test sets, write JSON and the tables of docs/accuracy.md and
+the README.
 
     python benchmarks/accuracy/run.py                 every row
     python benchmarks/accuracy/run.py --rows emt6 Mo  some rows; the others keep their last results
@@ -36,6 +37,7 @@ from etnpot.potential import Potential
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "accuracy.md"
+README = HERE.parents[1] / "README.md"
 BEGIN, END = "<!-- begin generated table -->", "<!-- end generated table -->"
 
 #: Ranks that fall with l, for all inner bonds of an order-4 train.
@@ -225,25 +227,48 @@ def render(results: dict[str, Any]) -> str:
         sets = {"train": result["train"], "valid": result["valid"]}
         sets.update({f"**{key}**": value for key, value in result["test"].items()})
         for index, (label, e) in enumerate(sets.items()):
-            first = index == 0
+            cells = [
+                name if index == 0 else "",
+                f"{label} ({e['n']})",
+                f"{e['energy_mae']:.2f}",
+                f"{e['energy_rmse']:.2f}",
+                f"{force * e['forces_mae']:.{digits}f}",
+                f"{force * e['forces_rmse']:.{digits}f}",
+                str(result["n_parameters"]) if index == 0 else "",
+                f"{result['seconds']:.0f}" if index == 0 else "",
+                result["references"] if index == 0 else "",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def render_brief(results: dict[str, Any]) -> str:
+    """The test errors of the rows that were run."""
+    lines = [
+        "| test set | energy MAE / RMSE | forces MAE / RMSE | parameters | fit, s |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name in (name for name in ROWS if name in results):
+        result = results[name]
+        energy, unit, force = ("meV", "meV/Å", 1e3) if result["per_molecule"] else ("meV/atom", "eV/Å", 1.0)
+        digits = 1 if result["per_molecule"] else 4
+        for part, e in result["test"].items():
             lines.append(
-                f"| {name if first else ''} | {label} ({e['n']}) | {e['energy_mae']:.2f} | {e['energy_rmse']:.2f} | "
-                f"{force * e['forces_mae']:.{digits}f} | {force * e['forces_rmse']:.{digits}f} | "
-                f"{result['n_parameters'] if first else ''} | {result['seconds']:.0f} | "
-                f"{result['references'] if first else ''} |"
-                if first
-                else f"| | {label} ({e['n']}) | {e['energy_mae']:.2f} | {e['energy_rmse']:.2f} | "
-                f"{force * e['forces_mae']:.{digits}f} | {force * e['forces_rmse']:.{digits}f} | | | |"
+                f"| {name}{'' if part == 'test' else ', ' + part} ({e['n']}) | "
+                f"{e['energy_mae']:.2f} / {e['energy_rmse']:.2f} {energy} | "
+                f"{force * e['forces_mae']:.{digits}f} / {force * e['forces_rmse']:.{digits}f} {unit} | "
+                f"{result['n_parameters']} | {result['seconds']:.0f} |"
             )
     return "\n".join(lines)
 
 
-def write_page(results: dict[str, Any]) -> None:
-    """Put the table between the markers of docs/accuracy.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{after}", encoding="utf-8")
+def write_pages(results: dict[str, Any]) -> None:
+    """Put the tables between the markers of docs/accuracy.md and of the README."""
+    for page, table in ((PAGE, render(results)), (README, render_brief(results))):
+        text = page.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        after = rest.split(END)[1]
+        page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -265,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         for part, figures in results[name]["test"].items():
             print(name, part, {key: round(value, 4) for key, value in figures.items()}, flush=True)
-    write_page(results)
+    write_pages(results)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ validation configuration at all.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -110,6 +111,41 @@ def mpirun(arguments: list[str], *, timeout: float = 240.0) -> str:
     )
     assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def test_the_command_line_under_mpirun(tmp_path: Path) -> None:
+    from ase.io import write
+
+    data = tmp_path / "train.extxyz"
+    write(data, [labelled.to_atoms() for labelled in training_set()])
+    losses = {}
+    for name, start in (("one", [sys.executable]), ("two", [launcher(), "-n", "2", sys.executable])):
+        command = [*start, "-m", "etnpot", "fit", "--train", str(data), "--out", str(tmp_path / name)]
+        command += [
+            "--size",
+            "60",
+            "--cutoff",
+            "4.0",
+            "--sweeps",
+            "1",
+            "--polish-steps",
+            "1",
+            "--valid-fraction",
+            "0.3",
+        ]
+        environment = {**os.environ, "HYDRA_LAUNCHER": "fork", "HYDRA_IFACE": "lo", "ETNPOT_NUM_THREADS": "2"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=240, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        history = (tmp_path / name / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        losses[name] = [json.loads(line)["selection_loss"] for line in history]
+        assert (tmp_path / name / "potential.etn").is_file()
+    np.testing.assert_allclose(losses["one"], losses["two"], rtol=1e-8)
+    # a finished fit is refused by the first rank, and no rank is left waiting
+    again = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    assert again.returncode == 2
+    assert again.stderr.count("holds a finished fit") == 1
 
 
 def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
