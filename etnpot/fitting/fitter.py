@@ -26,6 +26,7 @@ from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
+from etnpot.io.structures import Labelled
 from etnpot.network import Train
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import random_potential, symbols_to_numbers
@@ -39,8 +40,14 @@ Reduce = Callable[[Floats], None]
 
 #: Rows per parameter of the smallest sample that the polish works on, and the factor to the next one.
 _ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 4.0
+#: A sample larger than this part of the training set is not worth the detour.
+_LARGEST_SAMPLE = 0.4
 #: Steps without a gain of this much before the sample grows.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
+
+
+#: mu of the first polish step.
+_FIRST_DAMPING = 1e-5
 
 
 @dataclass
@@ -54,7 +61,7 @@ class _Progress:
     sample_level: float = 0.0
     sample_size: int = 0
     stale: int = 0
-    mu: float = 1e-3
+    mu: float = _FIRST_DAMPING
     ridge: float = 0.0
     best_loss: float = float("inf")
     level_loss: float = float("inf")
@@ -108,7 +115,7 @@ class Fitter:
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
         self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
         self._samples: dict[float, Problem] = {}
-        self._progress = _Progress(mu=1e-3, ridge=settings.ridge or 0.0)
+        self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self.history: list[dict[str, Any]] = []
         self._started = time.monotonic()
@@ -325,7 +332,11 @@ class Fitter:
             progress.finished, progress.reason = True, "polish steps"
 
     def _sampled(self, level: float) -> Problem:
-        """The training problem, or a random part of it with rows in proportion to the parameters."""
+        """The training problem, or a part of it with rows in proportion to the parameters.
+
+        The part is drawn evenly from the configurations in the order of group, size and energy per atom, so that no
+        kind of configuration is left out: a model that never saw a surface can be wrong by any amount there.
+        """
         progress, n = self._progress, self._problem.n_configurations
         key = max(level, 1.0)
         if progress.sample_level != key:
@@ -333,12 +344,14 @@ class Fitter:
             # must see the same part
             fraction = _ROWS_PER_PARAMETER * key * self.potential.n_parameters / max(self._problem.n_rows, 1)
             progress.sample_level = key
-            progress.sample_size = n if fraction >= 0.6 else max(1, round(fraction * n))
+            progress.sample_size = n if fraction >= _LARGEST_SAMPLE else max(1, round(fraction * n))
         if progress.sample_size >= n:
             return self._problem
         if key not in self._samples:
-            chosen = np.random.default_rng([self.settings.seed, 2]).permutation(n)[: progress.sample_size]
-            self._samples = {key: self._problem.subset(sorted(chosen.tolist()))}
+            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
+            offset = np.random.default_rng([self.settings.seed, 2]).random()
+            places = ((np.arange(progress.sample_size) + offset) * n / progress.sample_size).astype(int)
+            self._samples = {key: self._problem.subset(sorted(kinds[place] for place in places))}
         return self._samples[key]
 
 
@@ -364,6 +377,12 @@ def initial_potential(
             z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements
         }
     return random_potential(spec, np.random.default_rng([settings.seed, 0]), energies)
+
+
+def _kind(labelled: Labelled) -> tuple[str, int, float]:
+    """What configurations are sorted by before a sample is drawn: group, number of atoms, energy per atom."""
+    energy = 0.0 if labelled.energy is None else labelled.energy / labelled.n_atoms
+    return labelled.group or "", labelled.n_atoms, energy
 
 
 def balanced(potential: Potential) -> Potential:
