@@ -16,7 +16,7 @@ from etnpot.cli.demo import Trajectory
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A demonstration of a few seconds."""
-    plan = demo._Plan(n_train=6, n_valid=3, n_test=3, size=150, time_limit=0.3, md_cells=1, md_steps=50)
+    plan = demo._Plan(n_train=6, n_valid=3, n_test=3, size=150, time_limit=2.0, md_cells=1, md_steps=50)
     monkeypatch.setattr(demo, "_QUICK", plan)
     monkeypatch.setattr(demo, "_MD_KELVIN", 100.0)  # so rough a potential meets no hot atoms
     monkeypatch.chdir(tmp_path)
