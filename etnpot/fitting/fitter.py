@@ -47,7 +47,7 @@ _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 
 
 #: mu of the first polish step.
-_FIRST_DAMPING = 1e-5
+_FIRST_DAMPING = 1e-3
 
 
 @dataclass
