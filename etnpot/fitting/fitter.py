@@ -44,8 +44,6 @@ _ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 4.0
 _LARGEST_SAMPLE = 0.4
 #: Steps without a gain of this much before the sample grows.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
-
-
 #: mu of the first polish step.
 _FIRST_DAMPING = 1e-3
 
@@ -77,7 +75,7 @@ class Fitter:
     Parameters
     ----------
     train : DataSet
-        Training set (of this rank, in a distributed fit).
+        Training set.
     valid : DataSet or None
         Validation set; without one the training loss decides what is best.
     settings : FitSettings
@@ -118,7 +116,6 @@ class Fitter:
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self.history: list[dict[str, Any]] = []
-        self._started = time.monotonic()
 
     # ------------------------------------------------------------------------------------------------ state
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
-from etnpot.kernels.train import COMPONENTS, RIGHT
+from etnpot.kernels.train import COMPONENTS, RIGHT, WEIGHT
 from etnpot.neighbors import EdgeList
 from etnpot.network import CoreLayout, Path
 from etnpot.potential.potential import Potential
@@ -286,7 +286,7 @@ class _Chunk:
         right = train.path[row, RIGHT]
         assert train.path[row, COMPONENTS] == l3
         y_imc = self.y_ia[:, right : right + l3 * n3].reshape(n, l3, n3)
-        at = self.owner._q_weight + int(train.path[row, 6]) - self.owner.start
+        at = self.owner._q_weight + int(train.path[row, WEIGHT]) - self.owner.start
         rows = slice(at, at + n1 * n2 * n3)
         t_abK = t_abim.reshape(n1 * n2, n * l3)
         if len(energy_iq) == n:
