@@ -45,7 +45,7 @@ __all__ = ["LossWeights", "NormalEquations", "Prepared", "Problem"]
 Floats = NDArray[np.float64]
 
 #: Columns of J^T gathered before they are multiplied into the Gram matrix.
-_GRAM_COLUMNS = 1536
+_GRAM_COLUMNS = 2048
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def train_states(train, weights, type_i, v_if, with_hessian, x_ia, y_ia, g_if, d
     Y = A C y (features to the left bond),
 
         x_k = W x_{k-1},   dx_k/dv = W dx_{k-1}/dv + X,   dy_{k-1}/dv = W^T dy_k/dv + Y,
-        H = sum_k X^T dy_k/dv + Y^T dx_{k-1}/dv.
+        H = M + M^T,   M = sum_k X^T dy_k/dv      (the feature of core k first, one of a later core second).
 
     Parameters
     ----------
@@ -79,31 +79,24 @@ def train_states(train, weights, type_i, v_if, with_hessian, x_ia, y_ia, g_if, d
     n_atoms, n_features = v_if.shape
     n_rows = train.n_bond_rows
     n_cores = train.bond_first.shape[0] - 2
-    widest = 0
-    for k in range(n_cores + 1):
-        widest = max(widest, train.bond_first[k + 1] - train.bond_first[k])
-    transfer = np.zeros((n_cores, widest, widest))
-    by_left = np.zeros((n_cores, widest, n_features))
-    by_right = np.zeros((widest, n_features))
     rank_0 = train.bond_first[1]
+    by_left = np.zeros((n_rows, n_features))
     for i in range(n_atoms):
         for a in range(n_rows):
             x_ia[i, a] = weights[type_i[i] * rank_0 + a] if a < rank_0 else 0.0
             y_ia[i, a] = 1.0 if a == n_rows - 1 else 0.0
-            for f in range(n_features):
-                dx_iaf[i, a, f] = 0.0
-                dy_iaf[i, a, f] = 0.0
-        for f in range(n_features):
-            g_if[i, f] = 0.0
-        transfer[:] = 0.0
+        dx_iaf[i] = 0.0
+        dy_iaf[i] = 0.0
+        g_if[i] = 0.0
         by_left[:] = 0.0
+        transfers = []
         for k in range(n_cores):
-            here, there = train.bond_first[k], train.bond_first[k + 1]
-            n_here, n_there = there - here, train.bond_first[k + 2] - there
+            here, there, end = train.bond_first[k], train.bond_first[k + 1], train.bond_first[k + 2]
+            transfer = np.zeros((end - there, there - here))
             for path in range(train.path_first[k], train.path_first[k + 1]):
                 left, n1 = train.path[path, LEFT] - here, train.path[path, RANK_LEFT]
                 feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-                right, n3 = train.path[path, RIGHT] - there, train.path[path, RANK_RIGHT]
+                right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
                 weight = train.path[path, WEIGHT]
                 for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
                     i1 = left + train.coupling_index[z, 0] * n1
@@ -115,43 +108,22 @@ def train_states(train, weights, type_i, v_if, with_hessian, x_ia, y_ia, g_if, d
                             cv, cx = c * v_if[i, i2 + a2], c * x_ia[i, here + i1 + a1]
                             at = weight + (a1 * n2 + a2) * n3
                             for a3 in range(n3):
-                                transfer[k, i3 + a3, i1 + a1] += weights[at + a3] * cv
-                                by_left[k, i3 + a3, i2 + a2] += weights[at + a3] * cx
-            for a in range(n_there):
-                total = 0.0
-                for b in range(n_here):
-                    total += transfer[k, a, b] * x_ia[i, here + b]
-                x_ia[i, there + a] = total
-                for f in range(n_features):
-                    dx_iaf[i, there + a, f] = by_left[k, a, f]
-                if k > 0:
-                    for b in range(n_here):
-                        w = transfer[k, a, b]
-                        if w != 0.0:
-                            for f in range(n_features):
-                                dx_iaf[i, there + a, f] += w * dx_iaf[i, here + b, f]
+                                transfer[i3 - there + a3, i1 + a1] += weights[at + a3] * cv
+                                by_left[i3 + a3, i2 + a2] += weights[at + a3] * cx
+            x_ia[i, there:end] = np.dot(transfer, x_ia[i, here:there])
+            dx_iaf[i, there:end] = by_left[there:end]
+            if k > 0:
+                dx_iaf[i, there:end] += np.dot(transfer, dx_iaf[i, here:there])
+            transfers.append(transfer)
         if with_hessian:
-            for f in range(n_features):
-                for h in range(n_features):
-                    hessian_iff[i, f, h] = 0.0
+            hessian_iff[i] = 0.0
         for k in range(n_cores - 1, -1, -1):
-            here, there = train.bond_first[k], train.bond_first[k + 1]
-            n_here, n_there = there - here, train.bond_first[k + 2] - there
-            for b in range(n_here):
-                total = 0.0
-                for a in range(n_there):
-                    total += transfer[k, a, b] * y_ia[i, there + a]
-                y_ia[i, here + b] = total
-            for f in range(n_features):
-                total = 0.0
-                for a in range(n_there):
-                    total += by_left[k, a, f] * y_ia[i, there + a]
-                g_if[i, f] += total
-            for b in range(n_here):
-                for f in range(n_features):
-                    by_right[b, f] = 0.0
+            here, there, end = train.bond_first[k], train.bond_first[k + 1], train.bond_first[k + 2]
+            back = np.ascontiguousarray(transfers[k].T)
+            y_ia[i, here:there] = np.dot(back, y_ia[i, there:end])
+            g_if[i] += np.dot(y_ia[i, there:end], by_left[there:end])
             for path in range(train.path_first[k], train.path_first[k + 1]):
-                left, n1 = train.path[path, LEFT] - here, train.path[path, RANK_LEFT]
+                left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
                 feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
                 right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
                 weight = train.path[path, WEIGHT]
@@ -166,30 +138,18 @@ def train_states(train, weights, type_i, v_if, with_hessian, x_ia, y_ia, g_if, d
                             total = 0.0
                             for a3 in range(n3):
                                 total += weights[at + a3] * y_ia[i, i3 + a3]
-                            by_right[i1 + a1, i2 + a2] += c * total
-            for b in range(n_here):
-                for f in range(n_features):
-                    dy_iaf[i, here + b, f] = by_right[b, f]
-                if k < n_cores - 1:
-                    for a in range(n_there):
-                        w = transfer[k, a, b]
-                        if w != 0.0:
-                            for f in range(n_features):
-                                dy_iaf[i, here + b, f] += w * dy_iaf[i, there + a, f]
-            if with_hessian:
-                if k < n_cores - 1:
-                    for a in range(n_there):
-                        for f in range(n_features):
-                            w = by_left[k, a, f]
-                            if w != 0.0:
-                                for h in range(n_features):
-                                    hessian_iff[i, f, h] += w * dy_iaf[i, there + a, h]
-                for b in range(n_here):
-                    for f in range(n_features):
-                        w = by_right[b, f]
-                        if w != 0.0:
-                            for h in range(n_features):
-                                hessian_iff[i, f, h] += w * dx_iaf[i, here + b, h]
+                            dy_iaf[i, i1 + a1, i2 + a2] += c * total
+            if k < n_cores - 1:
+                dy_iaf[i, here:there] += np.dot(back, dy_iaf[i, there:end])
+                if with_hessian:
+                    columns = np.ascontiguousarray(by_left[there:end].T)
+                    hessian_iff[i] += np.dot(columns, dy_iaf[i, there:end])
+        if with_hessian:
+            for f in range(n_features):
+                for h in range(f + 1):
+                    total = hessian_iff[i, f, h] + hessian_iff[i, h, f]
+                    hessian_iff[i, f, h] = total
+                    hessian_iff[i, h, f] = total
 
 
 @njit(fastmath=("contract", "reassoc"))

@@ -11,6 +11,7 @@ and column (three columns for each atom within reach, six for the strain).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
-from etnpot.kernels.train import COMPONENTS, RIGHT, WEIGHT
+from etnpot.kernels.train import RIGHT, WEIGHT
 from etnpot.neighbors import EdgeList
 from etnpot.network import CoreLayout, Path
 from etnpot.potential.potential import Potential
@@ -32,6 +33,8 @@ Integers = NDArray[np.int64]
 
 #: Bytes that the factors of a chunk of atoms may take.
 _CHUNK_BYTES = 64e6
+#: Atoms whose primes are computed together.
+_ATOMS_IN_CACHE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +163,37 @@ class Sensitivities:
         return Jacobian(energy_iq, gradient_qc)
 
 
+class _Stack:
+    """Blocks [a, b, i, m] of the paths of a core, one matrix [(path, a, b), (i, m)] for all paths that share an irrep.
+
+    Parameters
+    ----------
+    entries : iterable of (Path, Irrep, shape)
+    """
+
+    def __init__(self, entries: Iterable[tuple[Path, Irrep, tuple[int, int, int, int]]]) -> None:
+        self.groups: dict[Irrep, list[tuple[Path, slice]]] = {}
+        self.blocks: dict[Path, Floats] = {}
+        shared: dict[Irrep, list[tuple[Path, tuple[int, int, int, int]]]] = {}
+        for path, irrep, shape in entries:
+            shared.setdefault(irrep, []).append((path, shape))
+        self.matrices: dict[Irrep, Floats] = {}
+        for irrep, members in shared.items():
+            height = sum(a * b for _, (a, b, _, _) in members)
+            _, _, n, dim = members[0][1]
+            matrix = self.matrices[irrep] = np.empty((height, n * dim))
+            self.groups[irrep], at = [], 0
+            for path, shape in members:
+                rows = slice(at, at + shape[0] * shape[1])
+                self.groups[irrep].append((path, rows))
+                self.blocks[path] = matrix[rows].reshape(shape)
+                at = rows.stop
+
+
 class _Chunk:
     """A chunk of atoms: states of the train, derivatives of the features, and the products of the equations.
 
-    A factor named ``..._aKc`` is [a, (i, m), column]: the sum over atoms and components is the inner index of
+    A factor named ``..._Kac`` is [(i, m), (a, column)]: the sum over atoms and components is the inner index of
     a product.
     """
 
@@ -203,8 +233,8 @@ class _Chunk:
             first, edges.neighbor, r_pc, type_i, type_p, basis, table, start, stop, site_of, n_sites,
             owner._scale, columns_cif, self.moments_iznm,
         )  # fmt: skip
-        #: dv/dx, [i, f, column]; a view
-        self.dv_ifc = columns_cif.transpose(1, 2, 0)
+        #: dv/dx, [i, f, column]
+        self.dv_ifc = np.ascontiguousarray(columns_cif.transpose(1, 2, 0))
         self.direct_cq: Floats | None = None
         if owner._chain is not None:
             self.direct_cq = np.zeros((self.n_columns, owner._q_weight - owner._q_species))
@@ -244,61 +274,70 @@ class _Chunk:
             gradient_qc[rows] += dy_iac[mine].sum(axis=0)
 
     def _add_cores(self, energy_iq: Floats, gradient_qc: Floats) -> None:
-        """Eqs. (1) and (2), path by path."""
-        owner, train = self.owner, self.train
+        """Eqs. (1) and (2): one product for all paths of a core that share a right, left or feature irrep."""
         feature = self.spec.layout.feature
-        dv_aKc = {
+        dv_Kac = {
             irrep: self._gathered(self.dv_ifc, feature.offset(irrep), feature.rank(irrep), irrep.dim)
             for irrep in feature.irreps
         }
-        dx_aKc: dict[Irrep, Floats] = {}
-        for k in owner._cores:
+        dx_Kac: dict[Irrep, Floats] = {}
+        for k in self.owner._cores:
             core = self.spec.layout.cores[k]
             # primes of the left bond: those of the right bond of the core before, if that was just done
-            if k - 1 not in owner._cores:
-                dx_aKc = self._primes(self.dx_iaf, k, core.left)
-            dy_aKc = self._primes(self.dy_iaf, k + 1, core.right)
-            for index, path in enumerate(core.paths):
-                self._add_path(
-                    int(train.path_first[k]) + index, core, path, dx_aKc.get(path.left), dv_aKc[path.feature],
-                    dy_aKc.get(path.right), energy_iq, gradient_qc,
-                )  # fmt: skip
-            if k + 1 in owner._cores:
-                dx_aKc = self._primes(self.dx_iaf, k + 1, core.right)
+            if k - 1 not in self.owner._cores:
+                dx_Kac = self._primes(self.dx_iaf, k, core.left)
+            dy_Kac = self._primes(self.dy_iaf, k + 1, core.right)
+            self._add_core(k, core, dx_Kac, dv_Kac, dy_Kac, energy_iq, gradient_qc)
+            if k + 1 in self.owner._cores:
+                dx_Kac = self._primes(self.dx_iaf, k + 1, core.right)
 
-    def _add_path(
+    def _add_core(
         self,
-        row: int,
+        k: int,
         core: CoreLayout,
-        path: Path,
-        dx_aKc: Floats | None,
-        dv_aKc: Floats,
-        dy_aKc: Floats | None,
+        dx_Kac: dict[Irrep, Floats],
+        dv_Kac: dict[Irrep, Floats],
+        dy_Kac: dict[Irrep, Floats],
         energy_iq: Floats,
         gradient_qc: Floats,
     ) -> None:
-        n, train = self.n, self.train
-        n1, n2, n3 = core.shape(path)
-        l1, l2, l3 = path.left.dim, path.feature.dim, path.right.dim
-        t_abim, u_bcim = np.empty((n1, n2, n, l3)), np.empty((n2, n3, n, l1))
-        s_acim = np.empty((n1, n3, n, l2))
-        jacobian.path_products(train, row, self.v_if, self.x_ia, self.y_ia, t_abim, u_bcim, s_acim)
-        right = train.path[row, RIGHT]
-        assert train.path[row, COMPONENTS] == l3
-        y_imc = self.y_ia[:, right : right + l3 * n3].reshape(n, l3, n3)
-        at = self.owner._q_weight + int(train.path[row, WEIGHT]) - self.owner.start
-        rows = slice(at, at + n1 * n2 * n3)
-        t_abK = t_abim.reshape(n1 * n2, n * l3)
-        if len(energy_iq) == n:
-            energy_iq[:, rows] += np.einsum("abim,imc->iabc", t_abim, y_imc, optimize=True).reshape(n, -1)
-        else:
-            energy_iq[0, rows] += (t_abK @ y_imc.reshape(n * l3, n3)).ravel()
-        target = gradient_qc[rows].reshape(n1, n2, n3, -1)
-        if dy_aKc is not None:
-            target += (t_abK @ dy_aKc).reshape(n3, n1, n2, -1).transpose(1, 2, 0, 3)
-        if dx_aKc is not None:
-            target += (u_bcim.reshape(n2 * n3, n * l1) @ dx_aKc).reshape(n1, n2, n3, -1)
-        target += (s_acim.reshape(n1 * n3, n * l2) @ dv_aKc).reshape(n2, n1, n3, -1).transpose(1, 0, 2, 3)
+        n, n_columns = self.n, self.n_columns
+        at = self.owner._q_weight + int(self.train.path[self.train.path_first[k], WEIGHT]) - self.owner.start
+        gradient_qc, energy_iq = gradient_qc[at : at + core.size], energy_iq[:, at : at + core.size]
+        shapes = {path: core.shape(path) for path in core.paths}
+        t = _Stack((path, path.right, (n1, n2, n, path.right.dim)) for path, (n1, n2, _) in shapes.items())
+        u = _Stack((path, path.left, (n2, n3, n, path.left.dim)) for path, (_, n2, n3) in shapes.items())
+        s = _Stack(
+            (path, path.feature, (n1, n3, n, path.feature.dim)) for path, (n1, _, n3) in shapes.items()
+        )
+        for index, path in enumerate(core.paths):
+            jacobian.path_products(
+                self.train, int(self.train.path_first[k]) + index, self.v_if, self.x_ia, self.y_ia,
+                t.blocks[path], u.blocks[path], s.blocks[path],
+            )  # fmt: skip
+            right = self.train.path[self.train.path_first[k] + index, RIGHT]
+            n3, l3 = shapes[path][2], path.right.dim
+            y_imc = self.y_ia[:, right : right + l3 * n3].reshape(n, l3, n3)
+            if len(energy_iq) == n:
+                energy = np.einsum("abim,imc->iabc", t.blocks[path], y_imc, optimize=True).reshape(n, -1)
+            else:
+                energy = (t.blocks[path].reshape(-1, n * l3) @ y_imc.reshape(n * l3, n3)).reshape(1, -1)
+            energy_iq[:, core.slice(path)] += energy
+        # products are [(path, two indices of the block), (the third index, column)]
+        for stack, primes, order in (
+            (t, dy_Kac, (0, 1, 2, 3)),
+            (u, dx_Kac, (2, 0, 1, 3)),
+            (s, dv_Kac, (0, 2, 1, 3)),
+        ):
+            for irrep, prime_Kac in primes.items():
+                if irrep not in stack.groups:
+                    continue
+                product = stack.matrices[irrep] @ prime_Kac
+                for path, rows in stack.groups[irrep]:
+                    a, b = stack.blocks[path].shape[:2]
+                    block = product[rows].reshape(a, b, -1, n_columns).transpose(order)
+                    target = gradient_qc[core.slice(path)].reshape(block.shape)
+                    target += block
 
     def _primes(self, derivative_iaf: Floats, k: int, bond: Any) -> dict[Irrep, Floats]:
         """x' or y' of bond k by irrep; nothing for the ends, which do not depend on the features."""
@@ -306,13 +345,18 @@ class _Chunk:
         if is_end:
             return {}
         begin, end = self.train.bond_first[k], self.train.bond_first[k + 1]
-        prime_iac = derivative_iaf[:, begin:end] @ self.dv_ifc
-        return {irrep: self._gathered(prime_iac, bond.offset(irrep), rank, irrep.dim) for irrep, rank in bond}
+        primes = {irrep: np.empty((self.n, irrep.dim * rank, self.n_columns)) for irrep, rank in bond}
+        # a few atoms at a time, so that what is sorted by irrep is still in the cache
+        for first in range(0, self.n, _ATOMS_IN_CACHE):
+            atoms = slice(first, first + _ATOMS_IN_CACHE)
+            prime_iac = derivative_iaf[atoms, begin:end] @ self.dv_ifc[atoms]
+            for irrep, array in primes.items():
+                array[atoms] = prime_iac[:, bond.slice(irrep)]
+        return {irrep: array.reshape(-1, bond.rank(irrep) * self.n_columns) for irrep, array in primes.items()}
 
     def _gathered(self, array_iac: Floats, offset: int, rank: int, dim: int) -> Floats:
-        """[i, (m, a), column] of one irrep as [a, (i, m), column]."""
-        block = array_iac[:, offset : offset + dim * rank].reshape(self.n, dim, rank, -1)
-        return np.ascontiguousarray(block.transpose(2, 0, 1, 3)).reshape(rank, self.n * dim, -1)
+        """[i, (m, a), column] of one irrep as [(i, m), (a, column)]."""
+        return array_iac[:, offset : offset + dim * rank].reshape(self.n * dim, rank * self.n_columns)
 
     def _add_shared(self, chain: _Chain, energy_iq: Floats, gradient_qc: Floats) -> None:
         """Eq. (3): radial coefficients and species factor."""
@@ -334,23 +378,23 @@ class _Chunk:
             moments_iznm = self.moments_iznm[..., harmonics]
             coefficients_cnk = owner.potential.arrays[f"radial.{l}"]
             offset = first - (width - channels)  # the whole irrep, with the constant of l = 0
-            dg_aKc = self._gathered(dg_ifc, offset, width, dim)[width - channels :]
+            dg_imcx = dg_ifc[:, offset : offset + dim * width].reshape(n, dim, width, -1)[:, :, width - channels :]
             g_imc = self.g_if[:, offset : offset + dim * width].reshape(n, dim, width)
             g_imc = g_imc[:, :, width - channels :]
             table_ikz = table_lkij[l].transpose(1, 0, 2)[self.type_i]
             mixed_nkim = np.einsum("ikz,iznm->nkim", table_ikz, moments_iznm, optimize=True)
             size = channels * n_radial * rank
-            product = mixed_nkim.reshape(n_radial * rank, n * dim) @ dg_aKc
-            gradient_qc[at : at + size] += product.reshape(size, -1)
+            left = mixed_nkim.reshape(n_radial * rank, n * dim)
+            product = (left @ dg_imcx.reshape(n * dim, -1)).reshape(n_radial * rank, channels, -1)
+            gradient_qc[at : at + size].reshape(channels, n_radial * rank, -1)[:] += product.transpose(1, 0, 2)
             energy = np.einsum("imc,nkim->icnk", g_imc, mixed_nkim, optimize=True).reshape(n, size)
             energy_iq[:, at : at + size] += energy if per_atom else energy.sum(axis=0)
-            weighted_kzcim = np.einsum("cnk,iznm->kzcim", coefficients_cnk, moments_iznm, optimize=True)
-            energy_ilkj[:, l] = np.einsum("kzcim,imc->ikz", weighted_kzcim, g_imc, optimize=True)
-            dg_cimx = dg_aKc.reshape(channels, n, dim, -1)
+            weighted_kzimc = np.einsum("cnk,iznm->kzimc", coefficients_cnk, moments_iznm, optimize=True)
+            energy_ilkj[:, l] = np.einsum("kzimc,imc->ikz", weighted_kzimc, g_imc, optimize=True)
             for z in np.unique(self.type_i):
                 mine = self.type_i == z
-                left = weighted_kzcim[:, :, :, mine].reshape(rank * n_species, -1)
-                right = dg_cimx[:, mine].reshape(left.shape[1], -1)
+                left = weighted_kzimc[:, :, mine].reshape(rank * n_species, -1)
+                right = dg_imcx[mine].reshape(left.shape[1], -1)
                 by_table_zlkjc[z, l] = (left @ right).reshape(rank, n_species, -1)
             at += size
         for z in np.unique(self.type_i):
