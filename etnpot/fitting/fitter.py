@@ -2,8 +2,8 @@
 
     linear start      reference energies by least squares; random features and train
     sweeps            local solves, core by core (`etnpot.fitting.sweeps`)
-    polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
-                      training set, until the validation loss stops falling
+    polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a sample of the training
+                      set and then on all of it, until the validation loss stops falling
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Reduce = Callable[[Floats], None]
 
-#: Rows per parameter of the smallest sample that the polish works on, and the factor to the next one.
-_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 4.0
+#: Rows per parameter of a sample, and what it grows by when its curvature leads nowhere.
+_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 2.0
 #: A sample larger than this part of the training set is not worth the detour.
 _LARGEST_SAMPLE = 0.4
-#: Steps without a gain of this much before the sample grows.
+#: Steps on the sample without a gain of this much before all data are used.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 #: mu of the first polish step.
 _FIRST_DAMPING = 1e-3
@@ -55,9 +55,8 @@ class _Progress:
     step: int = 0
     sweep_at: int = 0
     polish_at: int = 0
-    sample: float = 0.0
-    sample_level: float = 0.0
     sample_size: int = 0
+    sampled: bool = True
     stale: int = 0
     mu: float = _FIRST_DAMPING
     ridge: float = 0.0
@@ -112,7 +111,7 @@ class Fitter:
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
         self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
-        self._samples: dict[float, Problem] = {}
+        self._samples: dict[tuple[int, int], Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self.history: list[dict[str, Any]] = []
@@ -229,18 +228,19 @@ class Fitter:
         rng = np.random.default_rng([settings.seed, 1, progress.sweep_at])
         if settings.two_site and core > 0:
             solved = two_site(
-                self._sampled(0.0), self.potential, core, ridge=settings.ridge, tolerance=settings.rank_tolerance,
+                self._working_problem(), self.potential, core, ridge=settings.ridge, tolerance=settings.rank_tolerance,
                 center="right" if forward else "left",
             )  # fmt: skip
         else:
             solved = one_site(
-                self._sampled(0.0), self.potential, core, ridge=settings.ridge, enrichment=settings.enrichment,
+                self._working_problem(), self.potential, core, ridge=settings.ridge, enrichment=settings.enrichment,
                 tolerance=settings.rank_tolerance, rng=rng,
             )  # fmt: skip
         self.potential = solved.potential
         progress.sweep_at += 1
         if progress.sweep_at == self._n_local_solves:
             self.potential = balanced(self.potential)
+            progress.sample_size = 0  # the number of parameters may have changed
         record = {
             "stage": "sweep",
             "sweep": half_sweep,
@@ -253,7 +253,10 @@ class Fitter:
 
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
-        problem = self._sampled(progress.sample)
+        problem = self._working_problem()
+        curvature = None
+        if not progress.sampled and self._sample_size() < self._problem.n_configurations:
+            curvature = self._sample(progress.polish_at)
         if settings.robust is not None:
             problem = problem.reweighted(self.potential, settings.robust)
         if settings.method == "l-bfgs":
@@ -264,6 +267,7 @@ class Fitter:
                 problem,
                 self.potential,
                 Damping(progress.mu, progress.ridge),
+                curvature=curvature,
                 fixed_ridge=settings.ridge is not None,
             )
             self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
@@ -275,6 +279,7 @@ class Fitter:
             "ridge": progress.ridge,
             "effective": effective,
             "sample": problem.n_rows / max(self._problem.n_rows, 1),
+            "curvature_sample": (curvature or problem).n_rows / max(self._problem.n_rows, 1),
             "loss": loss,
         }
         record.update(self._judge())
@@ -282,20 +287,22 @@ class Fitter:
         return record
 
     def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
-        """Whether the sample grows, or the fit is done."""
+        """Whether more of the training set is used from here on, or the fit is done."""
         progress, settings = self._progress, self.settings
-        loss = record["selection_loss"]
-        at_full = self._sampled(progress.sample) is self._problem
-        if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
-            progress.level_loss, progress.level_stale = loss, 0
-        else:
-            progress.level_stale += 1
-        if not at_full:
+        loss, n = record["selection_loss"], self._problem.n_configurations
+        if progress.sampled and self._sample_size() < n:
+            if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
+                progress.level_loss, progress.level_stale = loss, 0
+            else:
+                progress.level_stale += 1
             if gain <= 0 or progress.level_stale > _SAMPLE_PATIENCE:
-                progress.sample = max(progress.sample, 1.0) * _SAMPLE_GROWTH
-                progress.level_stale, progress.stale, progress.mu = 0, 0, min(progress.mu, 1e-2)
+                progress.sampled, progress.stale, progress.mu = False, 0, min(progress.mu, 1e-2)
             return
-        if gain <= 0:
+        progress.sampled = False
+        if gain <= 0 and self._sample_size() < n:
+            progress.sample_size = self._rounded_size(_SAMPLE_GROWTH * progress.sample_size)
+            progress.mu = _FIRST_DAMPING
+        elif gain <= 0:
             progress.finished, progress.reason = True, "converged: no step lowers the loss"
         elif progress.stale >= settings.patience:
             progress.finished, progress.reason = True, "the validation loss stopped falling"
@@ -303,7 +310,7 @@ class Fitter:
     def _judge(self) -> dict[str, Any]:
         """Errors on the training and validation sets; keeps the best potential."""
         progress = self._progress
-        train = self._sampled(progress.sample).errors(self.potential)
+        train = self._working_problem().errors(self.potential)
         result: dict[str, Any] = {"train": train}
         judged = train
         if self._valid_problem is not None:
@@ -328,28 +335,39 @@ class Fitter:
         elif progress.sweep_at >= self._n_local_solves and progress.polish_at >= settings.polish_steps:
             progress.finished, progress.reason = True, "polish steps"
 
-    def _sampled(self, level: float) -> Problem:
-        """The training problem, or a part of it with rows in proportion to the parameters.
+    def _working_problem(self) -> Problem:
+        """What the loss is taken over: at first a sample, then all of the training set."""
+        return self._sample(0) if self._progress.sampled else self._problem
 
-        The part is drawn evenly from the configurations in the order of group, size and energy per atom, so that no
-        kind of configuration is left out: a model that never saw a surface can be wrong by any amount there.
+    def _sample_size(self) -> int:
+        """Configurations of a sample, by the number of parameters; all where a sample is not worth the detour."""
+        progress = self._progress
+        if not progress.sample_size:
+            rows = _ROWS_PER_PARAMETER * self.potential.n_parameters
+            progress.sample_size = self._rounded_size(
+                self._problem.n_configurations * rows / max(self._problem.n_rows, 1)
+            )
+        return progress.sample_size
+
+    def _rounded_size(self, size: float) -> int:
+        n = self._problem.n_configurations
+        return n if size >= _LARGEST_SAMPLE * n else max(1, round(size))
+
+    def _sample(self, draw: int) -> Problem:
+        """One of many parts of the training problem.
+
+        A part is drawn evenly from the configurations in the order of group, size and energy per atom, so that no kind of
+        configuration is left out: a model that never saw a surface can be wrong by any amount there.
         """
-        progress, n = self._progress, self._problem.n_configurations
-        key = max(level, 1.0)
-        if progress.sample_level != key:
-            # decided once per level and kept in the state: the number of parameters may change, and a restored fit
-            # must see the same part
-            fraction = _ROWS_PER_PARAMETER * key * self.potential.n_parameters / max(self._problem.n_rows, 1)
-            progress.sample_level = key
-            progress.sample_size = n if fraction >= _LARGEST_SAMPLE else max(1, round(fraction * n))
-        if progress.sample_size >= n:
+        n, size = self._problem.n_configurations, self._sample_size()
+        if size >= n:
             return self._problem
-        if key not in self._samples:
+        if (draw, size) not in self._samples:
             kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
-            offset = np.random.default_rng([self.settings.seed, 2]).random()
-            places = ((np.arange(progress.sample_size) + offset) * n / progress.sample_size).astype(int)
-            self._samples = {key: self._problem.subset(sorted(kinds[place] for place in places))}
-        return self._samples[key]
+            offset = np.random.default_rng([self.settings.seed, 2, draw]).random()
+            places = ((np.arange(size) + offset) * n / size).astype(int)
+            self._samples = {(draw, size): self._problem.subset(sorted(kinds[place] for place in places))}
+        return self._samples[draw, size]
 
 
 def initial_potential(

@@ -316,14 +316,26 @@ class Problem:
 
     def loss(self, potential: Potential) -> float:
         """The loss."""
-        total = np.array([sum(float(rows @ rows) for rows in self.residuals(potential))], dtype=np.float64)
-        return float(self._summed(total)[0])
+        return self.square(self.residuals(potential))
+
+    def square(self, rows: Sequence[Floats]) -> float:
+        """Sum of the squares of rows, one array per configuration."""
+        return float(self._summed(np.array([sum(float(r @ r) for r in rows)], dtype=np.float64))[0])
 
     def normal_equations(
-        self, potential: Potential, groups: tuple[str, ...] | None = None
+        self,
+        potential: Potential,
+        groups: tuple[str, ...] | None = None,
+        *,
+        rows: Sequence[Floats] | None = None,
     ) -> NormalEquations:
-        """Normal equations of a Gauss-Newton step in some parameter groups (see `Sensitivities`)."""
+        """Normal equations of a Gauss-Newton step in some parameter groups (see `Sensitivities`).
+
+        `rows` are the `residuals` of this potential, where they are known.
+        """
         sensitivities = Sensitivities(potential, groups)
+        if rows is None:
+            rows = self.residuals(potential)
         n = sensitivities.n_parameters
         local = threading.local()
         partial: list[_Accumulator] = []
@@ -332,7 +344,7 @@ class Problem:
             if not hasattr(local, "accumulator"):
                 local.accumulator = _Accumulator(n)
                 partial.append(local.accumulator)
-            local.accumulator.add(self.configurations[index], potential, sensitivities)
+            local.accumulator.add(self.configurations[index], rows[index], sensitivities)
 
         with threadpool_limits(1, user_api="blas"):
             self._each(work)
@@ -349,8 +361,7 @@ class Problem:
     def gradient(self, potential: Potential) -> tuple[float, Floats]:
         """The loss and its gradient by all parameters, at a few times the cost of the loss."""
         rows = self.residuals(potential)
-        loss = np.array([sum(float(r @ r) for r in rows)], dtype=np.float64)
-        return float(self._summed(loss)[0]), -2.0 * self.project(potential, rows)
+        return self.square(rows), -2.0 * self.project(potential, rows)
 
     def project(self, potential: Potential, rows: Sequence[Floats]) -> Floats:
         """J^T times given rows, one array per configuration, without forming J."""
@@ -406,8 +417,7 @@ class _Accumulator:
         self._rows = np.empty(_GRAM_COLUMNS)
         self._filled = 0
 
-    def add(self, c: Prepared, potential: Potential, sensitivities: Sensitivities) -> None:
-        rows = c.residual(potential.evaluate(c.edges, c.numbers, threads=1))
+    def add(self, c: Prepared, rows: Floats, sensitivities: Sensitivities) -> None:
         jacobian = sensitivities.jacobian(c.edges, c.numbers, per_atom=False)
         if c.energy is not None and c.scale_energy > 0:
             self._append(c.scale_energy * jacobian.energy_iq.T, rows[:1])
