@@ -1,7 +1,8 @@
 """The fit as a sequence of steps, each of which can be the last or the one after a restart.
 
-    linear start      reference energies by least squares; random features and train
+    start             reference energies by least squares; random features and a random train of order 2
     sweeps            local solves, core by core (`etnpot.fitting.sweeps`)
+    growth            a few steps of the polish, one core more, and again, up to the order that was asked for
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a sample of the training
                       set and then on all of it, until the validation loss stops falling
 
@@ -27,7 +28,7 @@ from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.io.structures import Labelled
-from etnpot.network import Train
+from etnpot.network import Bond, Train, TrainLayout, grow_order, grow_ranks
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import random_potential, symbols_to_numbers
 
@@ -44,8 +45,13 @@ _ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 2.0
 _LARGEST_SAMPLE = 0.4
 #: Steps on the sample without a gain of this much before all data are used.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
+#: Order of the first train, and the most steps of each order but the last; one that lowers the loss by less than this part
+#: of it is the last of its order.
+_FIRST_ORDER, _GROWTH_STEPS, _GROWTH_GAIN = 2, 4, 0.05
 #: mu of the first polish step.
 _FIRST_DAMPING = 1e-3
+#: mu of the first step with a new core.
+_GROWTH_DAMPING = 1e-5
 
 
 @dataclass
@@ -54,6 +60,7 @@ class _Progress:
 
     step: int = 0
     sweep_at: int = 0
+    growth_at: int = 0
     polish_at: int = 0
     sample_size: int = 0
     sampled: bool = True
@@ -107,6 +114,13 @@ class Fitter:
             valid.check_against(train)
         self._reduce, self._shard = reduce, shard
         self.potential = initial_potential(train, settings, species) if start is None else start
+        #: What the train grows to.
+        self._target = self.potential.spec.layout
+        if start is None and settings.growth and not settings.two_site:
+            rng = np.random.default_rng([settings.seed, 3])
+            layout = shortened(self._target, min(_FIRST_ORDER, self._target.order))
+            self.potential = self.potential.with_train(Train.random(layout, rng))
+        self._n_local_solves = settings.sweeps * self.potential.spec.order
         weights, cutoff = settings.loss_weights, self.potential.cutoff
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
@@ -216,8 +230,8 @@ class Fitter:
         return float(message[0])
 
     @property
-    def _n_local_solves(self) -> int:
-        return self.settings.sweeps * self.potential.spec.order
+    def _grown(self) -> bool:
+        return self.potential.spec.order >= self._target.order
 
     def _local_solve(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
@@ -256,7 +270,7 @@ class Fitter:
         problem = self._working_problem()
         curvature = None
         if not progress.sampled and self._sample_size() < self._problem.n_configurations:
-            curvature = self._sample(progress.polish_at)
+            curvature = self._sample(progress.growth_at + progress.polish_at)
         if settings.robust is not None:
             problem = problem.reweighted(self.potential, settings.robust)
         if settings.method == "l-bfgs":
@@ -272,9 +286,9 @@ class Fitter:
             )
             self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
             progress.mu, progress.ridge = step.damping.mu, step.damping.ridge
-        progress.polish_at += 1
         record: dict[str, Any] = {
-            "stage": "polish",
+            "stage": "polish" if self._grown else "growth",
+            "order": self.potential.spec.order,
             "damping": progress.mu,
             "ridge": progress.ridge,
             "effective": effective,
@@ -283,7 +297,18 @@ class Fitter:
             "loss": loss,
         }
         record.update(self._judge())
-        self._advance(gain, record)
+        if self._grown:
+            progress.polish_at += 1
+            self._advance(gain, record)
+        else:
+            progress.growth_at += 1
+            progress.level_stale += 1
+            if progress.level_stale >= _GROWTH_STEPS or gain < _GROWTH_GAIN * loss:
+                rng = np.random.default_rng([settings.seed, 4, self.potential.spec.order])
+                layout = shortened(self._target, self.potential.spec.order + 1)
+                self.potential = balanced(self.potential.with_train(lengthened(self.potential.train, layout, rng)))
+                progress.level_stale, progress.stale, progress.sample_size = 0, 0, 0
+                progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
 
     def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
@@ -392,6 +417,25 @@ def initial_potential(
             z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements
         }
     return random_potential(spec, np.random.default_rng([settings.seed, 0]), energies)
+
+
+def shortened(layout: TrainLayout, order: int) -> TrainLayout:
+    """The layout of a train of lower order, with the bonds nearest to the two ends."""
+    inner = layout.bonds[1:-1]
+    first, last = inner[: order // 2], inner[len(inner) - (order - 1) // 2 :]
+    return TrainLayout(layout.n_species, layout.feature, (layout.bonds[0], *first, *last, layout.bonds[-1])).trimmed()
+
+
+def lengthened(train: Train, layout: TrainLayout, rng: np.random.Generator) -> Train:
+    """The same function with one core more and the ranks of `layout`; what is new of them is random on the left."""
+    order = train.layout.order
+    train = grow_order(train, (order + 1) // 2 if order > 1 else 1)
+    for k in range(1, order + 1):
+        old, new = train.layout.bonds[k], layout.bonds[k]
+        if old != new:
+            union = Bond.of({irrep: max(old.rank(irrep), new.rank(irrep)) for irrep in {*old.irreps, *new.irreps}})
+            train = grow_ranks(train, k, union, rng)
+    return train
 
 
 def _kind(labelled: Labelled) -> tuple[str, int, float]:

@@ -74,6 +74,9 @@ class FitSettings:
         Half-sweeps of local solves before the polish.
     two_site : bool
         Two-site sweeps, which choose the ranks (small models only: the local problem has the product of two cores).
+    growth : bool
+        Begin with a train of order 2 and add a core at a time (not with `two_site`); otherwise all cores are there from the
+        beginning, random.
     enrichment : int
         Random directions added to a bond in each one-site solve.
     rank_tolerance : float
@@ -124,6 +127,7 @@ class FitSettings:
     valid_fraction: float = 0.1
     sweeps: int = 1
     two_site: bool = False
+    growth: bool = True
     enrichment: int = 0
     rank_tolerance: float = 1e-3
     polish_steps: int = 60

@@ -24,7 +24,7 @@ symbol              here
 ==================  ========================================================================================
 D                   ``columns_cif`` [column, i, f]: rows of touched atoms (3 each), then 6 of strain (Voigt)
 dx/dv, dy/dv        ``dx_iaf``, ``dy_iaf`` [i, a, f]
-t, u, s             ``t_abim``, ``u_bcim``, ``s_acim``
+t, u, s             ``t_abmi``, ``u_bcmi``, ``s_acmi``
 U, H                ``moments_iznm``, ``hessian_iff``
 ==================  ========================================================================================
 """
@@ -45,148 +45,46 @@ from etnpot.kernels.train import (
     WEIGHT,
 )
 
-__all__ = ["direct_sensitivities", "pair_sensitivities", "path_products", "train_states"]
+__all__ = ["direct_sensitivities", "pair_sensitivities", "path_products"]
 
 
 @njit(fastmath=("contract", "reassoc"))
-def train_states(train, weights, type_i, v_if, with_hessian, x_ia, y_ia, g_if, dx_iaf, dy_iaf, hessian_iff):
-    """Bond vectors, adjoints and their derivatives by every feature, for a chunk of atoms.
+def path_products(train, path, v_fi, x_ai, y_ai, t_abmi, u_bcmi, s_acmi):
+    """The three coupled products of one path, for a chunk of atoms: what multiplies dy, dx and dv in eq. (2).
 
-    With the transfer matrices of core k, W = A C v (bond to bond), X = A C x (features to the right bond) and
-    Y = A C y (features to the left bond),
-
-        x_k = W x_{k-1},   dx_k/dv = W dx_{k-1}/dv + X,   dy_{k-1}/dv = W^T dy_k/dv + Y,
-        H = M + M^T,   M = sum_k X^T dy_k/dv      (the feature of core k first, one of a later core second).
+        t[a1 a2, m3 i] = sum C x v,     u[a2 a3, m1 i] = sum C v y,     s[a1 a3, m2 i] = sum C x y
 
     Parameters
     ----------
     train : TrainTables
-    weights : float64 [q]
-        Head and cores.
-    type_i : int64 [i]
-    v_if : float64 [i, f]
-    with_hessian : bool
-        Whether H is wanted.
-    x_ia, y_ia : float64 [i, a]
-        Written: bonds and adjoints, stacked as in `TrainTables`.
-    g_if : float64 [i, f]
-        Written: dE_i/dv.
-    dx_iaf, dy_iaf : float64 [i, a, f]
-        Written.
-    hessian_iff : float64 [i, f', f]
-        Written if wanted.
-    """
-    n_atoms, n_features = v_if.shape
-    n_rows = train.n_bond_rows
-    n_cores = train.bond_first.shape[0] - 2
-    rank_0 = train.bond_first[1]
-    by_left = np.zeros((n_rows, n_features))
-    for i in range(n_atoms):
-        for a in range(n_rows):
-            x_ia[i, a] = weights[type_i[i] * rank_0 + a] if a < rank_0 else 0.0
-            y_ia[i, a] = 1.0 if a == n_rows - 1 else 0.0
-        dx_iaf[i] = 0.0
-        dy_iaf[i] = 0.0
-        g_if[i] = 0.0
-        by_left[:] = 0.0
-        transfers = []
-        for k in range(n_cores):
-            here, there, end = train.bond_first[k], train.bond_first[k + 1], train.bond_first[k + 2]
-            transfer = np.zeros((end - there, there - here))
-            for path in range(train.path_first[k], train.path_first[k + 1]):
-                left, n1 = train.path[path, LEFT] - here, train.path[path, RANK_LEFT]
-                feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-                right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-                weight = train.path[path, WEIGHT]
-                for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                    i1 = left + train.coupling_index[z, 0] * n1
-                    i2 = feature + train.coupling_index[z, 1] * n2
-                    i3 = right + train.coupling_index[z, 2] * n3
-                    c = train.coupling_value[z]
-                    for a1 in range(n1):
-                        for a2 in range(n2):
-                            cv, cx = c * v_if[i, i2 + a2], c * x_ia[i, here + i1 + a1]
-                            at = weight + (a1 * n2 + a2) * n3
-                            for a3 in range(n3):
-                                transfer[i3 - there + a3, i1 + a1] += weights[at + a3] * cv
-                                by_left[i3 + a3, i2 + a2] += weights[at + a3] * cx
-            x_ia[i, there:end] = np.dot(transfer, x_ia[i, here:there])
-            dx_iaf[i, there:end] = by_left[there:end]
-            if k > 0:
-                dx_iaf[i, there:end] += np.dot(transfer, dx_iaf[i, here:there])
-            transfers.append(transfer)
-        if with_hessian:
-            hessian_iff[i] = 0.0
-        for k in range(n_cores - 1, -1, -1):
-            here, there, end = train.bond_first[k], train.bond_first[k + 1], train.bond_first[k + 2]
-            back = np.ascontiguousarray(transfers[k].T)
-            y_ia[i, here:there] = np.dot(back, y_ia[i, there:end])
-            g_if[i] += np.dot(y_ia[i, there:end], by_left[there:end])
-            for path in range(train.path_first[k], train.path_first[k + 1]):
-                left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-                feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-                right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-                weight = train.path[path, WEIGHT]
-                for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                    i1 = left + train.coupling_index[z, 0] * n1
-                    i2 = feature + train.coupling_index[z, 1] * n2
-                    i3 = right + train.coupling_index[z, 2] * n3
-                    c = train.coupling_value[z]
-                    for a1 in range(n1):
-                        for a2 in range(n2):
-                            at = weight + (a1 * n2 + a2) * n3
-                            total = 0.0
-                            for a3 in range(n3):
-                                total += weights[at + a3] * y_ia[i, i3 + a3]
-                            dy_iaf[i, i1 + a1, i2 + a2] += c * total
-            if k < n_cores - 1:
-                dy_iaf[i, here:there] += np.dot(back, dy_iaf[i, there:end])
-                if with_hessian:
-                    columns = np.ascontiguousarray(by_left[there:end].T)
-                    hessian_iff[i] += np.dot(columns, dy_iaf[i, there:end])
-        if with_hessian:
-            for f in range(n_features):
-                for h in range(f + 1):
-                    total = hessian_iff[i, f, h] + hessian_iff[i, h, f]
-                    hessian_iff[i, f, h] = total
-                    hessian_iff[i, h, f] = total
-
-
-@njit(fastmath=("contract", "reassoc"))
-def path_products(train, path, v_if, x_ia, y_ia, t_abim, u_bcim, s_acim):
-    """The three coupled products of one path, for a chunk of atoms: what multiplies dy, dx and dv in eq. (2).
-
-        t[a1 a2, i m3] = sum C x v,     u[a2 a3, i m1] = sum C v y,     s[a1 a3, i m2] = sum C x y
-
-    Parameters
-    ----------
-    train, v_if, x_ia, y_ia
-        As for and from `train_states`.
     path : int
-    t_abim, u_bcim, s_acim : float64 [a1, a2, i, m3], [a2, a3, i, m1], [a1, a3, i, m2]
+    v_fi, x_ai, y_ai : float64 [f, i], [a, i]
+        Features, bonds and adjoints.
+    t_abmi, u_bcmi, s_acmi : float64 [a1, a2, m3, i], [a2, a3, m1, i], [a1, a3, m2, i]
         Written.
     """
     left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
     feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
     right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-    t_abim[:] = 0.0
-    u_bcim[:] = 0.0
-    s_acim[:] = 0.0
-    for i in range(v_if.shape[0]):
-        for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-            m1, m2, m3 = train.coupling_index[z, 0], train.coupling_index[z, 1], train.coupling_index[z, 2]
-            i1, i2, i3 = left + m1 * n1, feature + m2 * n2, right + m3 * n3
-            c = train.coupling_value[z]
-            for a1 in range(n1):
-                cx = c * x_ia[i, i1 + a1]
-                for a2 in range(n2):
-                    t_abim[a1, a2, i, m3] += cx * v_if[i, i2 + a2]
-                for a3 in range(n3):
-                    s_acim[a1, a3, i, m2] += cx * y_ia[i, i3 + a3]
+    n_atoms = v_fi.shape[1]
+    t_abmi[:] = 0.0
+    u_bcmi[:] = 0.0
+    s_acmi[:] = 0.0
+    for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
+        m1, m2, m3 = train.coupling_index[z, 0], train.coupling_index[z, 1], train.coupling_index[z, 2]
+        i1, i2, i3 = left + m1 * n1, feature + m2 * n2, right + m3 * n3
+        c = train.coupling_value[z]
+        for a1 in range(n1):
             for a2 in range(n2):
-                cv = c * v_if[i, i2 + a2]
-                for a3 in range(n3):
-                    u_bcim[a2, a3, i, m1] += cv * y_ia[i, i3 + a3]
+                for i in range(n_atoms):
+                    t_abmi[a1, a2, m3, i] += c * x_ai[i1 + a1, i] * v_fi[i2 + a2, i]
+            for a3 in range(n3):
+                for i in range(n_atoms):
+                    s_acmi[a1, a3, m2, i] += c * x_ai[i1 + a1, i] * y_ai[i3 + a3, i]
+        for a2 in range(n2):
+            for a3 in range(n3):
+                for i in range(n_atoms):
+                    u_bcmi[a2, a3, m1, i] += c * v_fi[i2 + a2, i] * y_ai[i3 + a3, i]
 
 
 @njit(fastmath=("contract", "reassoc"))

@@ -24,7 +24,7 @@ from etnpot.kernels.train import RIGHT, WEIGHT
 from etnpot.neighbors import EdgeList
 from etnpot.network import CoreLayout, Path
 from etnpot.potential.potential import Potential
-from etnpot.so3 import Irrep
+from etnpot.so3 import Irrep, coupling_table
 
 __all__ = ["Jacobian", "Sensitivities"]
 
@@ -112,6 +112,8 @@ class Sensitivities:
         self._q_weight = spec.slices["head"].start
         self._scale = 1.0 / np.sqrt(spec.neighbor_scale)
         self._chain = _species_chain(potential) if set(wanted) & set(shared) else None
+        #: T = A C of every core, [right row, left row, feature].
+        self.cores_abf = [_dense_core(potential, k) for k in range(spec.order)]
 
     @property
     def n_parameters(self) -> int:
@@ -164,7 +166,7 @@ class Sensitivities:
 
 
 class _Stack:
-    """Blocks [a, b, i, m] of the paths of a core, one matrix [(path, a, b), (i, m)] for all paths that share an irrep.
+    """Blocks [a, b, m, i] of the paths of a core, one matrix [(path, a, b), (m, i)] for all paths that share an irrep.
 
     Parameters
     ----------
@@ -180,7 +182,7 @@ class _Stack:
         self.matrices: dict[Irrep, Floats] = {}
         for irrep, members in shared.items():
             height = sum(a * b for _, (a, b, _, _) in members)
-            _, _, n, dim = members[0][1]
+            _, _, dim, n = members[0][1]
             matrix = self.matrices[irrep] = np.empty((height, n * dim))
             self.groups[irrep], at = [], 0
             for path, shape in members:
@@ -193,7 +195,7 @@ class _Stack:
 class _Chunk:
     """A chunk of atoms: states of the train, derivatives of the features, and the products of the equations.
 
-    A factor named ``..._Kac`` is [(i, m), (a, column)]: the sum over atoms and components is the inner index of
+    A factor named ``..._Kac`` is [(m, i), (a, column)]: the sum over components and atoms is the inner index of
     a product.
     """
 
@@ -214,17 +216,10 @@ class _Chunk:
         self.n = n = stop - start
         self.n_columns = 3 * n_sites + 6
         self.v_if = v_if[start:stop]
-        n_features, n_rows = v_if.shape[1], train.n_bond_rows
+        n_features = v_if.shape[1]
         with_shared = owner._chain is not None
         shared = n if with_shared else 0
-        self.x_ia, self.y_ia = np.empty((n, n_rows)), np.empty((n, n_rows))
-        self.g_if = np.empty((n, n_features))
-        self.dx_iaf, self.dy_iaf = np.empty((n, n_rows, n_features)), np.empty((n, n_rows, n_features))
-        self.hessian_iff = np.empty((shared, n_features, n_features))
-        jacobian.train_states(
-            train, weights, self.type_i, self.v_if, with_shared, self.x_ia, self.y_ia, self.g_if, self.dx_iaf,
-            self.dy_iaf, self.hessian_iff,
-        )  # fmt: skip
+        self._differentiate_train(weights, with_shared)
         columns_cif = np.empty((self.n_columns, n, n_features))
         self.moments_iznm = np.empty(
             (shared, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2)
@@ -244,6 +239,52 @@ class _Chunk:
                 *owner._chain[:4], start, stop, site_of, n_sites, owner._scale,
                 owner._q_radial - owner._q_species, self.g_if, self.direct_cq,
             )  # fmt: skip
+
+    def _differentiate_train(self, weights: Floats, with_hessian: bool) -> None:
+        """Bonds x, adjoints y, g = dE/dv, their derivatives by the features, and the Hessian.
+
+        With the cores as dense tensors T = A C, the transfer matrices W = T v, X = T x and Y = T y of each,
+
+            x_k = W x_{k-1},   dx_k/dv = W dx_{k-1}/dv + X,   dy_{k-1}/dv = W^T dy_k/dv + Y,   g = sum_k X^T y_k,
+            H = M + M^T,   M = sum_k X^T dy_k/dv      (the feature of core k first, one of a later core second).
+        """
+        n, n_features, first = self.n, self.v_if.shape[1], self.train.bond_first
+        n_rows, n_cores = self.train.n_bond_rows, self.spec.order
+        bonds = [slice(first[k], first[k + 1]) for k in range(n_cores + 1)]
+        self.x_ia, self.y_ia = np.zeros((n, n_rows)), np.zeros((n, n_rows))
+        self.g_if = np.zeros((n, n_features))
+        self.dx_iaf, self.dy_iaf = np.zeros((n, n_rows, n_features)), np.zeros((n, n_rows, n_features))
+        self.x_ia[:, bonds[0]] = weights[: self.spec.layout.head_shape[0] * first[1]].reshape(-1, first[1])[self.type_i]
+        self.y_ia[:, -1] = 1.0
+        transfers = []
+        for k, tensor_abf in enumerate(self.owner.cores_abf):
+            right, left = bonds[k + 1], bonds[k]
+            n_right, n_left, _ = tensor_abf.shape
+            transfer = (self.v_if @ tensor_abf.reshape(-1, n_features).T).reshape(n, n_right, n_left)
+            by_left = self.x_ia[:, left] @ tensor_abf.transpose(1, 0, 2).reshape(n_left, -1)
+            self.x_ia[:, right] = (transfer @ self.x_ia[:, left, None])[..., 0]
+            self.dx_iaf[:, right] = by_left.reshape(n, n_right, n_features)
+            transfers.append((transfer, self.dx_iaf[:, right].copy() if k < n_cores - 1 else self.dx_iaf[:, right]))
+            if k > 0:
+                self.dx_iaf[:, right] += transfer @ self.dx_iaf[:, left]
+        if with_hessian:
+            self.hessian_iff = np.zeros((n, n_features, n_features))
+        for k in range(n_cores - 1, -1, -1):
+            right, left = bonds[k + 1], bonds[k]
+            tensor_abf, (transfer, by_left) = self.owner.cores_abf[k], transfers[k]
+            back = transfer.transpose(0, 2, 1)
+            self.y_ia[:, left] = (back @ self.y_ia[:, right, None])[..., 0]
+            self.dy_iaf[:, left] = (self.y_ia[:, right] @ tensor_abf.reshape(len(tensor_abf), -1)).reshape(
+                n, -1, n_features
+            )
+            if k < n_cores - 1:
+                self.dy_iaf[:, left] += back @ self.dy_iaf[:, right]
+                if with_hessian:
+                    self.hessian_iff += by_left.transpose(0, 2, 1) @ self.dy_iaf[:, right]
+        # g is the derivative of the first adjoint contracted with the head
+        self.g_if = (self.x_ia[:, None, bonds[0]] @ self.dy_iaf[:, bonds[0]])[:, 0]
+        if with_hessian:
+            self.hessian_iff += self.hessian_iff.transpose(0, 2, 1).copy()
 
     def add(self, energy_iq: Floats, gradient_qc: Floats) -> None:
         """Add everything that is wanted; `energy_iq` has one row per atom, or one for their sum."""
@@ -305,23 +346,25 @@ class _Chunk:
         at = self.owner._q_weight + int(self.train.path[self.train.path_first[k], WEIGHT]) - self.owner.start
         gradient_qc, energy_iq = gradient_qc[at : at + core.size], energy_iq[:, at : at + core.size]
         shapes = {path: core.shape(path) for path in core.paths}
-        t = _Stack((path, path.right, (n1, n2, n, path.right.dim)) for path, (n1, n2, _) in shapes.items())
-        u = _Stack((path, path.left, (n2, n3, n, path.left.dim)) for path, (_, n2, n3) in shapes.items())
+        t = _Stack((path, path.right, (n1, n2, path.right.dim, n)) for path, (n1, n2, _) in shapes.items())
+        u = _Stack((path, path.left, (n2, n3, path.left.dim, n)) for path, (_, n2, n3) in shapes.items())
         s = _Stack(
-            (path, path.feature, (n1, n3, n, path.feature.dim)) for path, (n1, _, n3) in shapes.items()
+            (path, path.feature, (n1, n3, path.feature.dim, n)) for path, (n1, _, n3) in shapes.items()
         )
+        v_fi, x_ai, y_ai = (np.ascontiguousarray(array.T) for array in (self.v_if, self.x_ia, self.y_ia))
         for index, path in enumerate(core.paths):
             jacobian.path_products(
-                self.train, int(self.train.path_first[k]) + index, self.v_if, self.x_ia, self.y_ia,
+                self.train, int(self.train.path_first[k]) + index, v_fi, x_ai, y_ai,
                 t.blocks[path], u.blocks[path], s.blocks[path],
             )  # fmt: skip
             right = self.train.path[self.train.path_first[k] + index, RIGHT]
             n3, l3 = shapes[path][2], path.right.dim
-            y_imc = self.y_ia[:, right : right + l3 * n3].reshape(n, l3, n3)
+            y_mci = y_ai[right : right + l3 * n3].reshape(l3, n3, n)
             if len(energy_iq) == n:
-                energy = np.einsum("abim,imc->iabc", t.blocks[path], y_imc, optimize=True).reshape(n, -1)
+                energy = np.einsum("abmi,mci->iabc", t.blocks[path], y_mci, optimize=True).reshape(n, -1)
             else:
-                energy = (t.blocks[path].reshape(-1, n * l3) @ y_imc.reshape(n * l3, n3)).reshape(1, -1)
+                y_Kc = y_mci.transpose(0, 2, 1).reshape(l3 * n, n3)
+                energy = (t.blocks[path].reshape(-1, l3 * n) @ y_Kc).reshape(1, -1)
             energy_iq[:, core.slice(path)] += energy
         # products are [(path, two indices of the block), (the third index, column)]
         for stack, primes, order in (
@@ -345,18 +388,20 @@ class _Chunk:
         if is_end:
             return {}
         begin, end = self.train.bond_first[k], self.train.bond_first[k + 1]
-        primes = {irrep: np.empty((self.n, irrep.dim * rank, self.n_columns)) for irrep, rank in bond}
+        primes = {irrep: np.empty((irrep.dim, self.n, rank, self.n_columns)) for irrep, rank in bond}
         # a few atoms at a time, so that what is sorted by irrep is still in the cache
         for first in range(0, self.n, _ATOMS_IN_CACHE):
             atoms = slice(first, first + _ATOMS_IN_CACHE)
             prime_iac = derivative_iaf[atoms, begin:end] @ self.dv_ifc[atoms]
             for irrep, array in primes.items():
-                array[atoms] = prime_iac[:, bond.slice(irrep)]
+                shape = len(prime_iac), irrep.dim, bond.rank(irrep), self.n_columns
+                array[:, atoms] = prime_iac[:, bond.slice(irrep)].reshape(shape).transpose(1, 0, 2, 3)
         return {irrep: array.reshape(-1, bond.rank(irrep) * self.n_columns) for irrep, array in primes.items()}
 
     def _gathered(self, array_iac: Floats, offset: int, rank: int, dim: int) -> Floats:
-        """[i, (m, a), column] of one irrep as [(i, m), (a, column)]."""
-        return array_iac[:, offset : offset + dim * rank].reshape(self.n * dim, rank * self.n_columns)
+        """[i, (m, a), column] of one irrep as [(m, i), (a, column)]."""
+        block = array_iac[:, offset : offset + dim * rank].reshape(self.n, dim, -1)
+        return block.transpose(1, 0, 2).reshape(dim * self.n, rank * self.n_columns)
 
     def _add_shared(self, chain: _Chain, energy_iq: Floats, gradient_qc: Floats) -> None:
         """Eq. (3): radial coefficients and species factor."""
@@ -409,6 +454,22 @@ class _Chunk:
                 energy_iq[0, rows] += energy.sum(axis=0)
         if self.direct_cq is not None:
             gradient_qc[at_species : at_species + self.direct_cq.shape[1]] += self.direct_cq.T
+
+
+def _dense_core(potential: Potential, k: int) -> Floats:
+    """Core k times the coupling coefficients, [right row, left row, feature]."""
+    core, train = potential.spec.layout.cores[k], potential.train
+    dense = np.zeros((core.right.dimension, core.left.dimension, core.feature.dimension))
+    for path in core.paths:
+        index, value = coupling_table(path.left.l, path.feature.l, path.right.l)
+        coupling = np.zeros((path.left.dim, path.feature.dim, path.right.dim))
+        coupling[tuple(np.asarray(index).T)] = value
+        block = np.einsum("xyz,abc->zcxayb", coupling, train.block(k, path))
+        shape = block.shape
+        dense[core.right.slice(path.right), core.left.slice(path.left), core.feature.slice(path.feature)] += block.reshape(
+            shape[0] * shape[1], shape[2] * shape[3], shape[4] * shape[5]
+        )
+    return dense
 
 
 def _species_chain(potential: Potential) -> _Chain:
