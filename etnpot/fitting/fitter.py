@@ -3,8 +3,8 @@
     start             reference energies by least squares; random features and a random train of order 2
     sweeps            local solves, core by core (`etnpot.fitting.sweeps`)
     growth            a few steps of the polish, one core more, and again, up to the order that was asked for
-    polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a sample of the training
-                      set and then on all of it, until the validation loss stops falling
+    polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
+                      training set, until the validation loss stops falling
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Reduce = Callable[[Floats], None]
 
-#: Rows per parameter of a sample, and what it grows by when its curvature leads nowhere.
-_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 2.0
+#: Rows per parameter of the first sample, and the factor to the next one.
+_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 4.0
 #: A sample larger than this part of the training set is not worth the detour.
 _LARGEST_SAMPLE = 0.4
-#: Steps on the sample without a gain of this much before all data are used.
+#: Steps without a gain of this much before the sample grows.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 #: Order of the first train, and the most steps of each order but the last; one that lowers the loss by less than this part
 #: of it is the last of its order.
@@ -63,7 +63,6 @@ class _Progress:
     growth_at: int = 0
     polish_at: int = 0
     sample_size: int = 0
-    sampled: bool = True
     stale: int = 0
     mu: float = _FIRST_DAMPING
     ridge: float = 0.0
@@ -125,7 +124,7 @@ class Fitter:
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
         self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
-        self._samples: dict[tuple[int, int], Problem] = {}
+        self._samples: dict[int, Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self.history: list[dict[str, Any]] = []
@@ -268,9 +267,6 @@ class Fitter:
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
         problem = self._working_problem()
-        curvature = None
-        if not progress.sampled and self._sample_size() < self._problem.n_configurations:
-            curvature = self._sample(progress.growth_at + progress.polish_at)
         if settings.robust is not None:
             problem = problem.reweighted(self.potential, settings.robust)
         if settings.method == "l-bfgs":
@@ -281,7 +277,6 @@ class Fitter:
                 problem,
                 self.potential,
                 Damping(progress.mu, progress.ridge),
-                curvature=curvature,
                 fixed_ridge=settings.ridge is not None,
             )
             self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
@@ -293,7 +288,6 @@ class Fitter:
             "ridge": progress.ridge,
             "effective": effective,
             "sample": problem.n_rows / max(self._problem.n_rows, 1),
-            "curvature_sample": (curvature or problem).n_rows / max(self._problem.n_rows, 1),
             "loss": loss,
         }
         record.update(self._judge())
@@ -315,18 +309,14 @@ class Fitter:
         """Whether more of the training set is used from here on, or the fit is done."""
         progress, settings = self._progress, self.settings
         loss, n = record["selection_loss"], self._problem.n_configurations
-        if progress.sampled and self._sample_size() < n:
+        if self._sample_size() < n:
             if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
                 progress.level_loss, progress.level_stale = loss, 0
             else:
                 progress.level_stale += 1
             if gain <= 0 or progress.level_stale > _SAMPLE_PATIENCE:
-                progress.sampled, progress.stale, progress.mu = False, 0, min(progress.mu, 1e-2)
-            return
-        progress.sampled = False
-        if gain <= 0 and self._sample_size() < n:
-            progress.sample_size = self._rounded_size(_SAMPLE_GROWTH * progress.sample_size)
-            progress.mu = _FIRST_DAMPING
+                progress.sample_size = self._rounded_size(_SAMPLE_GROWTH * progress.sample_size)
+                progress.level_stale, progress.stale, progress.mu = 0, 0, min(progress.mu, 1e-2)
         elif gain <= 0:
             progress.finished, progress.reason = True, "converged: no step lowers the loss"
         elif progress.stale >= settings.patience:
@@ -361,8 +351,20 @@ class Fitter:
             progress.finished, progress.reason = True, "polish steps"
 
     def _working_problem(self) -> Problem:
-        """What the loss is taken over: at first a sample, then all of the training set."""
-        return self._sample(0) if self._progress.sampled else self._problem
+        """What the loss is taken over: the training set, or at first a part of it.
+
+        The part is drawn evenly from the configurations in the order of group, size and energy per atom, so that no kind of
+        configuration is left out: a model that never saw a surface can be wrong by any amount there.
+        """
+        n, size = self._problem.n_configurations, self._sample_size()
+        if size >= n:
+            return self._problem
+        if size not in self._samples:
+            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
+            offset = np.random.default_rng([self.settings.seed, 2]).random()
+            places = ((np.arange(size) + offset) * n / size).astype(int)
+            self._samples = {size: self._problem.subset(sorted(kinds[place] for place in places))}
+        return self._samples[size]
 
     def _sample_size(self) -> int:
         """Configurations of a sample, by the number of parameters; all where a sample is not worth the detour."""
@@ -377,22 +379,6 @@ class Fitter:
     def _rounded_size(self, size: float) -> int:
         n = self._problem.n_configurations
         return n if size >= _LARGEST_SAMPLE * n else max(1, round(size))
-
-    def _sample(self, draw: int) -> Problem:
-        """One of many parts of the training problem.
-
-        A part is drawn evenly from the configurations in the order of group, size and energy per atom, so that no kind of
-        configuration is left out: a model that never saw a surface can be wrong by any amount there.
-        """
-        n, size = self._problem.n_configurations, self._sample_size()
-        if size >= n:
-            return self._problem
-        if (draw, size) not in self._samples:
-            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
-            offset = np.random.default_rng([self.settings.seed, 2, draw]).random()
-            places = ((np.arange(size) + offset) * n / size).astype(int)
-            self._samples = {(draw, size): self._problem.subset(sorted(kinds[place] for place in places))}
-        return self._samples[draw, size]
 
 
 def initial_potential(

@@ -14,26 +14,35 @@ from etnpot.errors import SpecificationError
 from etnpot.fitting.problem import LossWeights
 from etnpot.potential import PotentialSpec
 from etnpot.potential.build import make_spec
+from etnpot.so3 import Irrep
 
 __all__ = ["SIZES", "FitSettings"]
 
-#: Model settings behind each named size.
+#: Model settings behind each named size. Channels and ranks fall with l: many angular momenta with few copies of each do
+#: better, at equal numbers of parameters, than few with many.
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"order": 3, "l_max": 2, "radial_size": 6, "channels": [4, 3, 2], "ranks": 3, "species_rank": 4},
-    "medium": {
+    "small": {
         "order": 3,
         "l_max": 3,
+        "radial_size": 6,
+        "channels": [4, 3, 2, 1],
+        "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 1},
+        "species_rank": 4,
+    },
+    "medium": {
+        "order": 4,
+        "l_max": 4,
         "radial_size": 8,
-        "channels": [6, 5, 4, 3],
-        "ranks": 4,
+        "channels": [4, 3, 3, 2, 2],
+        "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1},
         "species_rank": 5,
     },
     "large": {
         "order": 4,
-        "l_max": 3,
-        "radial_size": 9,
-        "channels": [7, 6, 5, 4],
-        "ranks": 5,
+        "l_max": 5,
+        "radial_size": 8,
+        "channels": [6, 5, 4, 3, 2, 1],
+        "ranks": {"0e": 5, "1o": 4, "2e": 4, "3o": 3, "4e": 2, "5o": 1},
         "species_rank": 6,
     },
 }
@@ -196,16 +205,14 @@ class FitSettings:
         """The model for given elements; `r_min` and `neighbor_scale` are used where the settings leave them open."""
         if isinstance(self.size, str):
             return self._spec(species, SIZES[self.size], r_min, neighbor_scale)
-        # between and beyond the named sizes: scale ranks and channels of the size next below
+        # between and beyond the named sizes: theirs with more or fewer copies of every irrep
         best = None
         for base in SIZES.values():
-            for ranks in range(1, 24):
-                for shift in (-2, -1, 0, 1, 2, 4):
-                    channels = [max(2, c + shift) for c in base["channels"]]
-                    preset = {**base, "ranks": ranks, "channels": channels}
-                    if abs(ranks - base["ranks"] - shift) > 2:
-                        continue
-                    spec = self._spec(species, preset, r_min, neighbor_scale)
+            for more_ranks in range(-2, 16):
+                for more_channels in (more_ranks - 1, more_ranks, more_ranks + 1):
+                    ranks = {irrep: max(1, rank + more_ranks) for irrep, rank in base["ranks"].items()}
+                    channels = [max(1, count + more_channels) for count in base["channels"]]
+                    spec = self._spec(species, {**base, "ranks": ranks, "channels": channels}, r_min, neighbor_scale)
                     distance = abs(math.log(spec.n_parameters / self.size))
                     if best is None or distance < best[0]:
                         best = distance, spec
@@ -220,20 +227,32 @@ class FitSettings:
             return preset.get(name) if value is None else value
 
         l_max = chosen("l_max")
-        channels = chosen("channels")
-        if self.channels is None and len(channels) != l_max + 1:
+        channels, ranks = chosen("channels"), chosen("ranks")
+        if self.channels is None:
             channels = [channels[min(l, len(channels) - 1)] for l in range(l_max + 1)]
+        if self.ranks is None:
+            ranks = self._bond_ranks(ranks, l_max)
         species_rank = chosen("species_rank")
         if self.species_rank is None:
             species_rank = min(species_rank, len(species) ** 2)
         return make_spec(
             list(species), cutoff=self.cutoff, order=chosen("order"), l_max=l_max, radial_size=chosen("radial_size"),
-            channels=channels, ranks=chosen("ranks"), r_min=self.r_min if self.r_min is not None else r_min,
+            channels=channels, ranks=ranks, r_min=self.r_min if self.r_min is not None else r_min,
             radial_family=self.radial_family, cutoff_function=self.cutoff_function, cutoff_power=self.cutoff_power,
             species_form=self.species_form, species_rank=species_rank, embedding=self.embedding,
             bond_l_max=self.bond_l_max, pseudotensors=self.pseudotensors, head_rank=self.head_rank,
             neighbor_scale=self.neighbor_scale if self.neighbor_scale is not None else neighbor_scale,
         )  # fmt: skip
+
+
+    def _bond_ranks(self, preset: Mapping[str, int], l_max: int) -> dict[str, int]:
+        """The ranks of a size, by l, for the irreps that the bonds of these settings hold."""
+        by_l = list(preset.values())
+        largest = l_max if self.bond_l_max is None else self.bond_l_max
+        parities = (1, -1) if self.pseudotensors else (0,)
+        return {
+            str(Irrep(l, p or (-1) ** l)): by_l[min(l, len(by_l) - 1)] for l in range(largest + 1) for p in parities
+        }
 
 
 def with_overrides(settings: FitSettings | None, overrides: Mapping[str, Any]) -> FitSettings:
