@@ -128,7 +128,7 @@ class FitSettings:
     cutoff_power: int = 3
     r_min: float | None = None
     neighbor_scale: float | None = None
-    energy_weight: float = 30.0
+    energy_weight: float = 300.0
     forces_weight: float = 1.0
     stress_weight: float = 10.0
     alpha: float = 1.0
