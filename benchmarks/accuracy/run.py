@@ -40,9 +40,6 @@ PAGE = HERE.parents[1] / "docs" / "accuracy.md"
 README = HERE.parents[1] / "README.md"
 BEGIN, END = "<!-- begin generated table -->", "<!-- end generated table -->"
 
-#: Ranks that fall with l, for all inner bonds of an order-4 train.
-GRADED = {"0e": 5, "1o": 4, "2e": 3, "3o": 2}
-
 
 @dataclass(frozen=True)
 class Row:
@@ -68,16 +65,13 @@ class Row:
 
 
 ELEMENT = {
-    "order": 4,
-    "l_max": 3,
-    "radial_size": 9,
-    "channels": [7, 6, 5, 4],
-    "ranks": [GRADED] * 3,
-    "time_limit": 285,
-}
+    "order": 5, "l_max": 4, "radial_size": 8, "channels": [4, 3, 3, 2, 1],
+    "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0, "time_limit": 285,
+}  # fmt: skip
 MOLECULE = {
-    "order": 4, "l_max": 3, "radial_size": 9, "channels": [7, 6, 5, 4], "ranks": [GRADED] * 3, "r_min": 0.8,
-    "stress_weight": 0.0, "energy_weight": 10.0, "cutoff": 5.0,
+    "order": 5, "l_max": 4, "radial_size": 8, "channels": [5, 4, 3, 2, 1],
+    "ranks": {"0e": 5, "1o": 4, "2e": 3, "3o": 2, "4e": 1}, "species_rank": 6, "r_min": 0.8, "cutoff": 5.0,
+    "stress_weight": 0.0,
 }  # fmt: skip
 ATOMS_3BPA = {
     "C": -1029.4889999855063, "H": -13.587222780835477, "N": -1484.9814568572233, "O": -2041.9816003861047,
@@ -90,17 +84,20 @@ ROWS: dict[str, Row] = {
         "RMSE: MLIP-3 level 12 7.9, 0.104 (797 s); NequIP 12.0, 0.061 (150 s); MACE 33, 0.047 (339 s)",
         valid="emt6/valid.extxyz",
     ),
-    "Mo": Row("zuo2020/Mo/train.extxyz", {"test": "zuo2020/Mo/test.extxyz"}, {**ELEMENT, "cutoff": 5.2},
+    "Mo": Row("zuo2020/Mo/train.extxyz", {"test": "zuo2020/Mo/test.extxyz"},
+              {**ELEMENT, "l_max": 5, "channels": [4, 3, 3, 2, 2, 1],
+               "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1, "5o": 1}, "ridge": 0.3},
               "MAE: GAP 2.24, 0.09; MTP 2.83, 0.090"),
-    "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"}, {**ELEMENT, "cutoff": 5.2},
+    "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"},
+              {**ELEMENT, "order": 6, "channels": [4, 3, 2, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1}},
               "MAE: MTP 2.21, 0.056"),
-    "Ni": Row("zuo2020/Ni/train.extxyz", {"test": "zuo2020/Ni/test.extxyz"}, {**ELEMENT, "cutoff": 5.0},
+    "Ni": Row("zuo2020/Ni/train.extxyz", {"test": "zuo2020/Ni/test.extxyz"}, ELEMENT,
               "MAE: GAP 0.42, 0.02; MTP 0.48, 0.0140"),
-    "Cu": Row("zuo2020/Cu/train.extxyz", {"test": "zuo2020/Cu/test.extxyz"}, {**ELEMENT, "cutoff": 5.0},
+    "Cu": Row("zuo2020/Cu/train.extxyz", {"test": "zuo2020/Cu/test.extxyz"}, ELEMENT,
               "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},
-        {**ELEMENT, "cutoff": 5.0, "species_rank": 6, "time_limit": 1750},
+        {**ELEMENT, "ranks": {"0e": 4, "1o": 3, "2e": 3, "3o": 2, "4e": 1}, "species_rank": 5, "time_limit": 1650},
         "MAE: elements SNAP 4.29, 0.132, MTP 5.39, 0.118; binaries SNAP 5.45, 0.031, MTP 5.24, 0.012; "
         "quaternary SNAP 5.88, 0.189, MTP 1.93, 0.130 (both trained with quaternary cells)",
         by_elements=True,
