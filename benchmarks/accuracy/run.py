@@ -66,7 +66,7 @@ class Row:
 
 ELEMENT = {
     "order": 5, "l_max": 4, "radial_size": 8, "channels": [4, 3, 3, 2, 1],
-    "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0, "time_limit": 285,
+    "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0, "robust": 1.0, "time_limit": 285,
 }  # fmt: skip
 MOLECULE = {
     "order": 5, "l_max": 4, "radial_size": 8, "channels": [5, 4, 3, 2, 1],
@@ -86,7 +86,7 @@ ROWS: dict[str, Row] = {
     ),
     "Mo": Row("zuo2020/Mo/train.extxyz", {"test": "zuo2020/Mo/test.extxyz"},
               {**ELEMENT, "l_max": 5, "channels": [4, 3, 3, 2, 2, 1],
-               "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1, "5o": 1}, "ridge": 0.3},
+               "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1, "5o": 1}},
               "MAE: GAP 2.24, 0.09; MTP 2.83, 0.090"),
     "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"},
               {**ELEMENT, "order": 6, "channels": [4, 3, 2, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1}},
