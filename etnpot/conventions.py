@@ -14,13 +14,22 @@ array suffixes i centre, p pair, c Cartesian, l m n basis, a b bonds, k core, q 
 
 from __future__ import annotations
 
-__all__ = ["MAX_ATOMIC_NUMBER", "VOIGT", "harmonic_index", "n_harmonics"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAX_ATOMIC_NUMBER", "VOIGT", "harmonic_index", "n_harmonics", "voigt"]
 
 #: Cartesian index pairs of the Voigt components, ASE's order.
 VOIGT: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 #: Heaviest element that a potential may name.
 MAX_ATOMIC_NUMBER = 118
+
+
+def voigt(tensor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Voigt components [..., 6] of symmetric tensors [..., 3, 3]."""
+    rows, columns = (list(axes) for axes in zip(*VOIGT, strict=True))
+    return np.asarray(tensor[..., rows, columns])
 
 
 def harmonic_index(l: int, m: int) -> int:  # noqa: E741

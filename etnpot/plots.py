@@ -174,7 +174,9 @@ def plot_learning_curves(
                 axis.axvline(k - 0.5, color="#bbbbbb", linewidth=0.7, linestyle=(0, (3, 3)), zorder=0)
             every = max(1, math.ceil(len(boundaries) / 8))
             ticks = [(k, sweep) for n, (k, sweep) in enumerate(boundaries) if n % every == 0]
-            axis.set_xticks([k for k, _ in ticks], ["polish" if sweep is None else str(sweep) for _, sweep in ticks])
+            axis.set_xticks(
+                [k for k, _ in ticks], ["polish" if sweep is None else str(sweep) for _, sweep in ticks]
+            )
             axis.set_xlabel("steps of the fit", fontsize=9.5, color=_MUTED)
         else:
             axis.set_xlabel("step of the fit", fontsize=9.5, color=_MUTED)

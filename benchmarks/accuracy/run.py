@@ -24,14 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import etnpot
 from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.evaluation import evaluate
 from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.split import split
-from etnpot.neighbors import neighbor_list
 from etnpot.potential import Potential
 
 HERE = Path(__file__).resolve().parent
@@ -127,20 +125,14 @@ def data_directory() -> Path:
 
 def errors(potential: Potential, data: DataSet, *, per_molecule: bool) -> dict[str, float]:
     """MAE and RMSE: energies in meV/atom (per molecule: meV), force components in eV/Å."""
-    energies, forces = [], []
-    for labelled in data:
-        got = potential.evaluate(neighbor_list(labelled.atoms, potential.cutoff), labelled.atoms.numbers)
-        if labelled.energy is not None:
-            energies.append(1e3 * (got.energy - labelled.energy) / (1 if per_molecule else labelled.n_atoms))
-        if labelled.forces is not None:
-            forces.append((got.forces - labelled.forces).ravel())
-    de, df = np.array(energies), np.concatenate(forces)
+    metrics = evaluate(potential, data)
+    energy = metrics.energy_total if per_molecule else metrics.energy
     return {
         "n": len(data),
-        "energy_mae": float(np.abs(de).mean()),
-        "energy_rmse": float(np.sqrt((de**2).mean())),
-        "forces_mae": float(np.abs(df).mean()),
-        "forces_rmse": float(np.sqrt((df**2).mean())),
+        "energy_mae": 1e3 * energy.mae,
+        "energy_rmse": 1e3 * energy.rmse,
+        "forces_mae": metrics.forces.mae,
+        "forces_rmse": metrics.forces.rmse,
     }
 
 

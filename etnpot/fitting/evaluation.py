@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
-from etnpot.conventions import VOIGT
+from etnpot.conventions import voigt
 from etnpot.io.structures import Labelled
 from etnpot.metrics import Metrics, Prediction, evaluate_errors
 from etnpot.potential import Potential
@@ -45,8 +43,7 @@ def predict(
         )
         stress = None
         if labelled.volume > 0:
-            virial = result.virial
-            stress = np.array([virial[component] for component in VOIGT]) / labelled.volume
+            stress = voigt(result.virial) / labelled.volume
         return result.energy, result.forces, stress
 
     if outer == 1:

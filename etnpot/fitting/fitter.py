@@ -300,7 +300,9 @@ class Fitter:
             if progress.level_stale >= _GROWTH_STEPS or gain < _GROWTH_GAIN * loss:
                 rng = np.random.default_rng([settings.seed, 4, self.potential.spec.order])
                 layout = shortened(self._target, self.potential.spec.order + 1)
-                self.potential = balanced(self.potential.with_train(lengthened(self.potential.train, layout, rng)))
+                self.potential = balanced(
+                    self.potential.with_train(lengthened(self.potential.train, layout, rng))
+                )
                 progress.level_stale, progress.stale, progress.sample_size = 0, 0, 0
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
@@ -409,7 +411,9 @@ def shortened(layout: TrainLayout, order: int) -> TrainLayout:
     """The layout of a train of lower order, with the bonds nearest to the two ends."""
     inner = layout.bonds[1:-1]
     first, last = inner[: order // 2], inner[len(inner) - (order - 1) // 2 :]
-    return TrainLayout(layout.n_species, layout.feature, (layout.bonds[0], *first, *last, layout.bonds[-1])).trimmed()
+    return TrainLayout(
+        layout.n_species, layout.feature, (layout.bonds[0], *first, *last, layout.bonds[-1])
+    ).trimmed()
 
 
 def lengthened(train: Train, layout: TrainLayout, rng: np.random.Generator) -> Train:
@@ -419,7 +423,9 @@ def lengthened(train: Train, layout: TrainLayout, rng: np.random.Generator) -> T
     for k in range(1, order + 1):
         old, new = train.layout.bonds[k], layout.bonds[k]
         if old != new:
-            union = Bond.of({irrep: max(old.rank(irrep), new.rank(irrep)) for irrep in {*old.irreps, *new.irreps}})
+            union = Bond.of(
+                {irrep: max(old.rank(irrep), new.rank(irrep)) for irrep in {*old.irreps, *new.irreps}}
+            )
             train = grow_ranks(train, k, union, rng)
     return train
 

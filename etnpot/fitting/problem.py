@@ -8,7 +8,8 @@ of the weighted rows by the parameters and r the weighted (reference - predictio
     (J^T J + ridge) step = J^T r,
 
 and both sides are sums over configurations: they are streamed, by threads here and by ranks where there are several.
-Rows of J are never held beyond one block.
+Rows of J are never held beyond one block. Where the smallest directions of J drown in the rounding of J^T J, which squares
+its condition number, the triangular factor of a streamed QR decomposition of [J, r] takes its place (`triangular_factor`).
 
 ================  =========================================================================
 symbol            here
@@ -26,13 +27,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from etnpot.conventions import VOIGT
+from etnpot.conventions import VOIGT, voigt
 from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.io.structures import Labelled
@@ -167,8 +168,7 @@ class Prepared:
         if self.forces is not None:
             rows[1:-6] = self.scale_forces * (evaluation.forces - self.forces).ravel()
         if self.virial is not None:
-            virial = evaluation.virial
-            rows[-6:] = self.scale_virial * (self.virial - np.array([virial[c] for c in VOIGT]))
+            rows[-6:] = self.scale_virial * (self.virial - voigt(evaluation.virial))
         return rows
 
 
@@ -334,29 +334,55 @@ class Problem:
         `rows` are the `residuals` of this potential, where they are known.
         """
         sensitivities = Sensitivities(potential, groups)
-        if rows is None:
-            rows = self.residuals(potential)
-        n = sensitivities.n_parameters
-        local = threading.local()
-        partial: list[_Accumulator] = []
-
-        def work(index: int) -> None:
-            if not hasattr(local, "accumulator"):
-                local.accumulator = _Accumulator(n)
-                partial.append(local.accumulator)
-            local.accumulator.add(self.configurations[index], rows[index], sensitivities)
-
-        with threadpool_limits(1, user_api="blas"):
-            self._each(work)
+        partial = self._accumulated(_GramAccumulator, potential, sensitivities, rows)
         with threadpool_limits(self.threads, user_api="blas"):
-            total = NormalEquations.zeros(n)
+            total = NormalEquations.zeros(sensitivities.n_parameters)
             for accumulator in partial:
-                total += accumulator.finish()
+                accumulator.flush()
+                total += accumulator.total
         self._summed(total.gram)
         self._summed(total.rhs)
         scalars = self._summed(np.array([total.loss, float(total.n_rows)]))
         total.loss, total.n_rows = float(scalars[0]), int(scalars[1])
         return total
+
+    def triangular_factor(self, potential: Potential, groups: tuple[str, ...] | None = None) -> Floats:
+        """R [q + 1, q + 1] of a QR decomposition of [J, r], both weighted, by blocks of rows.
+
+        Its condition number is that of J, where the Gram matrix has the square; it costs two to four times as much.
+        """
+        sensitivities = Sensitivities(potential, groups)
+        n = sensitivities.n_parameters + 1
+        partial = self._accumulated(_TriangularAccumulator, potential, sensitivities, None)
+        rank, size = self.shard
+        factors = np.zeros((size, n, n))
+        with threadpool_limits(self.threads, user_api="blas"):
+            for accumulator in partial:
+                accumulator.flush()
+                factors[rank] = _triangle(np.vstack([factors[rank], accumulator.factor]))
+            return _triangle(self._summed(factors).reshape(-1, n))
+
+    def _accumulated(
+        self,
+        kind: type[_AccumulatorT],
+        potential: Potential,
+        sensitivities: Sensitivities,
+        rows: Sequence[Floats] | None,
+    ) -> list[_AccumulatorT]:
+        """All rows of J and r in one accumulator for each thread."""
+        residuals = self.residuals(potential) if rows is None else rows
+        local = threading.local()
+        partial: list[_AccumulatorT] = []
+
+        def work(index: int) -> None:
+            if not hasattr(local, "accumulator"):
+                local.accumulator = kind(sensitivities.n_parameters)
+                partial.append(local.accumulator)
+            local.accumulator.add(self.configurations[index], residuals[index], sensitivities)
+
+        with threadpool_limits(1, user_api="blas"):
+            self._each(work)
+        return partial
 
     def gradient(self, potential: Potential) -> tuple[float, Floats]:
         """The loss and its gradient by all parameters, at a few times the cost of the loss."""
@@ -409,10 +435,9 @@ class Problem:
 
 
 class _Accumulator:
-    """Normal equations of one thread."""
+    """Rows of J and r of one thread, gathered in blocks for `flush`."""
 
     def __init__(self, n: int) -> None:
-        self.total = NormalEquations.zeros(n)
         self._buffer_qc = np.empty((n, _GRAM_COLUMNS))
         self._rows = np.empty(_GRAM_COLUMNS)
         self._filled = 0
@@ -436,20 +461,48 @@ class _Accumulator:
             self._filled += count
             at += count
             if self._filled == _GRAM_COLUMNS:
-                self._flush()
+                self.flush()
 
-    def _flush(self) -> None:
-        block = self._buffer_qc[:, : self._filled]
-        rows = self._rows[: self._filled]
+    def flush(self) -> None:
+        """Work the gathered rows in."""
+        self._absorb(self._buffer_qc[:, : self._filled], self._rows[: self._filled])
+        self._filled = 0
+
+    def _absorb(self, block: Floats, rows: Floats) -> None:
+        raise NotImplementedError
+
+
+class _GramAccumulator(_Accumulator):
+    """Normal equations."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.total = NormalEquations.zeros(n)
+
+    def _absorb(self, block: Floats, rows: Floats) -> None:
         self.total.gram += block @ block.T
         self.total.rhs += block @ rows
         self.total.loss += float(rows @ rows)
-        self.total.n_rows += self._filled
-        self._filled = 0
+        self.total.n_rows += len(rows)
 
-    def finish(self) -> NormalEquations:
-        self._flush()
-        return self.total
+
+class _TriangularAccumulator(_Accumulator):
+    """The triangular factor of [J, r]."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.factor = np.zeros((n + 1, n + 1))
+
+    def _absorb(self, block: Floats, rows: Floats) -> None:
+        self.factor = _triangle(np.vstack([self.factor, np.vstack([block, rows]).T]))
+
+
+_AccumulatorT = TypeVar("_AccumulatorT", bound=_Accumulator)
+
+
+def _triangle(matrix: Floats) -> Floats:
+    """R of the QR decomposition of a tall matrix."""
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
 
 
 def _pull_back(c: Prepared, rows: Floats) -> tuple[Floats, Floats]:

@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 
 from etnpot.errors import ConvergenceError
 
-__all__ = ["RidgeSolution", "solve_ridge"]
+__all__ = ["RidgeSolution", "solve_ridge", "solve_ridge_triangular"]
 
 Floats = NDArray[np.float64]
 
-#: Range of lambda searched, relative to the largest eigenvalue.
-_LOWEST, _HIGHEST = 1e-14, 1e2
+#: Eigenvalues of a Gram matrix below this part of the largest are rounding; those from singular values, below its square.
+_GRAM_ROUNDING = 1e-15
+#: Largest lambda searched, relative to the largest eigenvalue.
+_HIGHEST = 1e2
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,8 @@ class RidgeSolution:
         Eq. (3) without its constant.
     loss : float
         |J x - y|^2 at the solution.
+    largest : float
+        Largest eigenvalue e.
     """
 
     x: Floats
@@ -55,6 +59,7 @@ class RidgeSolution:
     effective: float
     log_evidence: float
     loss: float
+    largest: float
 
 
 def solve_ridge(
@@ -92,33 +97,85 @@ def solve_ridge(
     scale = np.ones(len(rhs)) if weights is None else 1.0 / np.sqrt(weights)
     values, vectors = scipy.linalg.eigh(scale[:, None] * gram * scale, check_finite=False, driver="evd")
     values = np.maximum(values, 0.0)
-    projected = vectors.T @ (scale * rhs)
-    top = values[-1] if values[-1] > 0 else 1.0
+    shape = _Spectrum(values, vectors.T @ (scale * rhs), square, n_rows, _GRAM_ROUNDING)
+    ridge = shape.best_ridge() if ridge is None else ridge
+    x = scale * (vectors @ (shape.inverse(ridge) * shape.projected))
+    loss = square - 2.0 * float(x @ rhs) + float(x @ (gram @ x))
+    return shape.solution(x, ridge, max(loss, 0.0))
 
-    def evidence(log_ridge: float) -> float:
-        lam = top * np.exp(log_ridge)
-        rest = max(square - float(projected**2 @ (1.0 / (values + lam))), 1e-30 * max(square, 1e-300))
-        return -0.5 * n_rows * np.log(rest) - 0.5 * float(np.log1p(values / lam).sum())
 
-    if ridge is None:
-        # a coarse scan finds the hill, golden section its top
-        grid = np.linspace(np.log(_LOWEST), np.log(_HIGHEST), 65)
-        heights = [evidence(x) for x in grid]
+def solve_ridge_triangular(
+    factor: Floats, rhs: Floats, n_rows: int, *, weights: Floats | None = None, ridge: float | None = None
+) -> RidgeSolution:
+    """The same from a triangular factor R of J, and Q^T y: singular values s of R W^{-1/2} in place of e = s^2.
+
+    Parameters
+    ----------
+    factor, rhs : float64 [r, q], [r]
+        R and Q^T y; r may be larger than q.
+    n_rows, weights, ridge
+        As for `solve_ridge`.
+
+    Returns
+    -------
+    RidgeSolution
+    """
+    if not (np.isfinite(factor).all() and np.isfinite(rhs).all()):
+        raise ConvergenceError(
+            "the triangular factor holds NaN or infinity: the potential has diverged; lower the step"
+        )
+    scale = np.ones(factor.shape[1]) if weights is None else 1.0 / np.sqrt(weights)
+    u, singular, vt = scipy.linalg.svd(factor * scale, full_matrices=False, check_finite=False)
+    shape = _Spectrum(singular**2, singular * (u.T @ rhs), float(rhs @ rhs), n_rows, _GRAM_ROUNDING**2)
+    ridge = shape.best_ridge() if ridge is None else ridge
+    x = scale * (vt.T @ (shape.inverse(ridge) * shape.projected))
+    rest = factor @ x - rhs
+    return shape.solution(x, ridge, float(rest @ rest))
+
+
+@dataclass(frozen=True, eq=False)
+class _Spectrum:
+    """Eigenvalues e, b', |y|^2 and n of eqs. (1) to (3), and the part of the largest e below which others are rounding."""
+
+    values: Floats
+    projected: Floats
+    square: float
+    n_rows: int
+    rounding: float
+
+    @property
+    def top(self) -> float:
+        largest = float(self.values.max())
+        return largest if largest > 0 else 1.0
+
+    def log_evidence(self, ridge: float) -> float:
+        """Eq. (3)."""
+        rest = max(
+            self.square - float(self.projected**2 @ (1.0 / (self.values + ridge))),
+            1e-30 * max(self.square, 1e-300),
+        )
+        return -0.5 * self.n_rows * np.log(rest) - 0.5 * float(np.log1p(self.values / ridge).sum())
+
+    def best_ridge(self) -> float:
+        """Where the evidence is highest: a coarse scan finds the hill, golden section its top."""
+        grid = np.log(self.top) + np.linspace(np.log(10.0 * self.rounding), np.log(_HIGHEST), 65)
+        heights = [self.log_evidence(float(np.exp(x))) for x in grid]
         at = int(np.argmax(heights))
         low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
         golden = 0.5 * (np.sqrt(5.0) - 1.0)
         for _ in range(25):
             left, right = high - golden * (high - low), low + golden * (high - low)
-            if evidence(left) > evidence(right):
+            if self.log_evidence(float(np.exp(left))) > self.log_evidence(float(np.exp(right))):
                 high = right
             else:
                 low = left
-        log_ridge = 0.5 * (low + high)
-        ridge = float(top * np.exp(log_ridge))
-    else:
-        log_ridge = float(np.log(max(ridge, 1e-300) / top))
-    # exact zeros of the spectrum without ridge: the shortest solution
-    inverse = np.where(values + ridge > 1e-15 * top, 1.0 / np.maximum(values + ridge, 1e-300), 0.0)
-    x = scale * (vectors @ (inverse * projected))
-    loss = square - 2.0 * float(x @ rhs) + float(x @ (gram @ x))
-    return RidgeSolution(x, ridge, float((values * inverse).sum()), evidence(log_ridge), max(loss, 0.0))
+        return float(np.exp(0.5 * (low + high)))
+
+    def inverse(self, ridge: float) -> Floats:
+        """1 / (e + lambda); zero for exact zeros of the spectrum without ridge: the shortest solution."""
+        shifted = self.values + ridge
+        return np.where(shifted > self.rounding * self.top, 1.0 / np.maximum(shifted, 1e-300), 0.0)
+
+    def solution(self, x: Floats, ridge: float, loss: float) -> RidgeSolution:
+        effective = float((self.values * self.inverse(ridge)).sum())
+        return RidgeSolution(x, ridge, effective, self.log_evidence(max(ridge, 1e-300)), loss, self.top)

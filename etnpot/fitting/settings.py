@@ -212,7 +212,9 @@ class FitSettings:
                 for more_channels in (more_ranks - 1, more_ranks, more_ranks + 1):
                     ranks = {irrep: max(1, rank + more_ranks) for irrep, rank in base["ranks"].items()}
                     channels = [max(1, count + more_channels) for count in base["channels"]]
-                    spec = self._spec(species, {**base, "ranks": ranks, "channels": channels}, r_min, neighbor_scale)
+                    spec = self._spec(
+                        species, {**base, "ranks": ranks, "channels": channels}, r_min, neighbor_scale
+                    )
                     distance = abs(math.log(spec.n_parameters / self.size))
                     if best is None or distance < best[0]:
                         best = distance, spec
@@ -244,14 +246,15 @@ class FitSettings:
             neighbor_scale=self.neighbor_scale if self.neighbor_scale is not None else neighbor_scale,
         )  # fmt: skip
 
-
     def _bond_ranks(self, preset: Mapping[str, int], l_max: int) -> dict[str, int]:
         """The ranks of a size, by l, for the irreps that the bonds of these settings hold."""
         by_l = list(preset.values())
         largest = l_max if self.bond_l_max is None else self.bond_l_max
         parities = (1, -1) if self.pseudotensors else (0,)
         return {
-            str(Irrep(l, p or (-1) ** l)): by_l[min(l, len(by_l) - 1)] for l in range(largest + 1) for p in parities
+            str(Irrep(l, p or (-1) ** l)): by_l[min(l, len(by_l) - 1)]
+            for l in range(largest + 1)
+            for p in parities
         }
 
 

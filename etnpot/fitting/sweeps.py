@@ -19,7 +19,7 @@ import numpy as np
 
 from etnpot.errors import SpecificationError
 from etnpot.fitting.problem import Problem
-from etnpot.fitting.ridge import RidgeSolution, solve_ridge
+from etnpot.fitting.ridge import RidgeSolution, solve_ridge, solve_ridge_triangular
 from etnpot.network import Bond, CoreLayout, Train
 from etnpot.network.algebra import enrich
 from etnpot.network.canonical import canonicalize, center_weights
@@ -28,6 +28,9 @@ from etnpot.network.unfold import fold_right, unfold_right
 from etnpot.potential import Potential
 
 __all__ = ["LocalSolve", "one_site", "sweep_order", "two_site"]
+
+#: Directions of the Gram matrix below this part of its largest eigenvalue are rounding; a ridge below it needs a QR.
+_GRAM_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +172,12 @@ def _solve(problem: Problem, potential: Potential, core: int, ridge: float | Non
     square = equations.loss + 2.0 * float(equations.rhs @ old) + float(old @ gram_old)
     weights = center_weights(potential.train.layout.cores[core])
     solution = solve_ridge(equations.gram, rhs, square, equations.n_rows, weights=weights, ridge=ridge)
+    if solution.ridge < _GRAM_ROUNDING * solution.largest:
+        factor = problem.triangular_factor(potential, (f"core.{core + 1}",))
+        known = factor[:, -1] + factor[:, :-1] @ old
+        solution = solve_ridge_triangular(
+            factor[:, :-1], known, equations.n_rows, weights=weights, ridge=ridge
+        )
     new = potential.with_train(potential.train.with_core(core, solution.x))
     return LocalSolve(new, core, equations.loss, solution.loss, solution)
 

@@ -30,7 +30,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
-from etnpot.conventions import VOIGT
+from etnpot.conventions import voigt
 from etnpot.errors import ExtrapolationWarning, SpecificationError, StructureError
 from etnpot.interfaces.ase_plugin import NAME, register_name
 from etnpot.neighbors import EdgeList, NeighborCache, check_distances, check_structure
@@ -52,7 +52,6 @@ _PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress", "stresse
 _DEFAULTS: dict[str, Any] = {"skin": 0.5, "threads": None}
 _IGNORED = ("initial_charges", "initial_magmoms")
 _SETTINGS = ("potential", *_DEFAULTS)
-_VOIGT_ROW, _VOIGT_COLUMN = (list(axes) for axes in zip(*VOIGT, strict=True))
 
 
 class ETNCalculator(Calculator):
@@ -225,7 +224,7 @@ class ETNCalculator(Calculator):
                 self.reset()
                 self._evaluate(atoms)
             if "stresses" in properties and "stress" in self.results and self._virial_icc is not None:
-                self.results["stresses"] = _voigt(self._virial_icc) / _volume(atoms)
+                self.results["stresses"] = voigt(self._virial_icc) / _volume(atoms)
             missing = [name for name in properties if name not in self.results]
         if missing:
             raise PropertyNotImplementedError(
@@ -248,7 +247,7 @@ class ETNCalculator(Calculator):
         }
         volume = _volume(atoms)
         if volume > 0.0:
-            results["stress"] = _voigt(evaluation.virial) / volume
+            results["stress"] = voigt(evaluation.virial) / volume
         self.atoms, self.results, self._virial_icc = atoms.copy(), results, evaluation.virial_icc
 
     def _check_distances(self, edges: EdgeList, atoms: Atoms) -> None:
@@ -329,11 +328,6 @@ def _volume(atoms: Atoms) -> float:
     lengths = np.linalg.norm(cell, axis=1)
     volume = abs(float(np.linalg.det(cell)))
     return volume if volume > _FLAT_VOLUME * math.prod(lengths.tolist()) else 0.0
-
-
-def _voigt(tensor: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Voigt components [..., 6] of symmetric tensors [..., 3, 3]."""
-    return np.asarray(tensor[..., _VOIGT_ROW, _VOIGT_COLUMN])
 
 
 register_name(ETNCalculator)

@@ -46,7 +46,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from etnpot.conventions import VOIGT
+from etnpot.conventions import voigt
 from etnpot.errors import DataError, EtnpotError
 from etnpot.io.mlip_cfg import TypeMap, is_mlip_cfg, read_mlip_cfg
 
@@ -465,7 +465,7 @@ def _voigt(value: Any, name: str, key: str) -> Float:
             "another entry with stress_key or virial_key"
         )
     matrix = 0.5 * (matrix + matrix.T)
-    return np.array([matrix[a, b] for a, b in VOIGT])
+    return voigt(matrix)
 
 
 def _agreed(values: Mapping[str, Float], label: str, name: str, tolerance: float) -> Float | None:

@@ -42,7 +42,6 @@ from etnpot.kernels.train import (
     RANK_LEFT,
     RANK_RIGHT,
     RIGHT,
-    WEIGHT,
 )
 
 __all__ = ["direct_sensitivities", "pair_sensitivities", "path_products"]

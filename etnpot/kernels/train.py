@@ -28,10 +28,7 @@ from etnpot.kernels.basis import LANES
 __all__ = ["adjoint", "adjoint_tangent", "forward", "forward_tangent"]
 
 # columns of train.path
-(
-    LEFT, RANK_LEFT, FEATURE, CHANNELS, RIGHT, RANK_RIGHT, WEIGHT, COUPLING, COUPLING_END, COMPONENTS, DIM_LEFT,
-    DIM_FEATURE,
-) = range(12)  # fmt: skip
+LEFT, RANK_LEFT, FEATURE, CHANNELS, RIGHT, RANK_RIGHT, WEIGHT, COUPLING, COUPLING_END, COMPONENTS = range(10)
 
 
 @njit

@@ -139,10 +139,6 @@ class Train:
         cores[k] = right
         return Train(self.layout.with_bond(k, bond), head, tuple(cores))
 
-    def scaled(self, factor: float) -> Train:
-        """The train times a number (put on the last core)."""
-        return self.with_core(self.layout.order - 1, factor * self.cores[-1])
-
 
 def random_core(layout: CoreLayout, rng: np.random.Generator) -> Array:
     """Flat core of normal entries with the variance that `Train.random` derives, float64 [q]."""

@@ -254,7 +254,9 @@ class _Chunk:
         self.x_ia, self.y_ia = np.zeros((n, n_rows)), np.zeros((n, n_rows))
         self.g_if = np.zeros((n, n_features))
         self.dx_iaf, self.dy_iaf = np.zeros((n, n_rows, n_features)), np.zeros((n, n_rows, n_features))
-        self.x_ia[:, bonds[0]] = weights[: self.spec.layout.head_shape[0] * first[1]].reshape(-1, first[1])[self.type_i]
+        self.x_ia[:, bonds[0]] = weights[: self.spec.layout.head_shape[0] * first[1]].reshape(-1, first[1])[
+            self.type_i
+        ]
         self.y_ia[:, -1] = 1.0
         transfers = []
         for k, tensor_abf in enumerate(self.owner.cores_abf):
@@ -264,7 +266,9 @@ class _Chunk:
             by_left = self.x_ia[:, left] @ tensor_abf.transpose(1, 0, 2).reshape(n_left, -1)
             self.x_ia[:, right] = (transfer @ self.x_ia[:, left, None])[..., 0]
             self.dx_iaf[:, right] = by_left.reshape(n, n_right, n_features)
-            transfers.append((transfer, self.dx_iaf[:, right].copy() if k < n_cores - 1 else self.dx_iaf[:, right]))
+            transfers.append(
+                (transfer, self.dx_iaf[:, right].copy() if k < n_cores - 1 else self.dx_iaf[:, right])
+            )
             if k > 0:
                 self.dx_iaf[:, right] += transfer @ self.dx_iaf[:, left]
         if with_hessian:
@@ -396,7 +400,9 @@ class _Chunk:
             for irrep, array in primes.items():
                 shape = len(prime_iac), irrep.dim, bond.rank(irrep), self.n_columns
                 array[:, atoms] = prime_iac[:, bond.slice(irrep)].reshape(shape).transpose(1, 0, 2, 3)
-        return {irrep: array.reshape(-1, bond.rank(irrep) * self.n_columns) for irrep, array in primes.items()}
+        return {
+            irrep: array.reshape(-1, bond.rank(irrep) * self.n_columns) for irrep, array in primes.items()
+        }
 
     def _gathered(self, array_iac: Floats, offset: int, rank: int, dim: int) -> Floats:
         """[i, (m, a), column] of one irrep as [(m, i), (a, column)]."""
@@ -423,7 +429,9 @@ class _Chunk:
             moments_iznm = self.moments_iznm[..., harmonics]
             coefficients_cnk = owner.potential.arrays[f"radial.{l}"]
             offset = first - (width - channels)  # the whole irrep, with the constant of l = 0
-            dg_imcx = dg_ifc[:, offset : offset + dim * width].reshape(n, dim, width, -1)[:, :, width - channels :]
+            dg_imcx = dg_ifc[:, offset : offset + dim * width].reshape(n, dim, width, -1)[
+                :, :, width - channels :
+            ]
             g_imc = self.g_if[:, offset : offset + dim * width].reshape(n, dim, width)
             g_imc = g_imc[:, :, width - channels :]
             table_ikz = table_lkij[l].transpose(1, 0, 2)[self.type_i]
@@ -431,7 +439,9 @@ class _Chunk:
             size = channels * n_radial * rank
             left = mixed_nkim.reshape(n_radial * rank, n * dim)
             product = (left @ dg_imcx.reshape(n * dim, -1)).reshape(n_radial * rank, channels, -1)
-            gradient_qc[at : at + size].reshape(channels, n_radial * rank, -1)[:] += product.transpose(1, 0, 2)
+            gradient_qc[at : at + size].reshape(channels, n_radial * rank, -1)[:] += product.transpose(
+                1, 0, 2
+            )
             energy = np.einsum("imc,nkim->icnk", g_imc, mixed_nkim, optimize=True).reshape(n, size)
             energy_iq[:, at : at + size] += energy if per_atom else energy.sum(axis=0)
             weighted_kzimc = np.einsum("cnk,iznm->kzimc", coefficients_cnk, moments_iznm, optimize=True)
@@ -466,8 +476,8 @@ def _dense_core(potential: Potential, k: int) -> Floats:
         coupling[tuple(np.asarray(index).T)] = value
         block = np.einsum("xyz,abc->zcxayb", coupling, train.block(k, path))
         shape = block.shape
-        dense[core.right.slice(path.right), core.left.slice(path.left), core.feature.slice(path.feature)] += block.reshape(
-            shape[0] * shape[1], shape[2] * shape[3], shape[4] * shape[5]
+        dense[core.right.slice(path.right), core.left.slice(path.left), core.feature.slice(path.feature)] += (
+            block.reshape(shape[0] * shape[1], shape[2] * shape[3], shape[4] * shape[5])
         )
     return dense
 

@@ -61,9 +61,9 @@ class TrainTables(NamedTuple):
         Largest 2 l + 1 on any bond.
     bond_first : int64 [k + 1]
         Bond k is rows ``bond_first[k]:bond_first[k + 1]``.
-    path : int64 [path, 12]
+    path : int64 [path, 10]
         Row of the left irrep and its rank, feature row and its rank, row of the right irrep and its rank,
-        index of the block in the weights, range of coupling coefficients, 2 l3 + 1, 2 l1 + 1, 2 l2 + 1. Paths are in the order of
+        index of the block in the weights, range of coupling coefficients, 2 l3 + 1. Paths are in the order of
         the cores.
     path_first : int64 [k + 1]
         Paths of core k (0-based) are ``path_first[k]:path_first[k + 1]``.
@@ -130,8 +130,6 @@ def train_tables(layout: TrainLayout) -> TrainTables:
                     weight + core.offset(path),
                     *coupling_range[ls],
                     path.right.dim,
-                    path.left.dim,
-                    path.feature.dim,
                 ]
             )
         weight += core.size
@@ -141,7 +139,7 @@ def train_tables(layout: TrainLayout) -> TrainTables:
         n_bond_rows=int(bond_first[-1]),
         max_components=max(irrep.dim for bond in layout.bonds for irrep in bond.irreps),
         bond_first=bond_first,
-        path=np.array(rows, dtype=np.int64).reshape(-1, 12),
+        path=np.array(rows, dtype=np.int64).reshape(-1, 10),
         path_first=np.array(path_first, dtype=np.int64),
         coupling_index=np.ascontiguousarray(np.concatenate(indices), dtype=np.int64),
         coupling_value=np.ascontiguousarray(np.concatenate(values), dtype=np.float64),

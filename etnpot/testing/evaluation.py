@@ -23,7 +23,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from etnpot.conventions import VOIGT
+from etnpot.conventions import VOIGT, voigt
 from etnpot.errors import SpecificationError, StructureError
 
 __all__ = [
@@ -141,4 +141,4 @@ def full_stress(stress_v: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def voigt_stress(stress_cc: NDArray[np.float64]) -> NDArray[np.float64]:
     """Voigt vector (6,) of a symmetric (3, 3) stress, same unit."""
-    return np.array([stress_cc[c, d] for c, d in VOIGT])
+    return voigt(stress_cc)

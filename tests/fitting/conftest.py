@@ -14,6 +14,7 @@ from etnpot.fitting.demo_data import emt_alloys
 from etnpot.fitting.problem import LossWeights, Problem
 from etnpot.io.structures import Labelled
 from etnpot.neighbors import neighbor_list
+from etnpot.network import scale
 from etnpot.potential import Potential
 from etnpot.potential.build import random_potential
 from etnpot.testing import random_structure
@@ -39,7 +40,7 @@ def teacher() -> Potential:
         ["Cu", "Ag"], cutoff=4.5, order=2, l_max=1, channels=2, ranks=2, radial_size=4, species_rank=2,
         seed=3, reference_energies={"Cu": -3.0, "Ag": -2.0},
     )  # fmt: skip
-    return random.with_train(random.train.scaled(20.0))
+    return random.with_train(scale(random.train, 20.0))
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 import etnpot
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.dataset import DataSet
-from etnpot.fitting.fitter import Fitter, balanced
+from etnpot.fitting.fitter import Fitter, balanced, lengthened, shortened
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
+from etnpot.network import Train
 from etnpot.potential import Potential
 
 TINY = {"cutoff": 4.5, "order": 2, "l_max": 1, "channels": 4, "ranks": 3, "radial_size": 4, "threads": 1}
@@ -55,6 +56,42 @@ def test_balancing_leaves_the_function_alone(labelled_by: Callable[..., DataSet]
     even = balanced(teacher)
     for a, b in zip(problem.residuals(teacher), problem.residuals(even), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+@pytest.mark.parametrize("ranks", [3, {"0e": 4, "1o": 2, "2e": 1}])
+def test_a_longer_train_is_the_same_function(
+    labelled_by: Callable[..., DataSet], rng: np.random.Generator, ranks
+) -> None:
+    target = etnpot.ETN(
+        ["Cu", "Ag"], cutoff=4.5, order=6, l_max=2, channels=[3, 2, 2], ranks=ranks, radial_size=4
+    )
+    layout = target.spec.layout
+    potential = target.with_train(Train.random(shortened(layout, 1), rng))
+    problem = Problem.from_dataset(labelled_by(potential, n=2), 4.5, FitSettings().loss_weights)
+    before = problem.residuals(potential)
+    for order in range(2, 7):
+        wanted = shortened(layout, order)
+        longer = potential.with_train(lengthened(potential.train, wanted, rng))
+        assert longer.spec.order == order
+        assert longer.spec.bonds == wanted.bonds
+        for a, b in zip(problem.residuals(longer), before, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-9)
+        potential = longer
+    assert potential.spec.bonds == target.spec.bonds
+
+
+def test_the_order_grows_to_what_was_asked_for(
+    labelled_by: Callable[..., DataSet], teacher: Potential
+) -> None:
+    data = labelled_by(teacher, n=6)
+    fitter = Fitter(data, None, FitSettings(**TINY | {"order": 4}, polish_steps=2))
+    assert fitter.potential.spec.order == 2
+    fitter.run()
+    assert [record["order"] for record in fitter.history if record["stage"] == "polish"] == [4, 4]
+    losses = [record["loss"] for record in fitter.history if record["stage"] == "growth"]
+    assert losses == sorted(losses, reverse=True)
+    whole = Fitter(data, None, FitSettings(**TINY | {"order": 4}, polish_steps=2, growth=False))
+    assert whole.potential.spec.order == 4
 
 
 def test_polish_lowers_the_loss_and_lbfgs_too(

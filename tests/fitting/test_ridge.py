@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etnpot.errors import ConvergenceError
-from etnpot.fitting.ridge import solve_ridge
+from etnpot.fitting.ridge import solve_ridge, solve_ridge_triangular
 
 
 def test_closed_form_with_weights(rng: np.random.Generator) -> None:
@@ -17,6 +17,28 @@ def test_closed_form_with_weights(rng: np.random.Generator) -> None:
     assert got.loss == pytest.approx(float(np.sum((rows @ expected - y) ** 2)), rel=1e-10)
     hat = rows @ np.linalg.solve(rows.T @ rows + 0.3 * np.diag(weights), rows.T)
     assert got.effective == pytest.approx(float(np.trace(hat)), rel=1e-10)
+
+
+def test_a_triangular_factor_gives_the_same_and_more_digits(rng: np.random.Generator) -> None:
+    rows, y, weights = rng.normal(size=(30, 7)), rng.normal(size=30), rng.uniform(1, 5, size=7)
+    q, factor = np.linalg.qr(np.column_stack([rows, y]))
+    r, rhs = factor[:, :-1], factor[:, -1]
+    for ridge in (0.3, None):
+        a = solve_ridge(rows.T @ rows, rows.T @ y, y @ y, 30, weights=weights, ridge=ridge)
+        b = solve_ridge_triangular(r, rhs, 30, weights=weights, ridge=ridge)
+        np.testing.assert_allclose(b.x, a.x, rtol=1e-9 if ridge else 1e-3)
+        assert b.loss == pytest.approx(a.loss, rel=1e-6)
+        assert b.log_evidence == pytest.approx(a.log_evidence, rel=1e-8)
+    # singular values over ten orders: their squares are beyond a Gram matrix in double precision
+    u, _, vt = np.linalg.svd(rng.normal(size=(40, 8)), full_matrices=False)
+    steep = u * np.logspace(0, -10, 8) @ vt
+    wanted = rng.normal(size=8)
+    exact = steep @ wanted
+    factor = np.linalg.qr(np.column_stack([steep, exact]), mode="r")
+    by_gram = solve_ridge(steep.T @ steep, steep.T @ exact, exact @ exact, 40, ridge=0.0).x
+    by_factor = solve_ridge_triangular(factor[:, :-1], factor[:, -1], 40, ridge=0.0).x
+    assert np.abs(by_factor - wanted).max() < 1e-4
+    assert np.abs(by_gram - wanted).max() > 1e-2
 
 
 def test_evidence_is_the_marginal_likelihood(rng: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ import etnpot
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
-from etnpot.network import dense_tensor
+from etnpot.network import dense_tensor, scale
 from etnpot.network.canonical import frobenius_norm, is_canonical
 from etnpot.potential import Potential
 
@@ -76,10 +76,12 @@ def test_two_site_sweeps_find_the_ranks_of_the_teacher(
     # the data know the part of the tensor that is symmetric in the two copies of the features alone
     dense = dense_tensor(teacher.train)[..., 0]
     symmetric = 0.5 * (dense + dense.transpose(0, 2, 1))
-    wanted = np.linalg.matrix_rank(symmetric.reshape(-1, symmetric.shape[2]), tol=1e-6 * np.abs(symmetric).max())
+    wanted = np.linalg.matrix_rank(
+        symmetric.reshape(-1, symmetric.shape[2]), tol=1e-6 * np.abs(symmetric).max()
+    )
     assert student.spec.bonds[1].dimension == wanted
-    scale = np.sqrt(problem.loss(student.with_train(student.train.scaled(0.0))))
-    assert np.sqrt(problem.loss(student)) < 1e-6 * scale
+    size = np.sqrt(problem.loss(student.with_train(scale(student.train, 0.0))))
+    assert np.sqrt(problem.loss(student)) < 1e-6 * size
 
 
 def test_same_seed_same_bits(
