@@ -239,7 +239,7 @@ class Fitter:
         forward = half_sweep % 2 == 1
         core = sweep_order(order, forward=forward)[at]
         rng = np.random.default_rng([settings.seed, 1, progress.sweep_at])
-        if settings.two_site and core > 0:
+        if settings.two_site:
             solved = two_site(
                 self._working_problem(), self.potential, core, ridge=settings.ridge, tolerance=settings.rank_tolerance,
                 center="right" if forward else "left",
