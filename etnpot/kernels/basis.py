@@ -6,7 +6,7 @@
     Q_l^m = ((2l-1) z Q_{l-1}^m - (l+m-1) Q_{l-2}^m) / (l-m)                                         (3)
 
 A block holds `LANES` pairs, one per atom of a block of atoms; the lane is the last axis of every array,
-contiguous and of fixed length, so that each inner loop is a vector instruction.
+contiguous and of fixed length: a row is one value of `etnpot.kernels.lanes`.
 
 ============  ========================================================================
 symbol        here
@@ -21,17 +21,15 @@ S_lm          ``y_mb`` [l*l + l + m, lane] and ``dy_cmb`` [c, lm, lane] = dS/du_
 import math
 
 from etnpot._jit import njit
+from etnpot.kernels.lanes import LANES, add, fma, load, mul, splat, store, sub
 
-__all__ = ["LANES", "harmonics", "harmonics_gradient", "harmonics_work_rows", "radial_functions"]
-
-#: Atoms (or pairs) per block: the length of the innermost axis.
-LANES = 8
+__all__ = ["harmonics", "harmonics_gradient", "harmonics_work_rows", "radial_functions"]
 
 
 @njit
 def harmonics_work_rows(l_max):
-    """Scratch rows that `harmonics` and `harmonics_gradient` need."""
-    return 4 + (l_max + 1) * (l_max + 2) // 2
+    """Scratch rows that `harmonics_gradient` needs."""
+    return (l_max + 1) * (l_max + 2) // 2
 
 
 @njit
@@ -111,7 +109,7 @@ def radial_functions(r_b, codes, constants, recurrence, phi_nb, dphi_nb):
 
 
 @njit
-def harmonics(u_cb, l_max, norms, work_b, y_mb):
+def harmonics(u_cb, l_max, norms, y_mb):
     """Eq. (2) for unit vectors: values alone.
 
     Parameters
@@ -119,37 +117,26 @@ def harmonics(u_cb, l_max, norms, work_b, y_mb):
     u_cb : float64 [c, lane]
     norms : float64 [lm]
         F_lm.
-    work_b : float64 [at least 4, lane]
-        Scratch.
     y_mb : float64 [lm, lane]
         Written.
     """
-    cos_b, sin_b, q0_b, q1_b = work_b[0], work_b[1], work_b[2], work_b[3]
-    for b in range(LANES):
-        cos_b[b] = 1.0
-        sin_b[b] = 0.0
+    x, y, z = load(u_cb, 0), load(u_cb, 1), load(u_cb, 2)
+    cos, sin = splat(1.0), splat(0.0)
     double_factorial = 1.0
     for m in range(l_max + 1):
-        for b in range(LANES):
-            q0_b[b] = 0.0
-            q1_b[b] = double_factorial
+        q0, q1 = splat(0.0), splat(double_factorial)
         for l in range(m, l_max + 1):
-            up = norms[l * l + l + m]
-            for b in range(LANES):
-                y_mb[l * l + l + m, b] = up * q1_b[b] * cos_b[b]
+            scaled = mul(splat(norms[l * l + l + m]), q1)
+            store(y_mb, l * l + l + m, mul(scaled, cos))
             if m > 0:
-                for b in range(LANES):
-                    y_mb[l * l + l - m, b] = up * q1_b[b] * sin_b[b]
-            w1 = (2.0 * l + 1.0) / (l + 1 - m)
-            w0 = (l + m) / (l + 1 - m)
-            for b in range(LANES):
-                q = w1 * u_cb[2, b] * q1_b[b] - w0 * q0_b[b]
-                q0_b[b] = q1_b[b]
-                q1_b[b] = q
-        for b in range(LANES):
-            c = u_cb[0, b] * cos_b[b] - u_cb[1, b] * sin_b[b]
-            sin_b[b] = u_cb[0, b] * sin_b[b] + u_cb[1, b] * cos_b[b]
-            cos_b[b] = c
+                store(y_mb, l * l + l - m, mul(scaled, sin))
+            w1 = splat((2.0 * l + 1.0) / (l + 1 - m))
+            w0 = splat((l + m) / (l + 1 - m))
+            q = sub(mul(mul(w1, z), q1), mul(w0, q0))
+            q0, q1 = q1, q
+        c = sub(mul(x, cos), mul(y, sin))
+        sin = add(mul(x, sin), mul(y, cos))
+        cos = c
         double_factorial *= 2.0 * m + 1.0
 
 
@@ -164,69 +151,47 @@ def harmonics_gradient(u_cb, l_max, norms, work_b, y_mb, dy_cmb):
     ----------
     u_cb : float64 [c, lane]
     norms : float64 [lm]
-    work_b : float64 [4 + (l_max + 1)(l_max + 2)/2, lane]
+    work_b : float64 [(l_max + 1)(l_max + 2)/2, lane]
         Scratch.
     y_mb, dy_cmb : float64 [lm, lane], [c, lm, lane]
         Written.
     """
-    cos_b, sin_b, cos_old, sin_old, q_lmb = work_b[0], work_b[1], work_b[2], work_b[3], work_b[4:]
+    x, y, z, zero = load(u_cb, 0), load(u_cb, 1), load(u_cb, 2), splat(0.0)
     # eq. (3); Q_l^m lies in row l (l + 1) / 2 + m, and Q_{l-1}^{m+1} is zero for m + 1 > l - 1
     double_factorial = 1.0
     for m in range(l_max + 1):
+        q0, q1 = zero, splat(double_factorial)
         for l in range(m, l_max + 1):
-            row = l * (l + 1) // 2 + m
-            if l == m:
-                for b in range(LANES):
-                    q_lmb[row, b] = double_factorial
-            elif l == m + 1:
-                below = m * (m + 1) // 2 + m
-                for b in range(LANES):
-                    q_lmb[row, b] = (2.0 * m + 1.0) * u_cb[2, b] * q_lmb[below, b]
-            else:
-                w1 = (2.0 * l - 1.0) / (l - m)
-                w0 = (l + m - 1.0) / (l - m)
-                r1 = (l - 1) * l // 2 + m
-                r0 = (l - 2) * (l - 1) // 2 + m
-                for b in range(LANES):
-                    q_lmb[row, b] = w1 * u_cb[2, b] * q_lmb[r1, b] - w0 * q_lmb[r0, b]
+            store(work_b, l * (l + 1) // 2 + m, q1)
+            w1, w0 = splat((2.0 * l + 1.0) / (l + 1 - m)), splat((l + m) / (l + 1 - m))
+            q = sub(mul(mul(w1, z), q1), mul(w0, q0))
+            q0, q1 = q1, q
         double_factorial *= 2.0 * m + 1.0
-    for b in range(LANES):
-        cos_b[b] = 1.0
-        sin_b[b] = 0.0
-        cos_old[b] = 0.0
-        sin_old[b] = 0.0
+    cos, sin, cos_old, sin_old = splat(1.0), zero, zero, zero
     for m in range(l_max + 1):
+        cos_slope, sin_slope = mul(splat(float(m)), cos_old), mul(splat(float(m)), sin_old)
         for l in range(m, l_max + 1):
             f = norms[l * l + l + m]
-            row = l * (l + 1) // 2 + m
-            has_z = l - 1 >= m
-            has_x = l - 1 >= m + 1
             below = (l - 1) * l // 2 + m
+            q = mul(splat(f), load(work_b, l * (l + 1) // 2 + m))
+            qx, qz = zero, zero
+            if l - 1 >= m:
+                qz = mul(splat(f * (l + m)), load(work_b, below))
+            if l - 1 >= m + 1:
+                qx = mul(splat(-f), load(work_b, below + 1))
+            qxx, qxy = mul(qx, x), mul(qx, y)
             i = l * l + l + m
-            j = l * l + l - m
-            for b in range(LANES):
-                q = f * q_lmb[row, b]
-                qz = f * (l + m) * q_lmb[below, b] if has_z else 0.0
-                qx = -f * q_lmb[below + 1, b] if has_x else 0.0
-                c = cos_b[b]
-                y_mb[i, b] = q * c
-                dy_cmb[0, i, b] = qx * u_cb[0, b] * c + q * m * cos_old[b]
-                dy_cmb[1, i, b] = qx * u_cb[1, b] * c - q * m * sin_old[b]
-                dy_cmb[2, i, b] = qz * c
+            store(y_mb, i, mul(q, cos))
+            store(dy_cmb[0], i, fma(qxx, cos, mul(q, cos_slope)))
+            store(dy_cmb[1], i, sub(mul(qxy, cos), mul(q, sin_slope)))
+            store(dy_cmb[2], i, mul(qz, cos))
             if m > 0:
-                for b in range(LANES):
-                    q = f * q_lmb[row, b]
-                    qz = f * (l + m) * q_lmb[below, b] if has_z else 0.0
-                    qx = -f * q_lmb[below + 1, b] if has_x else 0.0
-                    s = sin_b[b]
-                    y_mb[j, b] = q * s
-                    dy_cmb[0, j, b] = qx * u_cb[0, b] * s + q * m * sin_old[b]
-                    dy_cmb[1, j, b] = qx * u_cb[1, b] * s + q * m * cos_old[b]
-                    dy_cmb[2, j, b] = qz * s
-        for b in range(LANES):
-            c = cos_b[b]
-            s = sin_b[b]
-            cos_old[b] = c
-            sin_old[b] = s
-            cos_b[b] = u_cb[0, b] * c - u_cb[1, b] * s
-            sin_b[b] = u_cb[0, b] * s + u_cb[1, b] * c
+                j = l * l + l - m
+                store(y_mb, j, mul(q, sin))
+                store(dy_cmb[0], j, fma(qxx, sin, mul(q, sin_slope)))
+                store(dy_cmb[1], j, fma(qxy, sin, mul(q, cos_slope)))
+                store(dy_cmb[2], j, mul(qz, sin))
+        cos_old, sin_old = cos, sin
+        cos = sub(mul(x, cos_old), mul(y, sin_old))
+        sin = add(mul(x, sin_old), mul(y, cos_old))
+

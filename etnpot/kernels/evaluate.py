@@ -21,7 +21,8 @@ v, g          ``v_fb``, ``g_fb`` [f, lane]
 import numpy as np
 
 from etnpot._jit import njit
-from etnpot.kernels.basis import LANES, harmonics, harmonics_gradient, harmonics_work_rows, radial_functions
+from etnpot.kernels.basis import harmonics, harmonics_gradient, harmonics_work_rows, radial_functions
+from etnpot.kernels.lanes import LANES, fma, load, splat, store
 from etnpot.kernels.train import adjoint, forward
 
 __all__ = ["bonds", "evaluate", "features"]
@@ -94,9 +95,9 @@ def accumulate_features(basis, radial_lb, y_mb, v_fb):
         for m in range(2 * l + 1):
             f = basis.feature_first[l] + m * basis.feature_rank[l]
             y = l * l + m
+            harmonic = load(y_mb, y)
             for c in range(n_channels):
-                for b in range(LANES):
-                    v_fb[f + c, b] += radial_lb[channel + c, b] * y_mb[y, b]
+                store(v_fb, f + c, fma(load(radial_lb, channel + c), harmonic, load(v_fb, f + c)))
 
 
 @njit
@@ -110,7 +111,7 @@ def clear_features(v_fb):
 @njit
 def block_features(
     first, r_pc, type_i, type_p, basis, radial_table, start, stop, n_slots,
-    r_b, u_scb, phi_nb, dphi_nb, row, work_b, y_mb, radial_slb, dradial_slb, v_fb,
+    r_b, u_scb, phi_nb, dphi_nb, row, y_mb, radial_slb, dradial_slb, v_fb,
 ):  # fmt: skip
     """Pair stage of one block of atoms, eqs. (1), (2); keeps u, R and R' of every slot for the way back."""
     clear_features(v_fb)
@@ -121,32 +122,33 @@ def block_features(
             first, type_i, type_p, start, stop, slot, radial_table, phi_nb, dphi_nb, row,
             radial_slb[slot], dradial_slb[slot],
         )  # fmt: skip
-        harmonics(u_scb[slot], basis.feature_first.shape[0] - 1, basis.norms, work_b, y_mb)
+        harmonics(u_scb[slot], basis.feature_first.shape[0] - 1, basis.norms, y_mb)
         accumulate_features(basis, radial_slb[slot], y_mb, v_fb)
 
 
 @njit
 def pair_adjoint(basis, radial_lb, dradial_lb, y_mb, dy_cmb, g_fb, slope_b, gradient_cb):
     """Sums of eq. (3) for one slot: slope = sum g R' Y and gradient_c = sum g R dS/du_c."""
-    for b in range(LANES):
-        slope_b[b] = 0.0
-        for c in range(3):
-            gradient_cb[c, b] = 0.0
+    zero = splat(0.0)
+    slope, x, y, z = zero, zero, zero, zero
     for l in range(basis.feature_first.shape[0]):
         channel, n_channels = basis.channel_first[l], basis.channel_first[l + 1] - basis.channel_first[l]
         for m in range(2 * l + 1):
             f = basis.feature_first[l] + m * basis.feature_rank[l]
-            y = l * l + m
-            for b in range(LANES):
-                g_radial = 0.0
-                g_slope = 0.0
-                for c in range(n_channels):
-                    g_radial += g_fb[f + c, b] * radial_lb[channel + c, b]
-                    g_slope += g_fb[f + c, b] * dradial_lb[channel + c, b]
-                slope_b[b] += g_slope * y_mb[y, b]
-                gradient_cb[0, b] += g_radial * dy_cmb[0, y, b]
-                gradient_cb[1, b] += g_radial * dy_cmb[1, y, b]
-                gradient_cb[2, b] += g_radial * dy_cmb[2, y, b]
+            lm = l * l + m
+            g_radial, g_slope = zero, zero
+            for c in range(n_channels):
+                g = load(g_fb, f + c)
+                g_radial = fma(g, load(radial_lb, channel + c), g_radial)
+                g_slope = fma(g, load(dradial_lb, channel + c), g_slope)
+            slope = fma(g_slope, load(y_mb, lm), slope)
+            x = fma(g_radial, load(dy_cmb[0], lm), x)
+            y = fma(g_radial, load(dy_cmb[1], lm), y)
+            z = fma(g_radial, load(dy_cmb[2], lm), z)
+    store(slope_b, 0, slope)
+    store(gradient_cb, 0, x)
+    store(gradient_cb, 1, y)
+    store(gradient_cb, 2, z)
 
 
 @njit
@@ -188,7 +190,7 @@ def evaluate(
     dradial_slb = np.empty((n_slots_max, n_channels, LANES))
     v_fb, g_fb = np.empty((train.n_features, LANES)), np.empty((train.n_features, LANES))
     x_ab, y_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
-    t_mb = np.empty((train.max_components, LANES))
+    work_mab = np.empty((train.max_components, train.max_channels, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
     slope_b, gradient_cb = np.empty(LANES), np.empty((3, LANES))
     for block in range(start, stop, LANES):
@@ -198,10 +200,10 @@ def evaluate(
             type_b[b] = type_i[block + b]
         block_features(
             first, r_pc, type_i, type_p, basis, radial_table, block, stop, n_slots,
-            r_b, u_scb, phi_nb, dphi_nb, row, work_b, y_mb, radial_slb, dradial_slb, v_fb,
+            r_b, u_scb, phi_nb, dphi_nb, row, y_mb, radial_slb, dradial_slb, v_fb,
         )  # fmt: skip
-        forward(train, weights, type_b, v_fb, t_mb, x_ab)
-        adjoint(train, weights, v_fb, x_ab, t_mb, y_ab, g_fb)
+        forward(train, weights, type_b, v_fb, work_mab, x_ab)
+        adjoint(train, weights, v_fb, x_ab, work_mab, y_ab, g_fb)
         for b in range(n_lanes):
             energy_i[block + b] = x_ab[train.n_bond_rows - 1, b]
         for slot in range(n_slots):
@@ -230,7 +232,6 @@ def features(first, r_pc, type_i, type_p, basis, radial_table, start, stop, v_if
     u_scb = np.empty((n_slots_max, 3, LANES))
     phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
     row = np.empty((2, n_channels))
-    work_b = np.empty((harmonics_work_rows(l_max), LANES))
     y_mb = np.empty(((l_max + 1) ** 2, LANES))
     radial_slb = np.empty((n_slots_max, n_channels, LANES))
     dradial_slb = np.empty((n_slots_max, n_channels, LANES))
@@ -240,7 +241,7 @@ def features(first, r_pc, type_i, type_p, basis, radial_table, start, stop, v_if
         n_slots = largest_neighborhood(first, block, block + n_lanes)
         block_features(
             first, r_pc, type_i, type_p, basis, radial_table, block, stop, n_slots,
-            r_b, u_scb, phi_nb, dphi_nb, row, work_b, y_mb, radial_slb, dradial_slb, v_fb,
+            r_b, u_scb, phi_nb, dphi_nb, row, y_mb, radial_slb, dradial_slb, v_fb,
         )  # fmt: skip
         for b in range(n_lanes):
             for f in range(v_if.shape[1]):
@@ -252,7 +253,7 @@ def bonds(v_if, type_i, train, weights, x_ia):
     """Every bond vector of every atom from its features: `x_ia` [i, a] is written, bonds stacked."""
     v_fb = np.zeros((train.n_features, LANES))
     x_ab = np.empty((train.n_bond_rows, LANES))
-    t_mb = np.empty((train.max_components, LANES))
+    work_mab = np.empty((train.max_components, train.max_channels, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
     n_atoms = v_if.shape[0]
     for block in range(0, n_atoms, LANES):
@@ -261,7 +262,7 @@ def bonds(v_if, type_i, train, weights, x_ia):
             type_b[b] = type_i[block + b]
             for f in range(train.n_features):
                 v_fb[f, b] = v_if[block + b, f]
-        forward(train, weights, type_b, v_fb, t_mb, x_ab)
+        forward(train, weights, type_b, v_fb, work_mab, x_ab)
         for b in range(n_lanes):
             for a in range(train.n_bond_rows):
                 x_ia[block + b, a] = x_ab[a, b]

@@ -17,7 +17,7 @@ with g = dL/dv' and h = dL/dv from `adjoint_tangent`. Symbols as in ``evaluate``
 import numpy as np
 
 from etnpot._jit import njit
-from etnpot.kernels.basis import LANES, harmonics_gradient, harmonics_work_rows, radial_functions
+from etnpot.kernels.basis import harmonics_gradient, harmonics_work_rows, radial_functions
 from etnpot.kernels.evaluate import (
     accumulate_features,
     clear_features,
@@ -25,6 +25,7 @@ from etnpot.kernels.evaluate import (
     gather_slot,
     largest_neighborhood,
 )
+from etnpot.kernels.lanes import LANES, fma, load, mul, splat, store
 from etnpot.kernels.train import adjoint_tangent, forward, forward_tangent
 
 __all__ = ["gradient"]
@@ -53,10 +54,9 @@ def tangent_slot(first, r_b, u_cb, direction_pc, start, stop, slot, dr_b, du_cb)
 def tangent_harmonics(dy_cmb, du_cb, yt_mb):
     """Y' = dS/du . u'."""
     for m in range(yt_mb.shape[0]):
-        for b in range(LANES):
-            yt_mb[m, b] = (
-                dy_cmb[0, m, b] * du_cb[0, b] + dy_cmb[1, m, b] * du_cb[1, b] + dy_cmb[2, m, b] * du_cb[2, b]
-            )
+        along = mul(load(dy_cmb[0], m), load(du_cb, 0))
+        along = fma(load(dy_cmb[1], m), load(du_cb, 1), along)
+        store(yt_mb, m, fma(load(dy_cmb[2], m), load(du_cb, 2), along))
 
 
 @njit
@@ -67,12 +67,10 @@ def accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb):
         for m in range(2 * l + 1):
             f = basis.feature_first[l] + m * basis.feature_rank[l]
             y = l * l + m
+            slope, tangent = mul(load(dr_b, 0), load(y_mb, y)), load(yt_mb, y)
             for c in range(n_channels):
-                for b in range(LANES):
-                    dv_fb[f + c, b] += (
-                        dradial_lb[channel + c, b] * dr_b[b] * y_mb[y, b]
-                        + radial_lb[channel + c, b] * yt_mb[y, b]
-                    )
+                dv = fma(load(dradial_lb, channel + c), slope, load(dv_fb, f + c))
+                store(dv_fb, f + c, fma(load(radial_lb, channel + c), tangent, dv))
 
 
 @njit
@@ -81,16 +79,17 @@ def radial_adjoint(basis, y_mb, yt_mb, g_fb, h_fb, value_lb, slope_lb):
     for l in range(basis.feature_first.shape[0]):
         channel, n_channels = basis.channel_first[l], basis.channel_first[l + 1] - basis.channel_first[l]
         for c in range(n_channels):
-            for b in range(LANES):
-                value_lb[channel + c, b] = 0.0
-                slope_lb[channel + c, b] = 0.0
+            store(value_lb, channel + c, splat(0.0))
+            store(slope_lb, channel + c, splat(0.0))
         for m in range(2 * l + 1):
             f = basis.feature_first[l] + m * basis.feature_rank[l]
             y = l * l + m
+            harmonic, tangent = load(y_mb, y), load(yt_mb, y)
             for c in range(n_channels):
-                for b in range(LANES):
-                    value_lb[channel + c, b] += h_fb[f + c, b] * y_mb[y, b] + g_fb[f + c, b] * yt_mb[y, b]
-                    slope_lb[channel + c, b] += g_fb[f + c, b] * y_mb[y, b]
+                g = load(g_fb, f + c)
+                value = fma(load(h_fb, f + c), harmonic, load(value_lb, channel + c))
+                store(value_lb, channel + c, fma(g, tangent, value))
+                store(slope_lb, channel + c, fma(g, harmonic, load(slope_lb, channel + c)))
 
 
 @njit
@@ -129,6 +128,7 @@ def gradient(
     x_ab, dx_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
     y_ab, dy_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
     work_mb = np.empty((4 * train.max_components, LANES))
+    work_mab = np.empty((train.max_components, train.max_channels, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
     e_b = np.empty(LANES)
     for block in range(start, stop, LANES):
@@ -155,7 +155,7 @@ def gradient(
             tangent_harmonics(dy_cmb, du_cb, yt_mb)
             accumulate_features(basis, radial_lb, y_mb, v_fb)
             accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb)
-        forward(train, weights, type_b, v_fb, work_mb, x_ab)
+        forward(train, weights, type_b, v_fb, work_mab, x_ab)
         forward_tangent(train, weights, v_fb, dv_fb, x_ab, work_mb, dx_ab)
         adjoint_tangent(
             train, weights, type_b, e_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb,

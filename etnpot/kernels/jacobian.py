@@ -32,7 +32,8 @@ U, H                ``moments_iznm``, ``hessian_iff``
 import numpy as np
 
 from etnpot._jit import njit
-from etnpot.kernels.basis import LANES, harmonics_gradient, harmonics_work_rows, radial_functions
+from etnpot.kernels.basis import harmonics_gradient, harmonics_work_rows, radial_functions
+from etnpot.kernels.lanes import LANES
 from etnpot.kernels.train import (
     CHANNELS,
     COUPLING,

@@ -23,7 +23,7 @@ paths         rows of ``train.path``: columns below
 """
 
 from etnpot._jit import njit
-from etnpot.kernels.basis import LANES
+from etnpot.kernels.lanes import LANES, fma, load, mul, splat, store, total
 
 __all__ = ["adjoint", "adjoint_tangent", "forward", "forward_tangent"]
 
@@ -32,7 +32,7 @@ LEFT, RANK_LEFT, FEATURE, CHANNELS, RIGHT, RANK_RIGHT, WEIGHT, COUPLING, COUPLIN
 
 
 @njit
-def forward(train, weights, type_b, v_fb, t_mb, x_ab):
+def forward(train, weights, type_b, v_fb, work_mab, x_ab):
     """Eq. (1): every bond vector of a block of atoms.
 
     Parameters
@@ -42,92 +42,92 @@ def forward(train, weights, type_b, v_fb, t_mb, x_ab):
     type_b : int64 [lane]
         Type of the central atom.
     v_fb : float64 [f, lane]
-    t_mb : float64 [m3, lane]
+    work_mab : float64 [largest 2 l3 + 1, most channels, lane]
         Scratch.
     x_ab : float64 [a, lane]
         Written: all bonds, stacked.
     """
+    most_channels = work_mab.shape[1]
+    zero = splat(0.0)
     rank_0 = train.bond_first[1]
     for a in range(rank_0):
         for b in range(LANES):
             x_ab[a, b] = weights[type_b[b] * rank_0 + a]
     for a in range(rank_0, x_ab.shape[0]):
-        for b in range(LANES):
-            x_ab[a, b] = 0.0
+        store(x_ab, a, zero)
     for path in range(train.path.shape[0]):
         left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
         feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
         right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
         weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
         for a1 in range(n1):
-            for a2 in range(n2):
-                for m3 in range(components):
-                    for b in range(LANES):
-                        t_mb[m3, b] = 0.0
-                for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                    i1 = left + train.coupling_index[z, 0] * n1 + a1
-                    i2 = feature + train.coupling_index[z, 1] * n2 + a2
-                    m3 = train.coupling_index[z, 2]
-                    c = train.coupling_value[z]
-                    for b in range(LANES):
-                        t_mb[m3, b] += c * x_ab[i1, b] * v_fb[i2, b]
-                at = weight + (a1 * n2 + a2) * n3
-                for m3 in range(components):
-                    for a3 in range(n3):
-                        w = weights[at + a3]
-                        i3 = right + m3 * n3 + a3
-                        for b in range(LANES):
-                            x_ab[i3, b] += w * t_mb[m3, b]
+            for m3 in range(components):
+                for a2 in range(n2):
+                    store(work_mab, m3 * most_channels + a2, zero)
+            for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
+                i1 = left + train.coupling_index[z, 0] * n1 + a1
+                i2 = feature + train.coupling_index[z, 1] * n2
+                row = train.coupling_index[z, 2] * most_channels
+                cx = mul(splat(train.coupling_value[z]), load(x_ab, i1))
+                for a2 in range(n2):
+                    store(work_mab, row + a2, fma(cx, load(v_fb, i2 + a2), load(work_mab, row + a2)))
+            at = weight + a1 * n2 * n3
+            for m3 in range(components):
+                for a3 in range(n3):
+                    i3 = right + m3 * n3 + a3
+                    x = load(x_ab, i3)
+                    for a2 in range(n2):
+                        x = fma(splat(weights[at + a2 * n3 + a3]), load(work_mab, m3 * most_channels + a2), x)
+                    store(x_ab, i3, x)
 
 
 @njit
-def adjoint(train, weights, v_fb, x_ab, p_mb, y_ab, g_fb):
+def adjoint(train, weights, v_fb, x_ab, work_mab, y_ab, g_fb):
     """Eq. (2) for E = the last bond (one scalar): g = dE/dv.
 
     Parameters
     ----------
     train, weights, v_fb, x_ab
         As given to and written by `forward`.
-    p_mb : float64 [m3, lane]
+    work_mab : float64 [largest 2 l3 + 1, most channels, lane]
         Scratch.
     y_ab : float64 [a, lane]
         Written: dE/dx of all bonds.
     g_fb : float64 [f, lane]
         Written: dE/dv.
     """
+    most_channels = work_mab.shape[1]
+    zero = splat(0.0)
     last = train.bond_first[train.bond_first.shape[0] - 2]
     for a in range(y_ab.shape[0]):
-        value = 1.0 if a == last else 0.0
-        for b in range(LANES):
-            y_ab[a, b] = value
+        store(y_ab, a, splat(1.0) if a == last else zero)
     for f in range(g_fb.shape[0]):
-        for b in range(LANES):
-            g_fb[f, b] = 0.0
+        store(g_fb, f, zero)
     for path in range(train.path.shape[0] - 1, -1, -1):
         left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
         feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
         right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
         weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
         for a1 in range(n1):
-            for a2 in range(n2):
-                at = weight + (a1 * n2 + a2) * n3
-                for m3 in range(components):
-                    for b in range(LANES):
-                        p_mb[m3, b] = 0.0
+            at = weight + a1 * n2 * n3
+            for m3 in range(components):
+                for a2 in range(n2):
+                    p = zero
                     for a3 in range(n3):
-                        w = weights[at + a3]
-                        i3 = right + m3 * n3 + a3
-                        for b in range(LANES):
-                            p_mb[m3, b] += w * y_ab[i3, b]
-                for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                    i1 = left + train.coupling_index[z, 0] * n1 + a1
-                    i2 = feature + train.coupling_index[z, 1] * n2 + a2
-                    m3 = train.coupling_index[z, 2]
-                    c = train.coupling_value[z]
-                    for b in range(LANES):
-                        p = c * p_mb[m3, b]
-                        y_ab[i1, b] += p * v_fb[i2, b]
-                        g_fb[i2, b] += p * x_ab[i1, b]
+                        p = fma(splat(weights[at + a2 * n3 + a3]), load(y_ab, right + m3 * n3 + a3), p)
+                    store(work_mab, m3 * most_channels + a2, p)
+            for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
+                i1 = left + train.coupling_index[z, 0] * n1 + a1
+                i2 = feature + train.coupling_index[z, 1] * n2
+                row = train.coupling_index[z, 2] * most_channels
+                c = splat(train.coupling_value[z])
+                cx = mul(c, load(x_ab, i1))
+                y = zero
+                for a2 in range(n2):
+                    p = load(work_mab, row + a2)
+                    y = fma(p, load(v_fb, i2 + a2), y)
+                    store(g_fb, i2 + a2, fma(p, cx, load(g_fb, i2 + a2)))
+                store(y_ab, i1, fma(c, y, load(y_ab, i1)))
 
 
 @njit
@@ -145,9 +145,9 @@ def forward_tangent(train, weights, v_fb, dv_fb, x_ab, t_mb, dx_ab):
     dx_ab : float64 [a, lane]
         Written.
     """
+    zero = splat(0.0)
     for a in range(dx_ab.shape[0]):
-        for b in range(LANES):
-            dx_ab[a, b] = 0.0
+        store(dx_ab, a, zero)
     for path in range(train.path.shape[0]):
         left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
         feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
@@ -156,22 +156,19 @@ def forward_tangent(train, weights, v_fb, dv_fb, x_ab, t_mb, dx_ab):
         for a1 in range(n1):
             for a2 in range(n2):
                 for m3 in range(components):
-                    for b in range(LANES):
-                        t_mb[m3, b] = 0.0
+                    store(t_mb, m3, zero)
                 for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
                     i1 = left + train.coupling_index[z, 0] * n1 + a1
                     i2 = feature + train.coupling_index[z, 1] * n2 + a2
                     m3 = train.coupling_index[z, 2]
-                    c = train.coupling_value[z]
-                    for b in range(LANES):
-                        t_mb[m3, b] += c * (dx_ab[i1, b] * v_fb[i2, b] + x_ab[i1, b] * dv_fb[i2, b])
+                    both = fma(load(x_ab, i1), load(dv_fb, i2), mul(load(dx_ab, i1), load(v_fb, i2)))
+                    store(t_mb, m3, fma(splat(train.coupling_value[z]), both, load(t_mb, m3)))
                 at = weight + (a1 * n2 + a2) * n3
                 for m3 in range(components):
+                    t = load(t_mb, m3)
                     for a3 in range(n3):
-                        w = weights[at + a3]
                         i3 = right + m3 * n3 + a3
-                        for b in range(LANES):
-                            dx_ab[i3, b] += w * t_mb[m3, b]
+                        store(dx_ab, i3, fma(splat(weights[at + a3]), t, load(dx_ab, i3)))
 
 
 @njit
@@ -204,14 +201,15 @@ def adjoint_tangent(
     p_mb, w_mb = work_mb[:n_m], work_mb[n_m : 2 * n_m]
     t_mb, dt_mb = work_mb[2 * n_m : 3 * n_m], work_mb[3 * n_m :]
     last = train.bond_first[train.bond_first.shape[0] - 2]
+    zero = splat(0.0)
     for a in range(y_ab.shape[0]):
-        for b in range(LANES):
-            y_ab[a, b] = 1.0 if a == last else 0.0
-            dy_ab[a, b] = e_b[b] if a == last else 0.0
+        store(y_ab, a, zero)
+        store(dy_ab, a, zero)
+    store(y_ab, last, splat(1.0))
+    store(dy_ab, last, load(e_b, 0))
     for f in range(g_fb.shape[0]):
-        for b in range(LANES):
-            g_fb[f, b] = 0.0
-            h_fb[f, b] = 0.0
+        store(g_fb, f, zero)
+        store(h_fb, f, zero)
     for path in range(train.path.shape[0] - 1, -1, -1):
         left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
         feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
@@ -221,39 +219,35 @@ def adjoint_tangent(
             for a2 in range(n2):
                 at = weight + (a1 * n2 + a2) * n3
                 for m3 in range(components):
-                    for b in range(LANES):
-                        p_mb[m3, b] = 0.0
-                        w_mb[m3, b] = 0.0
-                        t_mb[m3, b] = 0.0
-                        dt_mb[m3, b] = 0.0
+                    p, w = zero, zero
                     for a3 in range(n3):
-                        w = weights[at + a3]
-                        i3 = right + m3 * n3 + a3
-                        for b in range(LANES):
-                            p_mb[m3, b] += w * y_ab[i3, b]
-                            w_mb[m3, b] += w * dy_ab[i3, b]
+                        a, i3 = splat(weights[at + a3]), right + m3 * n3 + a3
+                        p = fma(a, load(y_ab, i3), p)
+                        w = fma(a, load(dy_ab, i3), w)
+                    store(p_mb, m3, p)
+                    store(w_mb, m3, w)
+                    store(t_mb, m3, zero)
+                    store(dt_mb, m3, zero)
                 for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
                     i1 = left + train.coupling_index[z, 0] * n1 + a1
                     i2 = feature + train.coupling_index[z, 1] * n2 + a2
                     m3 = train.coupling_index[z, 2]
-                    c = train.coupling_value[z]
-                    for b in range(LANES):
-                        x, dx = x_ab[i1, b], dx_ab[i1, b]
-                        v, dv = v_fb[i2, b], dv_fb[i2, b]
-                        p, w = c * p_mb[m3, b], c * w_mb[m3, b]
-                        t_mb[m3, b] += c * x * v
-                        dt_mb[m3, b] += c * (dx * v + x * dv)
-                        y_ab[i1, b] += p * v
-                        dy_ab[i1, b] += w * v + p * dv
-                        g_fb[i2, b] += p * x
-                        h_fb[i2, b] += w * x + p * dx
+                    c = splat(train.coupling_value[z])
+                    x, dx, v, dv = load(x_ab, i1), load(dx_ab, i1), load(v_fb, i2), load(dv_fb, i2)
+                    p, w = mul(c, load(p_mb, m3)), mul(c, load(w_mb, m3))
+                    cx = mul(c, x)
+                    store(t_mb, m3, fma(cx, v, load(t_mb, m3)))
+                    store(dt_mb, m3, fma(mul(c, dx), v, fma(cx, dv, load(dt_mb, m3))))
+                    store(y_ab, i1, fma(p, v, load(y_ab, i1)))
+                    store(dy_ab, i1, fma(w, v, fma(p, dv, load(dy_ab, i1))))
+                    store(g_fb, i2, fma(p, x, load(g_fb, i2)))
+                    store(h_fb, i2, fma(w, x, fma(p, dx, load(h_fb, i2))))
                 for a3 in range(n3):
-                    total = 0.0
+                    row = zero
                     for m3 in range(components):
                         i3 = right + m3 * n3 + a3
-                        for b in range(LANES):
-                            total += dy_ab[i3, b] * t_mb[m3, b] + y_ab[i3, b] * dt_mb[m3, b]
-                    weight_gradient[at + a3] += total
+                        row = fma(load(dy_ab, i3), load(t_mb, m3), fma(load(y_ab, i3), load(dt_mb, m3), row))
+                    weight_gradient[at + a3] += total(row)
     rank_0 = train.bond_first[1]
     for a in range(rank_0):
         for b in range(LANES):

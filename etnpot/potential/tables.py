@@ -59,6 +59,8 @@ class TrainTables(NamedTuple):
         Length of all bond vectors together.
     max_components : int
         Largest 2 l + 1 on any bond.
+    max_channels : int
+        Most copies of a feature irrep.
     bond_first : int64 [k + 1]
         Bond k is rows ``bond_first[k]:bond_first[k + 1]``.
     path : int64 [path, 10]
@@ -76,6 +78,7 @@ class TrainTables(NamedTuple):
     n_features: int
     n_bond_rows: int
     max_components: int
+    max_channels: int
     bond_first: Integers
     path: Integers
     path_first: Integers
@@ -138,6 +141,7 @@ def train_tables(layout: TrainLayout) -> TrainTables:
         n_features=layout.feature.dimension,
         n_bond_rows=int(bond_first[-1]),
         max_components=max(irrep.dim for bond in layout.bonds for irrep in bond.irreps),
+        max_channels=max(rank for _, rank in layout.feature),
         bond_first=bond_first,
         path=np.array(rows, dtype=np.int64).reshape(-1, 10),
         path_first=np.array(path_first, dtype=np.int64),

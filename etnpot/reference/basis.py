@@ -79,7 +79,7 @@ def radial_functions(
     phi_nb[:], dphi_nb[:] = phi_bn.T, dphi_bn.T
 
 
-def harmonics(u_cb: Floats, l_max: int, norms: Floats, work_b: Floats | None, y_mb: Floats) -> None:
+def harmonics(u_cb: Floats, l_max: int, norms: Floats, y_mb: Floats) -> None:
     """Harmonics of unit vectors.
 
     Parameters
@@ -88,8 +88,6 @@ def harmonics(u_cb: Floats, l_max: int, norms: Floats, work_b: Floats | None, y_
     l_max : int
     norms : float64 [lm]
         F_lm.
-    work_b
-        Not used: scratch of the kernel.
     y_mb : float64 [lm, lane]
         Written.
     """
@@ -104,8 +102,10 @@ def harmonics_gradient(
 
     Parameters
     ----------
-    u_cb, l_max, norms, work_b, y_mb
+    u_cb, l_max, norms, y_mb
         As for `harmonics`.
+    work_b
+        Not used: scratch of the kernel.
     dy_cmb : float64 [c, lm, lane]
         Written.
     """

@@ -12,7 +12,7 @@ from etnpot import reference
 from etnpot.basis import RadialBasis, recurrence_constants
 from etnpot.errors import SpecificationError
 from etnpot.kernels import basis as kernels
-from etnpot.kernels.basis import LANES
+from etnpot.kernels.lanes import LANES
 
 L_MAX = 8
 
@@ -43,7 +43,7 @@ def angular(module: ModuleType, u_cp: np.ndarray, l_max: int) -> tuple[np.ndarra
         u_cb = np.ascontiguousarray(u_pb)
         alone_mb, y_mb = np.full((2, len(norms), LANES), np.nan)
         dy_cmb = np.full((3, len(norms), LANES), np.nan)
-        module.harmonics(u_cb, l_max, norms, work_b, alone_mb)
+        module.harmonics(u_cb, l_max, norms, alone_mb)
         module.harmonics_gradient(u_cb, l_max, norms, work_b, y_mb, dy_cmb)
         blocks.append((alone_mb, y_mb, dy_cmb))
     alone, values, gradients = (np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True))

@@ -17,7 +17,7 @@ from etnpot import reference
 from etnpot.conventions import VOIGT
 from etnpot.kernels import assemble as assemble_kernels
 from etnpot.kernels import evaluate as kernels
-from etnpot.kernels.basis import LANES
+from etnpot.kernels.lanes import LANES
 from etnpot.network.dense import dense_tensor
 from etnpot.potential import Potential
 from etnpot.testing.derivatives import check_forces, check_stress

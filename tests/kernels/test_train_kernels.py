@@ -10,7 +10,7 @@ import pytest
 
 from etnpot import reference
 from etnpot.kernels import train as kernels
-from etnpot.kernels.basis import LANES
+from etnpot.kernels.lanes import LANES
 from etnpot.network.dense import dense_core, dense_tensor, evaluate_dense
 from etnpot.potential import Potential
 
@@ -28,8 +28,9 @@ class Passes:
         self.g_fb, self.h_fb, again_fb = (np.full(n_features, np.nan) for _ in range(3))
         self.weight_gradient = np.ones(len(weights))  # added to
         t_mb, work_mb = np.empty((train.max_components, LANES)), np.empty((4 * train.max_components, LANES))
-        module.forward(train, weights, self.type_b, self.v_fb, t_mb, self.x_ab)
-        module.adjoint(train, weights, self.v_fb, self.x_ab, t_mb, self.y_ab, self.g_fb)
+        work_mab = np.empty((train.max_components, train.max_channels, LANES))
+        module.forward(train, weights, self.type_b, self.v_fb, work_mab, self.x_ab)
+        module.adjoint(train, weights, self.v_fb, self.x_ab, work_mab, self.y_ab, self.g_fb)
         module.forward_tangent(train, weights, self.v_fb, self.dv_fb, self.x_ab, t_mb, self.dx_ab)
         module.adjoint_tangent(
             train, weights, self.type_b, self.e_b, self.v_fb, self.dv_fb, self.x_ab, self.dx_ab, work_mb,
