@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Reduce = Callable[[Floats], None]
 
-#: Rows per parameter of the first sample, and the factor to the next one.
-_ROWS_PER_PARAMETER, _SAMPLE_GROWTH = 8.0, 4.0
+#: Rows per parameter of the first sample, the factor to the next one, and the samples before all data are used.
+_ROWS_PER_PARAMETER, _SAMPLE_GROWTH, _SAMPLE_LEVELS = 8.0, 4.0, 2
 #: A sample larger than this part of the training set is not worth the detour.
 _LARGEST_SAMPLE = 0.4
 #: Steps without a gain of this much before the sample grows.
@@ -62,7 +62,8 @@ class _Progress:
     sweep_at: int = 0
     growth_at: int = 0
     polish_at: int = 0
-    sample_size: int = 0
+    level: int = 0
+    sample_sizes: list[int] = field(default_factory=list)
     stale: int = 0
     mu: float = _FIRST_DAMPING
     ridge: float = 0.0
@@ -124,7 +125,7 @@ class Fitter:
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
         self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
-        self._samples: dict[int, Problem] = {}
+        self._samples: dict[tuple[int, int], Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self.history: list[dict[str, Any]] = []
@@ -253,7 +254,7 @@ class Fitter:
         progress.sweep_at += 1
         if progress.sweep_at == self._n_local_solves:
             self.potential = balanced(self.potential)
-            progress.sample_size = 0  # the number of parameters may have changed
+            progress.sample_sizes = []  # the number of parameters may have changed
         record = {
             "stage": "sweep",
             "sweep": half_sweep,
@@ -267,8 +268,13 @@ class Fitter:
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
         problem = self._working_problem()
+        # more rows than the largest sample holds add little to the curvature
+        curvature: Problem | None = self._sample(_SAMPLE_LEVELS - 1, progress.growth_at + progress.polish_at)
+        if problem is not self._problem or curvature is self._problem:
+            curvature = None
         if settings.robust is not None:
             problem = problem.reweighted(self.potential, settings.robust)
+            curvature = None if curvature is None else curvature.reweighted(self.potential, settings.robust)
         if settings.method == "l-bfgs":
             self.potential, loss = lbfgs_steps(problem, self.potential, ridge=progress.ridge, steps=20)
             gain, effective = float("inf"), float(self.potential.n_parameters)
@@ -277,6 +283,7 @@ class Fitter:
                 problem,
                 self.potential,
                 Damping(progress.mu, progress.ridge),
+                curvature=curvature,
                 fixed_ridge=settings.ridge is not None,
             )
             self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
@@ -303,7 +310,7 @@ class Fitter:
                 self.potential = balanced(
                     self.potential.with_train(lengthened(self.potential.train, layout, rng))
                 )
-                progress.level_stale, progress.stale, progress.sample_size = 0, 0, 0
+                progress.level_stale, progress.stale, progress.sample_sizes = 0, 0, []
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
 
@@ -311,13 +318,13 @@ class Fitter:
         """Whether more of the training set is used from here on, or the fit is done."""
         progress, settings = self._progress, self.settings
         loss, n = record["selection_loss"], self._problem.n_configurations
-        if self._sample_size() < n:
+        if self._sample_size(progress.level) < n:
             if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
                 progress.level_loss, progress.level_stale = loss, 0
             else:
                 progress.level_stale += 1
             if gain <= 0 or progress.level_stale > _SAMPLE_PATIENCE:
-                progress.sample_size = self._rounded_size(_SAMPLE_GROWTH * progress.sample_size)
+                progress.level += 1
                 progress.level_stale, progress.stale, progress.mu = 0, 0, min(progress.mu, 1e-2)
         elif gain <= 0:
             progress.finished, progress.reason = True, "converged: no step lowers the loss"
@@ -353,34 +360,39 @@ class Fitter:
             progress.finished, progress.reason = True, "polish steps"
 
     def _working_problem(self) -> Problem:
-        """What the loss is taken over: the training set, or at first a part of it.
+        """What the loss is taken over: the training set, or at first a part of it."""
+        return self._sample(self._progress.level, 0)
 
-        The part is drawn evenly from the configurations in the order of group, size and energy per atom, so that no kind of
-        configuration is left out: a model that never saw a surface can be wrong by any amount there.
+    def _sample_size(self, level: int) -> int:
+        """Configurations of the samples of a level; all where a sample is not worth the detour.
+
+        Decided once and kept in the state: a restored fit must see the same parts.
         """
-        n, size = self._problem.n_configurations, self._sample_size()
+        progress, n = self._progress, self._problem.n_configurations
+        if not progress.sample_sizes:
+            rows = _ROWS_PER_PARAMETER * self.potential.n_parameters / max(self._problem.n_rows, 1)
+            sizes = [rows * n * _SAMPLE_GROWTH**k for k in range(_SAMPLE_LEVELS)]
+            progress.sample_sizes = [
+                n if size >= _LARGEST_SAMPLE * n else max(1, round(size)) for size in sizes
+            ]
+        return progress.sample_sizes[level] if level < _SAMPLE_LEVELS else n
+
+    def _sample(self, level: int, draw: int) -> Problem:
+        """One of many parts of the training problem, drawn evenly from the configurations in the order of group, size and
+        energy per atom.
+
+        No kind of configuration is left out: a model that never saw a surface can be wrong by any amount there.
+        """
+        n, size = self._problem.n_configurations, self._sample_size(level)
         if size >= n:
             return self._problem
-        if size not in self._samples:
+        key = size, draw
+        if key not in self._samples:
             kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
-            offset = np.random.default_rng([self.settings.seed, 2]).random()
+            offset = np.random.default_rng([self.settings.seed, 2, draw]).random()
             places = ((np.arange(size) + offset) * n / size).astype(int)
-            self._samples = {size: self._problem.subset(sorted(kinds[place] for place in places))}
-        return self._samples[size]
-
-    def _sample_size(self) -> int:
-        """Configurations of a sample, by the number of parameters; all where a sample is not worth the detour."""
-        progress = self._progress
-        if not progress.sample_size:
-            rows = _ROWS_PER_PARAMETER * self.potential.n_parameters
-            progress.sample_size = self._rounded_size(
-                self._problem.n_configurations * rows / max(self._problem.n_rows, 1)
-            )
-        return progress.sample_size
-
-    def _rounded_size(self, size: float) -> int:
-        n = self._problem.n_configurations
-        return n if size >= _LARGEST_SAMPLE * n else max(1, round(size))
+            self._samples = {key: self._problem.subset(sorted(kinds[place] for place in places))}
+        return self._samples[key]
 
 
 def initial_potential(

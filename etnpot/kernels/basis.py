@@ -194,4 +194,3 @@ def harmonics_gradient(u_cb, l_max, norms, work_b, y_mb, dy_cmb):
         cos_old, sin_old = cos, sin
         cos = sub(mul(x, cos_old), mul(y, sin_old))
         sin = add(mul(x, sin_old), mul(y, cos_old))
-

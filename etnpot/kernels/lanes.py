@@ -86,12 +86,14 @@ if not numba.config.DISABLE_JIT:
         return builder.bitcast(builder.gep(data, [at]), _vector.as_pointer())
 
     def _broadcast(builder, number):
-        one = builder.insert_element(ir.Constant(_vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+        one = builder.insert_element(
+            ir.Constant(_vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
+        )
         mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         return builder.shuffle_vector(one, one, mask)
 
     @intrinsic
-    def load(typing_context, array, row):  # noqa: F811
+    def load(typing_context, array, row):
         def code(context, builder, signature, arguments):
             pointer = _pointer(context, builder, signature.args[0], *arguments)
             return builder.load(pointer, align=8)
@@ -99,7 +101,7 @@ if not numba.config.DISABLE_JIT:
         return row_type(array, types.intp), code
 
     @intrinsic
-    def store(typing_context, array, row, value):  # noqa: F811
+    def store(typing_context, array, row, value):
         def code(context, builder, signature, arguments):
             pointer = _pointer(context, builder, signature.args[0], *arguments[:2])
             builder.store(arguments[2], pointer, align=8)
@@ -108,7 +110,7 @@ if not numba.config.DISABLE_JIT:
         return types.void(array, types.intp, row_type), code
 
     @intrinsic
-    def splat(typing_context, number):  # noqa: F811
+    def splat(typing_context, number):
         def code(context, builder, signature, arguments):
             return _broadcast(builder, arguments[0])
 
@@ -126,7 +128,7 @@ if not numba.config.DISABLE_JIT:
     add, sub, mul = _binary("fadd"), _binary("fsub"), _binary("fmul")
 
     @intrinsic
-    def fma(typing_context, x, y, z):  # noqa: F811
+    def fma(typing_context, x, y, z):
         def code(context, builder, signature, arguments):
             product = builder.fmul(arguments[0], arguments[1], flags=_CONTRACT)
             return builder.fadd(product, arguments[2], flags=_CONTRACT)
@@ -134,9 +136,11 @@ if not numba.config.DISABLE_JIT:
         return row_type(row_type, row_type, row_type), code
 
     @intrinsic
-    def total(typing_context, x):  # noqa: F811
+    def total(typing_context, x):
         def code(context, builder, signature, arguments):
-            lanes = [builder.extract_element(arguments[0], ir.Constant(ir.IntType(32), b)) for b in range(LANES)]
+            lanes = [
+                builder.extract_element(arguments[0], ir.Constant(ir.IntType(32), b)) for b in range(LANES)
+            ]
             while len(lanes) > 1:
                 lanes = [builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
             return lanes[0]

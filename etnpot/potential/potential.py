@@ -21,7 +21,7 @@ from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import PotentialFileError, SpeciesError, SpecificationError, StructureError
 from etnpot.io.potential_file import read_potential_file, write_potential_file
 from etnpot.kernels import assemble, evaluate, gradient
-from etnpot.kernels import basis as basis_kernels
+from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.network import Train
 from etnpot.potential.spec import PotentialSpec
@@ -256,9 +256,7 @@ class Potential:
         def work(start: int, stop: int) -> None:
             evaluate.evaluate(*arguments, start, stop, energy_i, dE_dr_pc)
 
-        run_ranges(
-            work, edges.n_atoms, threads=threads, block=basis_kernels.LANES, smallest=_ATOMS_PER_THREAD
-        )
+        run_ranges(work, edges.n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
         energy_i += self.arrays["reference_energies"][type_i[: edges.n_atoms]]
         return Evaluation(edges, energy_i, dE_dr_pc, len(type_i))
 

@@ -117,13 +117,20 @@ def test_the_triangular_factor_is_that_of_the_normal_equations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("etnpot.fitting.problem._GRAM_COLUMNS", 40)
-    problem, student = problem_of(labelled_by(teacher, n=5), teacher.cutoff, threads=threads), reseeded(teacher, 5)
+    problem, student = (
+        problem_of(labelled_by(teacher, n=5), teacher.cutoff, threads=threads),
+        reseeded(teacher, 5),
+    )
     for groups in (None, ("core.1",)):
         equations = problem.normal_equations(student, groups)
         factor = problem.triangular_factor(student, groups)
         square = factor.T @ factor
-        np.testing.assert_allclose(square[:-1, :-1], equations.gram, rtol=0, atol=1e-12 * np.abs(equations.gram).max())
-        np.testing.assert_allclose(square[:-1, -1], equations.rhs, rtol=0, atol=1e-12 * np.abs(equations.rhs).max())
+        np.testing.assert_allclose(
+            square[:-1, :-1], equations.gram, rtol=0, atol=1e-12 * np.abs(equations.gram).max()
+        )
+        np.testing.assert_allclose(
+            square[:-1, -1], equations.rhs, rtol=0, atol=1e-12 * np.abs(equations.rhs).max()
+        )
         assert square[-1, -1] == pytest.approx(equations.loss, rel=1e-12)
 
 
