@@ -60,7 +60,7 @@ def total(x):
     return x.sum()
 
 
-if not numba.config.DISABLE_JIT:
+if not numba.config.DISABLE_JIT:  # pragma: no cover (machine code: measured by the tests that compile)
 
     class Row(types.Type):
         """Type of a row of lanes."""
