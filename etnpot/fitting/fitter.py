@@ -125,7 +125,7 @@ class Fitter:
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
         self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
-        self._samples: dict[tuple[int, int], Problem] = {}
+        self._samples: dict[int, Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self.history: list[dict[str, Any]] = []
@@ -268,13 +268,8 @@ class Fitter:
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
         problem = self._working_problem()
-        # more rows than the largest sample holds add little to the curvature
-        curvature: Problem | None = self._sample(_SAMPLE_LEVELS - 1, progress.growth_at + progress.polish_at)
-        if problem is not self._problem or curvature is self._problem:
-            curvature = None
         if settings.robust is not None:
             problem = problem.reweighted(self.potential, settings.robust)
-            curvature = None if curvature is None else curvature.reweighted(self.potential, settings.robust)
         if settings.method == "l-bfgs":
             self.potential, loss = lbfgs_steps(problem, self.potential, ridge=progress.ridge, steps=20)
             gain, effective = float("inf"), float(self.potential.n_parameters)
@@ -283,7 +278,6 @@ class Fitter:
                 problem,
                 self.potential,
                 Damping(progress.mu, progress.ridge),
-                curvature=curvature,
                 fixed_ridge=settings.ridge is not None,
             )
             self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
@@ -360,8 +354,20 @@ class Fitter:
             progress.finished, progress.reason = True, "polish steps"
 
     def _working_problem(self) -> Problem:
-        """What the loss is taken over: the training set, or at first a part of it."""
-        return self._sample(self._progress.level, 0)
+        """What the loss is taken over: the training set, or at first a part of it.
+
+        The part is drawn evenly from the configurations in the order of group, size and energy per atom. No kind of
+        configuration is left out: a model that never saw a surface can be wrong by any amount there.
+        """
+        n, size = self._problem.n_configurations, self._sample_size(self._progress.level)
+        if size >= n:
+            return self._problem
+        if size not in self._samples:
+            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
+            offset = np.random.default_rng([self.settings.seed, 2]).random()
+            places = ((np.arange(size) + offset) * n / size).astype(int)
+            self._samples = {size: self._problem.subset(sorted(kinds[place] for place in places))}
+        return self._samples[size]
 
     def _sample_size(self, level: int) -> int:
         """Configurations of the samples of a level; all where a sample is not worth the detour.
@@ -376,23 +382,6 @@ class Fitter:
                 n if size >= _LARGEST_SAMPLE * n else max(1, round(size)) for size in sizes
             ]
         return progress.sample_sizes[level] if level < _SAMPLE_LEVELS else n
-
-    def _sample(self, level: int, draw: int) -> Problem:
-        """One of many parts of the training problem, drawn evenly from the configurations in the order of group, size and
-        energy per atom.
-
-        No kind of configuration is left out: a model that never saw a surface can be wrong by any amount there.
-        """
-        n, size = self._problem.n_configurations, self._sample_size(level)
-        if size >= n:
-            return self._problem
-        key = size, draw
-        if key not in self._samples:
-            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
-            offset = np.random.default_rng([self.settings.seed, 2, draw]).random()
-            places = ((np.arange(size) + offset) * n / size).astype(int)
-            self._samples = {key: self._problem.subset(sorted(kinds[place] for place in places))}
-        return self._samples[key]
 
 
 def initial_potential(

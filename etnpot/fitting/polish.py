@@ -86,12 +86,7 @@ class PolishStep:
 
 
 def polish_step(
-    problem: Problem,
-    potential: Potential,
-    damping: Damping,
-    *,
-    curvature: Problem | None = None,
-    fixed_ridge: bool = False,
+    problem: Problem, potential: Potential, damping: Damping, *, fixed_ridge: bool = False
 ) -> PolishStep:
     """One Levenberg-Marquardt step, eqs. (1) to (3), and the new ridge, eq. (4).
 
@@ -101,9 +96,6 @@ def polish_step(
     potential : Potential
     damping : Damping
         From the step before.
-    curvature : Problem, optional
-        A sample of the problem from which G is taken, times the ratio of their rows, where the data have many more rows than
-        the model has parameters; loss and b are always those of the whole.
     fixed_ridge : bool
         Leave lambda as it is.
 
@@ -112,13 +104,7 @@ def polish_step(
     PolishStep
     """
     rows = problem.residuals(potential)
-    if curvature is None:
-        equations = problem.normal_equations(potential, rows=rows)
-    else:
-        equations = curvature.normal_equations(potential)
-        equations.gram *= problem.n_rows / max(curvature.n_rows, 1)
-        equations.rhs, equations.loss = problem.project(potential, rows), problem.square(rows)
-        equations.n_rows = problem.n_rows
+    equations = problem.normal_equations(potential, rows=rows)
     theta = potential.parameters
     weights = np.ones(len(theta))
     weights[potential.spec.slices["reference_energies"]] = 0.0
