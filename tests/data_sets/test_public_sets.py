@@ -138,3 +138,22 @@ def test_missing_data_is_a_failure(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "nowhere is not a directory" in done.stdout and "set ETNPOT_DATA to" in done.stdout
     assert "skipped" not in done.stdout
+
+
+#: Training and validation file, settings, ceilings of the validation RMSE: energy (meV/atom), forces (eV/Å).
+CEILINGS = {
+    "emt6": ("emt6/train", "emt6/valid", {"size": "small", "polish_steps": 4}, 10.0, 0.12),
+    "Si": ("zuo2020/Si/train", None, {"size": "small", "polish_steps": 5}, 20.0, 0.25),
+}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", CEILINGS)
+def test_a_short_fit_with_the_defaults_stays_below_a_ceiling(
+    name: str, read: Callable[[str], DataSet]
+) -> None:
+    train, valid, settings, energy, forces = CEILINGS[name]
+    result = etnpot.fit(read(train), None if valid is None else read(valid), **settings)
+    errors = result.metrics["valid"]
+    assert 1e3 * errors.energy.rmse < energy
+    assert errors.forces.rmse < forces
