@@ -161,7 +161,8 @@ def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
                 continue
             assert got.shape == expected.shape, name
             scale = np.abs(expected).max(axis=0 if name.endswith(": history") else None)
-            assert np.all(np.abs(got - expected) <= 1e-9 * scale), (name, np.abs(got - expected) / scale)
+            # rounding, times what the normal equations make of it
+            assert np.all(np.abs(got - expected) <= 1e-8 * scale), (name, np.abs(got - expected) / scale)
 
 
 @pytest.mark.parametrize("work", ["loss", "gradient"])
