@@ -218,6 +218,8 @@ class FitSettings:
                     distance = abs(math.log(spec.n_parameters / self.size))
                     if best is None or distance < best[0]:
                         best = distance, spec
+                if spec.n_parameters > 2 * self.size:
+                    break
         assert best is not None
         return best[1]
 

@@ -64,7 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "two sweeps, enriched": {"sweeps": 2, "enrichment": 1, "polish_steps": 2},
     "two-site": {"sweeps": 2, "two_site": True, "polish_steps": 2},
-    "growth": {"order": 4, "polish_steps": 2},
+    "growth": {"order": 3, "polish_steps": 1},
     "l-bfgs, robust": {"method": "l-bfgs", "robust": 3.0, "polish_steps": 2},
     # so many rows that the first steps see a part of them, and ranks that adapt
     "samples": {"species_rank": 1, "sweeps": 2, "two_site": True, "rank_tolerance": 0.05, "polish_steps": 3},
