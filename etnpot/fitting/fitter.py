@@ -297,14 +297,13 @@ class Fitter:
             self._advance(gain, record)
         else:
             progress.growth_at += 1
-            progress.level_stale += 1
-            if progress.level_stale >= _GROWTH_STEPS or gain < _GROWTH_GAIN * loss:
+            if progress.growth_at >= _GROWTH_STEPS or gain < _GROWTH_GAIN * loss:
                 rng = np.random.default_rng([settings.seed, 4, self.potential.spec.order])
                 layout = shortened(self._target, self.potential.spec.order + 1)
                 self.potential = balanced(
                     self.potential.with_train(lengthened(self.potential.train, layout, rng))
                 )
-                progress.level_stale, progress.stale, progress.sample_sizes = 0, 0, []
+                progress.growth_at, progress.stale, progress.sample_sizes = 0, 0, []
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
 

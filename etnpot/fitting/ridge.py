@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 
 #: Eigenvalues of a Gram matrix below this part of the largest are rounding; those from singular values, below its square.
 _GRAM_ROUNDING = 1e-15
+#: A lambda below so many times the rounding may not be what shapes the solution.
+_TRUSTED = 100.0
 #: Largest lambda searched, relative to the largest eigenvalue.
 _HIGHEST = 1e2
 
@@ -50,8 +52,8 @@ class RidgeSolution:
         Eq. (3) without its constant.
     loss : float
         |J x - y|^2 at the solution.
-    largest : float
-        Largest eigenvalue e.
+    resolved : bool
+        Whether lambda is above the rounding of the eigenvalues.
     """
 
     x: Floats
@@ -59,7 +61,7 @@ class RidgeSolution:
     effective: float
     log_evidence: float
     loss: float
-    largest: float
+    resolved: bool
 
 
 def solve_ridge(
@@ -90,18 +92,14 @@ def solve_ridge(
     -------
     RidgeSolution
     """
-    if not (np.isfinite(gram).all() and np.isfinite(rhs).all()):
-        raise ConvergenceError(
-            "the normal equations hold NaN or infinity: the potential has diverged; lower the step"
-        )
-    scale = np.ones(len(rhs)) if weights is None else 1.0 / np.sqrt(weights)
+    scale = _checked_scale("normal equations hold", gram, rhs, weights)
     values, vectors = scipy.linalg.eigh(scale[:, None] * gram * scale, check_finite=False, driver="evd")
     values = np.maximum(values, 0.0)
-    shape = _Spectrum(values, vectors.T @ (scale * rhs), square, n_rows, _GRAM_ROUNDING)
-    ridge = shape.best_ridge() if ridge is None else ridge
-    x = scale * (vectors @ (shape.inverse(ridge) * shape.projected))
+    spectrum = _Spectrum(values, vectors.T @ (scale * rhs), square, n_rows, _GRAM_ROUNDING)
+    ridge = spectrum.best_ridge() if ridge is None else ridge
+    x = scale * (vectors @ spectrum.coefficients(ridge))
     loss = square - 2.0 * float(x @ rhs) + float(x @ (gram @ x))
-    return shape.solution(x, ridge, max(loss, 0.0))
+    return spectrum.solution(x, ridge, max(loss, 0.0))
 
 
 def solve_ridge_triangular(
@@ -120,17 +118,20 @@ def solve_ridge_triangular(
     -------
     RidgeSolution
     """
-    if not (np.isfinite(factor).all() and np.isfinite(rhs).all()):
-        raise ConvergenceError(
-            "the triangular factor holds NaN or infinity: the potential has diverged; lower the step"
-        )
-    scale = np.ones(factor.shape[1]) if weights is None else 1.0 / np.sqrt(weights)
+    scale = _checked_scale("triangular factor holds", factor, rhs, weights)
     u, singular, vt = scipy.linalg.svd(factor * scale, full_matrices=False, check_finite=False)
-    shape = _Spectrum(singular**2, singular * (u.T @ rhs), float(rhs @ rhs), n_rows, _GRAM_ROUNDING**2)
-    ridge = shape.best_ridge() if ridge is None else ridge
-    x = scale * (vt.T @ (shape.inverse(ridge) * shape.projected))
+    spectrum = _Spectrum(singular**2, singular * (u.T @ rhs), float(rhs @ rhs), n_rows, _GRAM_ROUNDING**2)
+    ridge = spectrum.best_ridge() if ridge is None else ridge
+    x = scale * (vt.T @ spectrum.coefficients(ridge))
     rest = factor @ x - rhs
-    return shape.solution(x, ridge, float(rest @ rest))
+    return spectrum.solution(x, ridge, float(rest @ rest))
+
+
+def _checked_scale(what: str, matrix: Floats, rhs: Floats, weights: Floats | None) -> Floats:
+    """W^{-1/2}, once the numbers are known to be finite."""
+    if not (np.isfinite(matrix).all() and np.isfinite(rhs).all()):
+        raise ConvergenceError(f"the {what} NaN or infinity: the potential has diverged; lower the step")
+    return np.ones(matrix.shape[1]) if weights is None else 1.0 / np.sqrt(weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +177,12 @@ class _Spectrum:
         shifted = self.values + ridge
         return np.where(shifted > self.rounding * self.top, 1.0 / np.maximum(shifted, 1e-300), 0.0)
 
+    def coefficients(self, ridge: float) -> Floats:
+        """b' / (e + lambda), the solution in the basis of the eigenvectors."""
+        return self.inverse(ridge) * self.projected
+
     def solution(self, x: Floats, ridge: float, loss: float) -> RidgeSolution:
+        """What is known of a solution x."""
         effective = float((self.values * self.inverse(ridge)).sum())
-        return RidgeSolution(x, ridge, effective, self.log_evidence(max(ridge, 1e-300)), loss, self.top)
+        resolved = ridge >= _TRUSTED * self.rounding * self.top
+        return RidgeSolution(x, ridge, effective, self.log_evidence(max(ridge, 1e-300)), loss, resolved)

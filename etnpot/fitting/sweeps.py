@@ -29,9 +29,6 @@ from etnpot.potential import Potential
 
 __all__ = ["LocalSolve", "one_site", "sweep_order", "two_site"]
 
-#: Directions of the Gram matrix below this part of its largest eigenvalue are rounding; a ridge below it needs a QR.
-_GRAM_ROUNDING = 1e-13
-
 
 @dataclass(frozen=True, eq=False)
 class LocalSolve:
@@ -172,7 +169,7 @@ def _solve(problem: Problem, potential: Potential, core: int, ridge: float | Non
     square = equations.loss + 2.0 * float(equations.rhs @ old) + float(old @ gram_old)
     weights = center_weights(potential.train.layout.cores[core])
     solution = solve_ridge(equations.gram, rhs, square, equations.n_rows, weights=weights, ridge=ridge)
-    if solution.ridge < _GRAM_ROUNDING * solution.largest:
+    if not solution.resolved:
         factor = problem.triangular_factor(potential, (f"core.{core + 1}",))
         known = factor[:, -1] + factor[:, :-1] @ old
         solution = solve_ridge_triangular(

@@ -22,9 +22,9 @@ from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
 from etnpot.kernels.train import RIGHT, WEIGHT
 from etnpot.neighbors import EdgeList
-from etnpot.network import CoreLayout, Path
+from etnpot.network import CoreLayout, Path, dense_core
 from etnpot.potential.potential import Potential
-from etnpot.so3 import Irrep, coupling_table
+from etnpot.so3 import Irrep
 
 __all__ = ["Jacobian", "Sensitivities"]
 
@@ -113,7 +113,10 @@ class Sensitivities:
         self._scale = 1.0 / np.sqrt(spec.neighbor_scale)
         self._chain = _species_chain(potential) if set(wanted) & set(shared) else None
         #: T = A C of every core, [right row, left row, feature].
-        self.cores_abf = [_dense_core(potential, k) for k in range(spec.order)]
+        self.cores_abf = [
+            np.ascontiguousarray(dense_core(layout, core).transpose(2, 0, 1))
+            for layout, core in zip(spec.layout.cores, potential.train.cores, strict=True)
+        ]
 
     @property
     def n_parameters(self) -> int:
@@ -252,7 +255,6 @@ class _Chunk:
         n_rows, n_cores = self.train.n_bond_rows, self.spec.order
         bonds = [slice(first[k], first[k + 1]) for k in range(n_cores + 1)]
         self.x_ia, self.y_ia = np.zeros((n, n_rows)), np.zeros((n, n_rows))
-        self.g_if = np.zeros((n, n_features))
         self.dx_iaf, self.dy_iaf = np.zeros((n, n_rows, n_features)), np.zeros((n, n_rows, n_features))
         self.x_ia[:, bonds[0]] = weights[: self.spec.layout.head_shape[0] * first[1]].reshape(-1, first[1])[
             self.type_i
@@ -464,22 +466,6 @@ class _Chunk:
                 energy_iq[0, rows] += energy.sum(axis=0)
         if self.direct_cq is not None:
             gradient_qc[at_species : at_species + self.direct_cq.shape[1]] += self.direct_cq.T
-
-
-def _dense_core(potential: Potential, k: int) -> Floats:
-    """Core k times the coupling coefficients, [right row, left row, feature]."""
-    core, train = potential.spec.layout.cores[k], potential.train
-    dense = np.zeros((core.right.dimension, core.left.dimension, core.feature.dimension))
-    for path in core.paths:
-        index, value = coupling_table(path.left.l, path.feature.l, path.right.l)
-        coupling = np.zeros((path.left.dim, path.feature.dim, path.right.dim))
-        coupling[tuple(np.asarray(index).T)] = value
-        block = np.einsum("xyz,abc->zcxayb", coupling, train.block(k, path))
-        shape = block.shape
-        dense[core.right.slice(path.right), core.left.slice(path.left), core.feature.slice(path.feature)] += (
-            block.reshape(shape[0] * shape[1], shape[2] * shape[3], shape[4] * shape[5])
-        )
-    return dense
 
 
 def _species_chain(potential: Potential) -> _Chain:

@@ -23,6 +23,7 @@ from etnpot.network import (
     evaluate_dense,
     flatten_blocks,
     random_core,
+    scale,
 )
 from etnpot.so3 import Irrep, clebsch_gordan, wigner_d
 
@@ -126,6 +127,7 @@ def test_train_is_immutable_and_round_trips_through_flat(draw_train, rng) -> Non
     assert np.any(again.flat)
     with pytest.raises(ValueError, match="read-only"):
         train.cores[0][0] = 1.0
+    assert np.allclose(scale(train, 2.0).cores[-1], 2.0 * train.cores[-1])
 
 
 def test_train_refuses_wrong_shapes(draw_train, rng) -> None:
