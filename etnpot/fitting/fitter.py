@@ -123,6 +123,8 @@ class Fitter:
         self._n_local_solves = settings.sweeps * self.potential.spec.order
         weights, cutoff = settings.loss_weights, self.potential.cutoff
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
+        if settings.stress_shift:
+            options["shifted"] = self.potential.spec.species
         self._problem = Problem.from_dataset(train, cutoff, weights, **options)
         self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
         self._samples: dict[int, Problem] = {}
@@ -327,11 +329,12 @@ class Fitter:
     def _judge(self) -> dict[str, Any]:
         """Errors on the training and validation sets; keeps the best potential."""
         progress = self._progress
-        train = self._working_problem().errors(self.potential)
-        result: dict[str, Any] = {"train": train}
-        judged = train
+        problem = self._working_problem()
+        judged, shift = problem.errors(self.potential)
+        result: dict[str, Any] = {"train": judged}
         if self._valid_problem is not None:
-            judged = result["valid"] = self._valid_problem.errors(self.potential)
+            judged, _ = self._valid_problem.errors(self.potential, shift)
+            result["valid"] = judged
         loss = judged["loss"]
         result["selection_loss"] = loss
         if loss < progress.best_loss * (1.0 - self.settings.tolerance):

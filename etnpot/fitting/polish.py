@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from etnpot.errors import ConvergenceError
 from etnpot.fitting.problem import NormalEquations, Problem
+from etnpot.fitting.ridge import rounded
 from etnpot.potential import Potential
 
 __all__ = ["Damping", "PolishStep", "lbfgs_steps", "polish_step"]
@@ -194,7 +195,7 @@ def _evidence_ridge(
         if info == 0:
             gamma = float(np.clip(gamma - lam * np.trace(inverse), 1.0, gamma))
     lam = gamma * loss / (max(equations.n_rows - gamma, 1.0) * max(square, 1e-300))
-    return lam, gamma
+    return rounded(lam), gamma
 
 
 def lbfgs_steps(

@@ -11,12 +11,21 @@ and both sides are sums over configurations: they are streamed, by threads here 
 Rows of J are never held beyond one block. Where the smallest directions of J drown in the rounding of J^T J, which squares
 its condition number, the triangular factor of a streamed QR decomposition of [J, r] takes its place (`triangular_factor`).
 
+Stresses of plane-wave calculations lack the change of the basis with the cell (Pulay stress): next to the derivative of
+the energies they are shifted, for each atom of an element by one isotropic virial. Where `shifted` elements are given,
+that shift p is fitted along, by elimination: with the columns N of these unknowns, made orthonormal, every row above is
+multiplied by the projector 1 - N N^T, and all sums over squares and products become those at the best p,
+
+    r <- r - N N^T r,     J^T J <- J^T J - (J^T N)(J^T N)^T,     J^T r <- J^T r.
+
 ================  =========================================================================
 symbol            here
 ================  =========================================================================
 N_s, V_s          ``Prepared.edges.n_atoms``, ``Prepared.volume``
 J^T J, J^T r      ``NormalEquations.gram`` [q, q], ``NormalEquations.rhs`` [q]
-loss              ``NormalEquations.loss``, ``Residuals.loss``
+loss              ``NormalEquations.loss``
+N                 ``shift_row`` [n], the same for xx, yy and zz of a virial; zero in all other rows
+p                 ``virial_shift`` [element], eV per atom
 ================  =========================================================================
 """
 
@@ -38,13 +47,15 @@ from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.io.structures import Labelled
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
-from etnpot.potential import Evaluation, Potential, Sensitivities
+from etnpot.potential import Evaluation, Jacobian, Potential, Sensitivities
 from etnpot.potential.threads import default_threads
 
 __all__ = ["LossWeights", "NormalEquations", "Prepared", "Problem"]
 
 Floats = NDArray[np.float64]
 
+#: xx, yy and zz among the rows of a configuration.
+_PRESSURE = slice(-6, -3)
 #: Columns of J^T gathered before they are multiplied into the Gram matrix.
 _GRAM_COLUMNS = 2048
 
@@ -208,6 +219,8 @@ class Problem:
     Parameters
     ----------
     configurations : sequence of Prepared
+    shifted : sequence of int
+        Elements whose atoms may each add a constant isotropic virial to the reference; it is fitted along.
     threads : int, optional
         Default: see `etnpot.potential.threads`.
     reduce : callable, optional
@@ -221,11 +234,13 @@ class Problem:
         self,
         configurations: Sequence[Prepared],
         *,
+        shifted: Sequence[int] = (),
         threads: int | None = None,
         reduce: Callable[[Floats], None] | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         self.configurations = list(configurations)
+        self.shifted = tuple(shifted)
         self.shard = shard
         self.threads = default_threads() if threads is None else threads
         self._reduce = reduce
@@ -263,7 +278,13 @@ class Problem:
         return self._like(mine)
 
     def _like(self, configurations: Sequence[Prepared]) -> Problem:
-        return Problem(configurations, threads=self.threads, reduce=self._reduce, shard=self.shard)
+        return Problem(
+            configurations,
+            shifted=self.shifted,
+            threads=self.threads,
+            reduce=self._reduce,
+            shard=self.shard,
+        )
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
         """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).
@@ -284,10 +305,19 @@ class Problem:
             ]
         )
 
-    def errors(self, potential: Potential) -> dict[str, float]:
-        """Loss per row, and root-mean-square errors: energy (eV/atom), forces (eV/Å), stress (eV/Å³)."""
+    def errors(
+        self, potential: Potential, virial_shift: Floats | None = None
+    ) -> tuple[dict[str, float], Floats]:
+        """Loss per row and root-mean-square errors, and the virial shift [element], eV per atom, at which they are.
+
+        Errors are of energy (eV/atom), forces (eV/Å), stress (eV/Å³); without `virial_shift`, the best one is taken.
+        """
+        residuals = self._unshifted(potential)
+        if virial_shift is None:
+            virial_shift = self._best_shift(residuals)
+        self._shift(residuals, virial_shift)
         sums = np.zeros(8)
-        for c, rows in zip(self.configurations, self.residuals(potential), strict=True):
+        for c, rows in zip(self.configurations, residuals, strict=True):
             sums[0] += rows @ rows
             sums[1] += c.n_rows
             if c.energy is not None and c.scale_energy > 0:
@@ -301,10 +331,16 @@ class Problem:
         for name, at in (("energy_rmse", 2), ("forces_rmse", 4), ("stress_rmse", 6)):
             if sums[at + 1] > 0:
                 errors[name] = float(np.sqrt(sums[at] / sums[at + 1]))
-        return errors
+        return errors, virial_shift
 
     def residuals(self, potential: Potential) -> list[Floats]:
-        """Weighted residual rows of every configuration."""
+        """Weighted residual rows of every configuration, at the best virial shift."""
+        rows = self._unshifted(potential)
+        self._shift(rows, self._best_shift(rows))
+        return rows
+
+    def _unshifted(self, potential: Potential) -> list[Floats]:
+        """Weighted (reference - prediction) of every configuration."""
         rows: list[Floats] = [np.empty(0)] * len(self.configurations)
 
         def work(index: int) -> None:
@@ -313,6 +349,33 @@ class Problem:
 
         self._each(work)
         return rows
+
+    def _shift(self, rows: Sequence[Floats], virial_shift: Floats) -> None:
+        """Take a virial shift [element] off the reference."""
+        for pressure, r in zip(self._counts_cz @ virial_shift, rows, strict=True):
+            r[_PRESSURE] -= pressure
+
+    def _best_shift(self, rows: Sequence[Floats]) -> Floats:
+        """p, eV per atom: the shift that minimises the square of rows without one."""
+        pressures = np.array([r[_PRESSURE].sum() for r in rows])
+        along = self._summed(pressures @ self._counts_cz)
+        return np.asarray(self._shift_basis @ (self._shift_basis.T @ along))
+
+    @cached_property
+    def _counts_cz(self) -> Floats:
+        """Derivatives of the rows xx, yy, zz by p, [configuration, element]: weighted numbers of atoms."""
+        counts = np.zeros((len(self.configurations), len(self.shifted)))
+        for row, c in zip(counts, self.configurations, strict=True):
+            if c.virial is not None:
+                row[:] = [c.scale_virial * np.count_nonzero(c.numbers == z) for z in self.shifted]
+        return counts
+
+    @cached_property
+    def _shift_basis(self) -> Floats:
+        """[element, n]: combinations of elements whose columns of rows are orthonormal; none without stresses."""
+        values, vectors = np.linalg.eigh(self._summed(3.0 * self._counts_cz.T @ self._counts_cz))
+        kept = values > 1e-10 * max(values.max(initial=0.0), 1e-300)
+        return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))
 
     def loss(self, potential: Potential) -> float:
         """The loss."""
@@ -335,16 +398,19 @@ class Problem:
         """
         sensitivities = Sensitivities(potential, groups)
         partial = self._accumulated(_GramAccumulator, potential, sensitivities, rows)
+        n = self._shift_basis.shape[1]
         with threadpool_limits(self.threads, user_api="blas"):
-            total = NormalEquations.zeros(sensitivities.n_parameters)
+            total = NormalEquations.zeros(n + sensitivities.n_parameters)
             for accumulator in partial:
                 accumulator.flush()
                 total += accumulator.total
-        self._summed(total.gram)
-        self._summed(total.rhs)
-        scalars = self._summed(np.array([total.loss, float(total.n_rows)]))
-        total.loss, total.n_rows = float(scalars[0]), int(scalars[1])
-        return total
+            self._summed(total.gram)
+            self._summed(total.rhs)
+            scalars = self._summed(np.array([total.loss, float(total.n_rows)]))
+            gram = total.gram[n:, n:]
+            if n:
+                gram = gram - total.gram[n:, :n] @ total.gram[:n, n:]
+        return NormalEquations(gram, total.rhs[n:], float(scalars[0]), int(scalars[1]))
 
     def triangular_factor(self, potential: Potential, groups: tuple[str, ...] | None = None) -> Floats:
         """R [q + 1, q + 1] of a QR decomposition of [J, r], both weighted, by blocks of rows.
@@ -352,7 +418,8 @@ class Problem:
         Its condition number is that of J, where the Gram matrix has the square; it costs two to four times as much.
         """
         sensitivities = Sensitivities(potential, groups)
-        n = sensitivities.n_parameters + 1
+        n_shifts = self._shift_basis.shape[1]
+        n = n_shifts + sensitivities.n_parameters + 1
         partial = self._accumulated(_TriangularAccumulator, potential, sensitivities, None)
         rank, size = self.shard
         factors = np.zeros((size, n, n))
@@ -360,7 +427,8 @@ class Problem:
             for accumulator in partial:
                 accumulator.flush()
                 factors[rank] = _triangle(np.vstack([factors[rank], accumulator.factor]))
-            return _triangle(self._summed(factors).reshape(-1, n))
+            # the columns of the shift come first: what is left of R without them is that of the projected rows
+            return _triangle(self._summed(factors).reshape(-1, n))[n_shifts:, n_shifts:]
 
     def _accumulated(
         self,
@@ -373,12 +441,15 @@ class Problem:
         residuals = self.residuals(potential) if rows is None else rows
         local = threading.local()
         partial: list[_AccumulatorT] = []
+        shift_rows = self._counts_cz @ self._shift_basis
 
         def work(index: int) -> None:
             if not hasattr(local, "accumulator"):
-                local.accumulator = kind(sensitivities.n_parameters)
+                local.accumulator = kind(shift_rows.shape[1] + sensitivities.n_parameters)
                 partial.append(local.accumulator)
-            local.accumulator.add(self.configurations[index], residuals[index], sensitivities)
+            c = self.configurations[index]
+            jacobian = sensitivities.jacobian(c.edges, c.numbers, per_atom=False)
+            local.accumulator.add(c, jacobian, residuals[index], shift_rows[index])
 
         with threadpool_limits(1, user_api="blas"):
             self._each(work)
@@ -435,28 +506,32 @@ class Problem:
 
 
 class _Accumulator:
-    """Rows of J and r of one thread, gathered in blocks for `flush`."""
+    """Rows of [N, J] and r of one thread, gathered in blocks for `flush`."""
 
     def __init__(self, n: int) -> None:
         self._buffer_qc = np.empty((n, _GRAM_COLUMNS))
         self._rows = np.empty(_GRAM_COLUMNS)
         self._filled = 0
 
-    def add(self, c: Prepared, rows: Floats, sensitivities: Sensitivities) -> None:
-        jacobian = sensitivities.jacobian(c.edges, c.numbers, per_atom=False)
+    def add(self, c: Prepared, jacobian: Jacobian, rows: Floats, shift_row: Floats) -> None:
+        """The rows of one configuration; `shift_row` are those of N for the pressure."""
         if c.energy is not None and c.scale_energy > 0:
             self._append(c.scale_energy * jacobian.energy_iq.T, rows[:1])
         if c.forces is not None and c.scale_forces > 0:
             self._append(jacobian.gradient_qc[:, :-6], rows[1:-6], c.scale_forces)
         if c.virial is not None and c.scale_virial > 0:
-            self._append(jacobian.gradient_qc[:, -6:], rows[-6:], c.scale_virial)
+            self._append(jacobian.gradient_qc[:, -6:-3], rows[_PRESSURE], c.scale_virial, shift_row)
+            self._append(jacobian.gradient_qc[:, -3:], rows[-3:], c.scale_virial)
 
-    def _append(self, columns_qc: Floats, rows: Floats, scale: float = 1.0) -> None:
-        at = 0
+    def _append(
+        self, columns_qc: Floats, rows: Floats, scale: float = 1.0, shift_row: Floats | None = None
+    ) -> None:
+        at, first = 0, len(self._buffer_qc) - len(columns_qc)
         while at < len(rows):
             count = min(len(rows) - at, _GRAM_COLUMNS - self._filled)
             target = slice(self._filled, self._filled + count)
-            np.multiply(columns_qc[:, at : at + count], scale, out=self._buffer_qc[:, target])
+            np.multiply(columns_qc[:, at : at + count], scale, out=self._buffer_qc[first:, target])
+            self._buffer_qc[:first, target] = 0.0 if shift_row is None else shift_row[:, None]
             self._rows[target] = rows[at : at + count]
             self._filled += count
             at += count

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+import scipy.optimize
 from numpy.typing import NDArray
 
 from etnpot.errors import ConvergenceError
 
-__all__ = ["RidgeSolution", "solve_ridge", "solve_ridge_triangular"]
+__all__ = ["RidgeSolution", "rounded", "solve_ridge", "solve_ridge_triangular"]
 
 Floats = NDArray[np.float64]
 
@@ -127,6 +128,11 @@ def solve_ridge_triangular(
     return spectrum.solution(x, ridge, float(rest @ rest))
 
 
+def rounded(ridge: float) -> float:
+    """A ridge to three digits."""
+    return float(f"{ridge:.2e}")
+
+
 def _checked_scale(what: str, matrix: Floats, rhs: Floats, weights: Floats | None) -> Floats:
     """W^{-1/2}, once the numbers are known to be finite."""
     if not (np.isfinite(matrix).all() and np.isfinite(rhs).all()):
@@ -149,28 +155,34 @@ class _Spectrum:
         largest = float(self.values.max())
         return largest if largest > 0 else 1.0
 
+    def _rest(self, inverse: Floats) -> float:
+        """R, eq. (2), for 1 / (e + lambda)."""
+        return max(self.square - float(self.projected**2 @ inverse), 1e-30 * max(self.square, 1e-300))
+
     def log_evidence(self, ridge: float) -> float:
         """Eq. (3)."""
-        rest = max(
-            self.square - float(self.projected**2 @ (1.0 / (self.values + ridge))),
-            1e-30 * max(self.square, 1e-300),
-        )
+        rest = self._rest(1.0 / (self.values + ridge))
         return -0.5 * self.n_rows * np.log(rest) - 0.5 * float(np.log1p(self.values / ridge).sum())
 
+    def evidence_slope(self, log_ridge: float) -> float:
+        """Derivative of eq. (3) by log lambda: [sum e / (e + lambda) - n lambda |x|^2 / R] / 2."""
+        ridge = float(np.exp(log_ridge))
+        inverse = 1.0 / (self.values + ridge)
+        penalty = ridge * float(self.projected**2 @ inverse**2)
+        return 0.5 * (float(self.values @ inverse) - self.n_rows * penalty / self._rest(inverse))
+
     def best_ridge(self) -> float:
-        """Where the evidence is highest: a coarse scan finds the hill, golden section its top."""
+        """Where the evidence is highest: a coarse scan finds the hill, the zero of the slope its top.
+
+        It is taken to three digits (`rounded`): cancellation in R leaves not many more, and the fits of two ranks would
+        drift apart in the others.
+        """
         grid = np.log(self.top) + np.linspace(np.log(10.0 * self.rounding), np.log(_HIGHEST), 65)
-        heights = [self.log_evidence(float(np.exp(x))) for x in grid]
-        at = int(np.argmax(heights))
-        low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
-        golden = 0.5 * (np.sqrt(5.0) - 1.0)
-        for _ in range(25):
-            left, right = high - golden * (high - low), low + golden * (high - low)
-            if self.log_evidence(float(np.exp(left))) > self.log_evidence(float(np.exp(right))):
-                high = right
-            else:
-                low = left
-        return float(np.exp(0.5 * (low + high)))
+        at = int(np.argmax([self.log_evidence(float(np.exp(x))) for x in grid]))
+        low, high = float(grid[max(at - 1, 0)]), float(grid[min(at + 1, len(grid) - 1)])
+        if self.evidence_slope(low) <= 0 or self.evidence_slope(high) >= 0:
+            return float(np.exp(grid[at]))
+        return rounded(float(np.exp(scipy.optimize.brentq(self.evidence_slope, low, high, xtol=1e-6))))
 
     def inverse(self, ridge: float) -> Floats:
         """1 / (e + lambda); zero for exact zeros of the spectrum without ridge: the shortest solution."""

@@ -72,6 +72,10 @@ class FitSettings:
         Weight w_F of the squared force components.
     stress_weight : float, Å³/eV²
         Weight w_S of the squared stress components, times the volume.
+    stress_shift : bool
+        Fit along, for each element, a constant isotropic virial per atom that the reference stresses have beyond the strain
+        derivative of the reference energies, as plane-wave stresses do (Pulay stress). The potential's stress is always the
+        derivative of its energy.
     alpha : float
         The energy term is divided by N_atoms to this power: 1 counts a configuration of N atoms like N of one, 2 weighs the
         energy per atom.
@@ -131,6 +135,7 @@ class FitSettings:
     energy_weight: float = 300.0
     forces_weight: float = 1.0
     stress_weight: float = 10.0
+    stress_shift: bool = True
     alpha: float = 1.0
     reference_energies: str | Mapping[str, float] = "least_squares"
     valid_fraction: float = 0.1

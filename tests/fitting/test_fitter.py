@@ -48,7 +48,7 @@ def test_errors_approach_the_noise_floor(
     best = fitter.run()
     problem = Problem.from_dataset(clean, teacher.cutoff, settings.loss_weights)
     # 84 parameters from 1000 noisy numbers: the noise averages out
-    assert problem.errors(best)["forces_rmse"] < 0.6 * noise
+    assert problem.errors(best)[0]["forces_rmse"] < 0.6 * noise
 
 
 def test_balancing_leaves_the_function_alone(labelled_by: Callable[..., DataSet], teacher: Potential) -> None:
@@ -84,7 +84,7 @@ def test_the_order_grows_to_what_was_asked_for(
     labelled_by: Callable[..., DataSet], teacher: Potential
 ) -> None:
     data = labelled_by(teacher, n=6)
-    fitter = Fitter(data, None, FitSettings(**TINY | {"order": 4}, polish_steps=2))
+    fitter = Fitter(data, None, FitSettings(**TINY | {"order": 4, "ridge": 1e-9}, polish_steps=2))
     assert fitter.potential.spec.order == 2
     fitter.run()
     assert [record["order"] for record in fitter.history if record["stage"] == "polish"] == [4, 4]

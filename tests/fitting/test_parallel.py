@@ -161,8 +161,9 @@ def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
                 continue
             assert got.shape == expected.shape, name
             scale = np.abs(expected).max(axis=0 if name.endswith(": history") else None)
-            # rounding, times what the normal equations make of it
-            assert np.all(np.abs(got - expected) <= 1e-8 * scale), (name, np.abs(got - expected) / scale)
+            # rounding, times the condition of the equations: the evidence has a ridge near 1e-10 of the largest eigenvalue
+            bound = 1e-7 if "evidence" in name else 1e-9
+            assert np.all(np.abs(got - expected) <= bound * scale), (name, np.abs(got - expected) / scale)
 
 
 @pytest.mark.parametrize("work", ["loss", "gradient"])

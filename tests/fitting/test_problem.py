@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.problem import LossWeights, Problem
+from etnpot.io.structures import Labelled
 from etnpot.potential import Potential
 
 
@@ -38,14 +40,18 @@ def test_loss_is_the_sum_written_in_the_design(
     assert problem.loss(student) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("shifted", [False, True])
 def test_normal_equations_agree_with_gradient_and_finite_differences(
     teacher: Potential,
     reseeded: Callable[[Potential, int], Potential],
     labelled_by: Callable[..., DataSet],
     problem_of: Callable[..., Problem],
     rng: np.random.Generator,
+    *,
+    shifted: bool,
 ) -> None:
-    problem = problem_of(labelled_by(teacher, n=4), teacher.cutoff)
+    data = labelled_by(teacher, n=4)
+    problem = problem_of(data, teacher.cutoff, shifted=data.species if shifted else ())
     student = reseeded(teacher, 2)
     equations = problem.normal_equations(student)
     loss, gradient = problem.gradient(student)
@@ -60,6 +66,62 @@ def test_normal_equations_agree_with_gradient_and_finite_differences(
     rows = [problem.residuals(student.with_parameters(student.parameters + s * direction)) for s in (1, -1)]
     along = np.concatenate([(a - b) / 2 for a, b in zip(*rows, strict=True)])
     assert along @ along == pytest.approx(direction @ equations.gram @ direction, rel=1e-6)
+
+
+def test_virial_shift_is_what_least_squares_with_its_columns_gives(
+    teacher: Potential,
+    reseeded: Callable[[Potential, int], Potential],
+    labelled_by: Callable[..., DataSet],
+    problem_of: Callable[..., Problem],
+) -> None:
+    data, student = labelled_by(teacher, n=5), reseeded(teacher, 2)
+    plain, shifted = (problem_of(data, teacher.cutoff, shifted=z) for z in ((), data.species))
+    columns = []
+    for c in plain.configurations:
+        block = np.zeros((len(data.species), 1 + c.forces.size + 6))  # type: ignore[union-attr]
+        counts = [np.count_nonzero(c.numbers == z) for z in data.species]
+        block[:, -6:-3] = c.scale_virial * np.array(counts, dtype=float)[:, None]
+        columns.append(block)
+    rows = np.concatenate(plain.residuals(student))
+    p, *_ = np.linalg.lstsq(np.hstack(columns).T, rows, rcond=None)
+    shift = shifted.errors(student)[1]
+    np.testing.assert_allclose(shift, p, rtol=1e-10)
+    np.testing.assert_allclose(
+        np.concatenate(shifted.residuals(student)),
+        rows - p @ np.hstack(columns),
+        atol=1e-12 * np.abs(rows).max(),
+    )
+    given, _ = shifted.errors(student, np.zeros(len(data.species)))
+    assert given["stress_rmse"] == pytest.approx(plain.errors(student)[0]["stress_rmse"])
+    # the triangular factor is that of the projected rows
+    equations, factor = shifted.normal_equations(student), shifted.triangular_factor(student)
+    np.testing.assert_allclose(
+        (factor.T @ factor)[:-1, :-1], equations.gram, atol=1e-11 * np.abs(equations.gram).max()
+    )
+
+
+def test_virial_shift_is_found_and_harmless_where_elements_cannot_be_told_apart(
+    teacher: Potential, labelled_by: Callable[..., DataSet], problem_of: Callable[..., Problem]
+) -> None:
+    """A Pulay stress on one composition: only the sum over elements is known, and the teacher still fits."""
+    data = labelled_by(teacher, n=3)
+    one = DataSet([replace(c, stress=_pressed(c, 0.2)) for c in data[:1]])
+    problem = problem_of(one, teacher.cutoff, shifted=data.species)
+    errors, shift = problem.errors(teacher)
+    counts = np.array([np.count_nonzero(one[0].atoms.numbers == z) for z in data.species])
+    assert counts @ shift == pytest.approx(0.2 * counts.sum(), rel=1e-9)
+    assert errors["stress_rmse"] < 1e-12
+    with_shift = DataSet([replace(c, stress=_pressed(c, 0.2)) for c in data])
+    _, shift = problem_of(with_shift, teacher.cutoff, shifted=data.species).errors(teacher)
+    np.testing.assert_allclose(shift, 0.2, rtol=1e-9)
+
+
+def _pressed(labelled: Labelled, per_atom: float) -> np.ndarray:
+    """Its stress with an isotropic virial of `per_atom` eV for each atom on top."""
+    assert labelled.stress is not None
+    stress = np.array(labelled.stress)
+    stress[:3] += per_atom * labelled.n_atoms / labelled.volume
+    return stress
 
 
 def test_one_core_is_a_block_of_the_whole(
