@@ -129,6 +129,9 @@ class FitResult:
         One record per step.
     metrics : dict of str to Metrics
         Errors of the potential on "train", "valid" and "test", as far as they were there.
+    virial_shift : dict of str to float
+        By element, eV per atom: the constant that the virials of the references have beyond the derivatives of
+        their energies (see `FitSettings.stress_shift`). The stress errors in `metrics` contain it.
     reason : str
         Why the fit stopped.
     seconds : float
@@ -145,6 +148,7 @@ class FitResult:
     potential: Potential
     history: list[Record]
     metrics: dict[str, Metrics]
+    virial_shift: dict[str, float]
     reason: str
     seconds: float
     out: Path | None
@@ -258,6 +262,7 @@ def fit(
             potential=fitter.best.with_parameters(fitter.best.parameters, provenance),
             history=list(fitter.history),
             metrics=metrics,
+            virial_shift=fitter.virial_shift(),
             reason=fitter.reason,
             seconds=fitter.seconds,
             out=None if run is None else run.path,
@@ -482,6 +487,7 @@ def _write(result: FitResult, run: RunDirectory) -> None:
             "seconds": round(result.seconds, 3),
             "reason": result.reason,
             "version": etnpot.__version__,
+            "virial_shift": result.virial_shift,
             **{name: metrics.to_json() for name, metrics in result.metrics.items()},
         },
     )

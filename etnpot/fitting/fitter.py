@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from etnpot.errors import DataError, SpecificationError
@@ -230,6 +231,14 @@ class Fitter:
         if was_best:
             self.best = self.potential
         return float(message[0])
+
+    def virial_shift(self) -> dict[str, float]:
+        """By element, the constant virial (eV per atom) that the reference stresses of the training set have beyond the
+        best potential; empty when none was fitted or there are no stresses."""
+        _, shift = self._problem.errors(self.best)
+        if not any(labelled.stress is not None for labelled in self.train):
+            return {}
+        return {chemical_symbols[z]: float(p) for z, p in zip(self._problem.shifted, shift, strict=True)}
 
     @property
     def _grown(self) -> bool:

@@ -119,6 +119,8 @@ def report_blocks(result: FitResult, figures: Sequence[Figure], command: str) ->
         Heading("Errors"),
         _error_table(metrics),
     ]
+    if pressure := _shift_in_gpa(result):
+        blocks.append(Text(pressure))
     blocks += [figure for figure in figures if figure.file == "parity.png"]
     blocks += [Heading("Data"), _data_table(result)]
     if result.data.was_split:
@@ -170,6 +172,9 @@ def changed_settings(settings: FitSettings) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------------- content
 
+#: Mean shift of the reference stresses worth a word, GPa.
+_NOTABLE_SHIFT = 0.05
+
 _NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -187,6 +192,28 @@ def _verdict(result: FitResult, last: str) -> str:
         f"{result.potential.n_parameters} parameters, {len(result.history)} steps, "
         f"{_duration(result.seconds)}. "
         f"Stopped because: {result.reason}."
+    )
+
+
+def _shift_in_gpa(result: FitResult) -> str:
+    """What to know of reference stresses that are not the derivatives of the energies; empty when they are."""
+    if not result.virial_shift:
+        return ""
+    pressures = [
+        sum(result.virial_shift[symbol] for symbol in labelled.atoms.get_chemical_symbols())
+        / labelled.volume
+        / GPa
+        for labelled in result.data.train
+        if labelled.stress is not None
+    ]
+    mean = float(np.mean(pressures))
+    if abs(mean) < _NOTABLE_SHIFT:
+        return ""
+    each = ", ".join(f"{symbol} {shift:.3g}" for symbol, shift in result.virial_shift.items())
+    return (
+        f"The reference stresses differ from the strain derivatives of the reference energies by about {mean:.3g} GPa of "
+        f"isotropic stress, as plane-wave stresses do (Pulay stress). A constant virial per atom ({each} eV) was fitted "
+        "along for it. The potential's stress is the derivative of its energy: the stress errors above contain the shift."
     )
 
 

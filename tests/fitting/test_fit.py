@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,25 @@ def test_the_test_set_has_no_influence(alloys: DataSet, test_set: DataSet, tiny:
 def test_no_validation_set_if_none_is_wanted(alloys: DataSet, tiny: Tiny) -> None:
     result = fit(alloys, valid_fraction=0.0, **tiny | {"polish_steps": 1})
     assert list(result.metrics) == ["train"] and len(result.data.train) == len(alloys)
+
+
+def test_a_constant_virial_in_the_references_changes_no_potential(
+    alloys: DataSet, tiny: Tiny, tmp_path: Path
+) -> None:
+    shifted = []
+    for labelled in alloys:
+        assert labelled.stress is not None
+        stress = np.array(labelled.stress)
+        stress[:3] += 0.3 * labelled.n_atoms / labelled.volume
+        shifted.append(replace(labelled, stress=stress))
+    plain, result = (
+        fit(data[2:], data[:2], out=tmp_path / name, **tiny | {"polish_steps": 1})
+        for name, data in (("plain", alloys), ("shifted", DataSet(shifted)))
+    )
+    expected = {symbol: p + 0.3 for symbol, p in plain.virial_shift.items()}
+    assert result.virial_shift == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(result.potential.parameters, plain.potential.parameters, rtol=1e-6, atol=1e-8)
+    assert "GPa of isotropic stress" in (tmp_path / "shifted" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_validation_set_that_is_given_is_used(alloys: DataSet, tiny: Tiny) -> None:
