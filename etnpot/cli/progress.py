@@ -40,6 +40,8 @@ def row(record: Mapping[str, Any], settings: FitSettings) -> list[str]:
     """The cells of a step, with a star behind the time of the best one."""
     if record["stage"] == "sweep":
         stage = f"sweep {record['sweep'] + 1} core {record['core']}"
+    elif record["stage"] == "features":
+        stage = f"sweep {record['sweep'] + 1} feat."
     else:
         stage = f"{record['stage']} {record.get('polish', '')}".strip()
         if record.get("sample", 1.0) < 1.0:

@@ -360,8 +360,11 @@ def as_dataset(data: Data, name: str = "data set") -> DataSet:
 def one_line(record: Mapping[str, Any]) -> str:
     """The record of a step as a line for a log: errors are RMSE in meV/atom, eV/Å and GPa."""
     stage = record["stage"]
-    at = f"core {record['core']}" if stage == "sweep" else f"{100 * record.get('sample', 1.0):.0f}% of rows"
-    parts = [f"step {record['step']:3d}  {stage} ({at})", f"{record['n_parameters']} parameters"]
+    if stage in ("sweep", "features"):
+        at = f"sweep {record['sweep'] + 1}" + (f" core {record['core']}" if stage == "sweep" else " features")
+    else:
+        at = f"{stage} ({100 * record.get('sample', 1.0):.0f}% of rows)"
+    parts = [f"step {record['step']:3d}  {at}", f"{record['n_parameters']} parameters"]
     for name in ("train", "valid"):
         if name in record:
             parts.append(

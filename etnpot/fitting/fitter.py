@@ -1,7 +1,8 @@
 """The fit as a sequence of steps, each of which can be the last or the one after a restart.
 
     start             reference energies by least squares; random features and a random train of order 2
-    sweeps            local solves, core by core (`etnpot.fitting.sweeps`)
+    sweeps            local solves, core by core (`etnpot.fitting.sweeps`); after each half-sweep a Gauss-Newton step of the
+                      radial and species factors, which all cores share
     growth            a few steps of the polish, one core more, and again, up to the order that was asked for
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
                       training set, until the validation loss stops falling
@@ -121,7 +122,8 @@ class Fitter:
             rng = np.random.default_rng([settings.seed, 3])
             layout = shortened(self._target, min(_FIRST_ORDER, self._target.order))
             self.potential = self.potential.with_train(Train.random(layout, rng))
-        self._n_local_solves = settings.sweeps * self.potential.spec.order
+        #: A half-sweep is one solve for each core and one step of the features.
+        self._n_local_solves = settings.sweeps * (self.potential.spec.order + 1)
         weights, cutoff = settings.loss_weights, self.potential.cutoff
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         if settings.stress_shift:
@@ -247,7 +249,9 @@ class Fitter:
     def _local_solve(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
         order = self.potential.spec.order
-        half_sweep, at = divmod(progress.sweep_at, order)
+        half_sweep, at = divmod(progress.sweep_at, order + 1)
+        if at == order:
+            return self._feature_step(half_sweep)
         forward = half_sweep % 2 == 1
         core = sweep_order(order, forward=forward)[at]
         rng = np.random.default_rng([settings.seed, 1, progress.sweep_at])
@@ -263,9 +267,6 @@ class Fitter:
             )  # fmt: skip
         self.potential = solved.potential
         progress.sweep_at += 1
-        if progress.sweep_at == self._n_local_solves:
-            self.potential = balanced(self.potential)
-            progress.sample_sizes = []  # the number of parameters may have changed
         record = {
             "stage": "sweep",
             "sweep": half_sweep,
@@ -275,6 +276,22 @@ class Fitter:
             "truncation": solved.truncation,
         }
         return {**record, **self._judge()}
+
+    def _feature_step(self, half_sweep: int) -> dict[str, Any]:
+        """Gauss-Newton on the radial and species factors with all cores fixed, damped where it must be."""
+        progress = self._progress
+        groups = tuple(
+            name for name in self.potential.spec.shapes if name.startswith(("species.", "radial."))
+        )
+        step = polish_step(
+            self._working_problem(), self.potential, Damping(), groups=groups, fixed_ridge=True
+        )
+        self.potential = step.potential
+        progress.sweep_at += 1
+        if progress.sweep_at == self._n_local_solves:
+            self.potential = balanced(self.potential)
+            progress.sample_sizes = []  # the number of parameters may have changed
+        return {"stage": "features", "sweep": half_sweep, "damping": step.damping.mu, **self._judge()}
 
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress

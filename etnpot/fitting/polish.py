@@ -87,7 +87,12 @@ class PolishStep:
 
 
 def polish_step(
-    problem: Problem, potential: Potential, damping: Damping, *, fixed_ridge: bool = False
+    problem: Problem,
+    potential: Potential,
+    damping: Damping,
+    *,
+    groups: tuple[str, ...] | None = None,
+    fixed_ridge: bool = False,
 ) -> PolishStep:
     """One Levenberg-Marquardt step, eqs. (1) to (3), and the new ridge, eq. (4).
 
@@ -97,6 +102,8 @@ def polish_step(
     potential : Potential
     damping : Damping
         From the step before.
+    groups : tuple of str, optional
+        Consecutive groups of parameters that move (see `Sensitivities`); all by default.
     fixed_ridge : bool
         Leave lambda as it is.
 
@@ -105,10 +112,14 @@ def polish_step(
     PolishStep
     """
     rows = problem.residuals(potential)
-    equations = problem.normal_equations(potential, rows=rows)
-    theta = potential.parameters
-    weights = np.ones(len(theta))
-    weights[potential.spec.slices["reference_energies"]] = 0.0
+    equations = problem.normal_equations(potential, groups, rows=rows)
+    slices = potential.spec.slices
+    names = list(slices) if groups is None else groups
+    moving = slice(slices[names[0]].start, slices[names[-1]].stop)
+    theta = potential.parameters[moving]
+    weights = np.ones(potential.n_parameters)
+    weights[slices["reference_energies"]] = 0.0
+    weights = weights[moving]
     diagonal = np.diag(equations.gram)
     scale = float(diagonal.mean())
     metric = np.sqrt(np.maximum(diagonal, _METRIC_FLOOR * scale) * scale)
@@ -118,11 +129,13 @@ def polish_step(
     mu = damping.mu
     found: tuple[Potential, float, float] | None = None
     while found is None and mu < _LARGEST_DAMPING:
-        step = _curved_step(problem, potential, rows, equations.gram, penalty + mu * metric, metric, rhs)
+        step = _curved_step(
+            problem, potential, moving, rows, equations.gram, penalty + mu * metric, metric, rhs
+        )
         if step is not None:
-            trial = potential.with_parameters(theta + step)
+            trial = _moved(potential, moving, step)
             loss = problem.loss(trial)
-            after = loss + float(penalty @ trial.parameters**2)
+            after = loss + float(penalty @ trial.parameters[moving] ** 2)
             if after < before:
                 found = trial, loss, after
                 break
@@ -135,13 +148,22 @@ def polish_step(
     gain = before - after
     ridge, effective = damping.ridge, float(len(theta))
     if not fixed_ridge and gain < _SETTLED * before:
-        ridge, effective = _evidence_ridge(equations, trial.parameters, weights, damping.ridge, loss, scale)
+        ridge, effective = _evidence_ridge(
+            equations, trial.parameters[moving], weights, damping.ridge, loss, scale
+        )
     return PolishStep(trial, Damping(mu / _LOWER, ridge), equations.loss, loss, gain, effective)
+
+
+def _moved(potential: Potential, moving: slice, step: Floats) -> Potential:
+    parameters = potential.parameters.copy()
+    parameters[moving] += step
+    return potential.with_parameters(parameters)
 
 
 def _curved_step(
     problem: Problem,
     potential: Potential,
+    moving: slice,
     rows: list[Floats],
     gram: Floats,
     damping: Floats,
@@ -153,14 +175,12 @@ def _curved_step(
     if factor is None:
         return None
     straight = np.asarray(scipy.linalg.cho_solve(factor, rhs, check_finite=False))
-    theta = potential.parameters
-    forward = problem.residuals(potential.with_parameters(theta + _PROBE * straight))
-    backward = problem.residuals(potential.with_parameters(theta - _PROBE * straight))
+    forward = problem.residuals(_moved(potential, moving, _PROBE * straight))
+    backward = problem.residuals(_moved(potential, moving, -_PROBE * straight))
     # rows hold reference - prediction, so that these are -p''
     curvature = [(f - 2.0 * r + b) / _PROBE**2 for f, r, b in zip(forward, rows, backward, strict=True)]
-    bend = np.asarray(
-        scipy.linalg.cho_solve(factor, problem.project(potential, curvature), check_finite=False)
-    )
+    projected = problem.project(potential, curvature)[moving]
+    bend = np.asarray(scipy.linalg.cho_solve(factor, projected, check_finite=False))
     if not np.isfinite(bend).all() or bend @ (metric * bend) > straight @ (metric * straight):
         return None
     return straight + 0.5 * bend

@@ -329,7 +329,8 @@ def _command(result: FitResult, where: Path) -> str:
 def _labelled(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record whose part of the fit has a name: what the axis of the learning curves shows."""
     stage = record["stage"]
-    return {**record, "sweep": f"{stage} {record['sweep'] + 1}" if stage == "sweep" else stage}
+    in_sweep = stage in ("sweep", "features")
+    return {**record, "sweep": f"sweep {record['sweep'] + 1}" if in_sweep else stage}
 
 
 def _plots(result: FitResult, where: Path) -> list[Figure]:

@@ -113,7 +113,7 @@ def test_a_stopped_fit_keeps_the_last_step_and_goes_on(alloys: DataSet, tiny: Ti
 def test_wider_limits_let_a_finished_fit_go_on(alloys: DataSet, tiny: Tiny, tmp_path: Path) -> None:
     whole = fit(alloys, **tiny)
     first = fit(alloys, out=tmp_path / "run", **tiny | {"polish_steps": 2})
-    assert (tmp_path / "run" / "finished.json").exists() and len(first.history) == 4
+    assert (tmp_path / "run" / "finished.json").exists() and len(first.history) == 5
     again = fit(alloys, out=tmp_path / "run", resume=True, **tiny | {"polish_steps": 2})
     same_bits(again, first)
     same_bits(fit(alloys, out=tmp_path / "run", resume=True, **tiny), whole)

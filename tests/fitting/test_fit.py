@@ -49,7 +49,7 @@ def test_the_result_agrees_with_itself(finished: FitResult, alloys: DataSet, tes
     assert finished.data.was_split
     assert len(finished.data.train) + len(finished.data.valid or ()) == len(alloys)
     assert finished.reason == "polish steps" and finished.seconds > 0
-    assert len(finished.history) == 2 + 4
+    assert len(finished.history) == 2 + 1 + 4
     recomputed = evaluate(finished.potential, test_set, threads=1)
     assert recomputed.to_json() == finished.metrics["test"].to_json()
     best = min(record["selection_loss"] for record in finished.history)

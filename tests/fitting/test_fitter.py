@@ -170,3 +170,16 @@ def test_species_beyond_the_training_set(labelled_by: Callable[..., DataSet], te
         Fitter(data, None, FitSettings(**TINY), species=(29,))
     with pytest.raises(DataError, match="empty"):
         Fitter(DataSet(), None, FitSettings(**TINY))
+
+
+def test_a_feature_step_moves_the_shared_factors_alone_and_lowers_the_loss(
+    teacher: Potential, reseeded: Callable[[Potential, int], Potential], labelled_by: Callable[..., DataSet]
+) -> None:
+    problem = Problem.from_dataset(labelled_by(teacher, n=3), teacher.cutoff, FitSettings().loss_weights)
+    student = reseeded(teacher, 3)
+    shared = tuple(name for name in student.spec.shapes if name.startswith(("species.", "radial.")))
+    step = polish_step(problem, student, Damping(), groups=shared, fixed_ridge=True)
+    assert step.loss == pytest.approx(problem.loss(step.potential))
+    assert step.loss < 0.9 * problem.loss(student)
+    for name, array in step.potential.arrays.items():
+        assert np.array_equal(array, student.arrays[name]) == (name not in shared), name
