@@ -8,9 +8,10 @@ atom,
     d2E/dA dx_c = sum_m3 t[a1 a2 m3] y'[m3 a3] + sum_m1 u[a2 a3 m1] x'[m1 a1]
                   + sum_m2 s[a1 a3 m2] v'[m2 a2]                                                         (2)
 
-The primes are matrix products, x' = (dx/dv) v' and y' = (dy/dv) v' with v' = D[c, i, f] = dv_if/dx_c, and so
-is the sum of eq. (2) over atoms: the cost per parameter and column is 2 l1 + 2 l2 + 2 l3 + 3 multiplications
-per atom, whatever the number of features. For the radial coefficients B and the species factor S,
+The primes are matrix products, x' = (dx/dv) v' and y' = (dy/dv) v' with v' = dv_f/dx_c. An atom has columns for the sites it
+touches alone, its neighbours and itself ("local"), and its rows are scattered to the columns of the whole configuration when
+they are complete: the cost of eq. (2) per atom, parameter and local column is 2 l1 + 2 l2 + 2 l3 + 3 multiplications,
+whatever the number of features. For the radial coefficients B and the species factor S,
 T[z_i, z_j, n, lc] = N^(-1/2) sum_k B[lc, n, k] S[l, k, z_i, z_j], and with the primitive moments
 U[z_j, n, lm] = N^(-1/2) sum_{j of type z_j} phi_n Y_lm,
 
@@ -22,9 +23,9 @@ a sparse list for each pair of species.
 ==================  ========================================================================================
 symbol              here
 ==================  ========================================================================================
-D                   ``columns_cif`` [column, i, f]: rows of touched atoms (3 each), then 6 of strain (Voigt)
+v', x', y'          ``dv_ifc``, ``dx_iac``, ``dy_iac``: 3 columns for every touched site, then 6 of strain (Voigt)
 dx/dv, dy/dv        ``dx_iaf``, ``dy_iaf`` [i, a, f]
-t, u, s             ``t_abmi``, ``u_bcmi``, ``s_acmi``
+t, u, s             ``t_abm``, ``u_bcm``, ``s_acm``
 U, H                ``moments_iznm``, ``hessian_iff``
 ==================  ========================================================================================
 """
@@ -33,7 +34,7 @@ import numpy as np
 
 from etnpot._jit import njit
 from etnpot.kernels.basis import harmonics_gradient, harmonics_work_rows, radial_functions
-from etnpot.kernels.lanes import LANES
+from etnpot.kernels.lanes import LANES, fma, load, splat, store
 from etnpot.kernels.train import (
     CHANNELS,
     COUPLING,
@@ -43,77 +44,187 @@ from etnpot.kernels.train import (
     RANK_LEFT,
     RANK_RIGHT,
     RIGHT,
+    WEIGHT,
 )
 
-__all__ = ["direct_sensitivities", "pair_sensitivities", "path_products"]
+__all__ = ["add_cores", "add_rows", "direct_sensitivities", "pair_sensitivities"]
 
 
 @njit(fastmath=("contract", "reassoc"))
-def path_products(train, path, v_fi, x_ai, y_ai, t_abmi, u_bcmi, s_acmi):
-    """The three coupled products of one path, for a chunk of atoms: what multiplies dy, dx and dv in eq. (2).
+def scatter(row_c, site_s, n_sites, gradient_c):
+    """Add a row of local columns (of the sites of an atom, then of the strain) to a row of all columns."""
+    for s in range(n_sites):
+        here, there = 3 * s, 3 * site_s[s]
+        gradient_c[there] += row_c[here]
+        gradient_c[there + 1] += row_c[here + 1]
+        gradient_c[there + 2] += row_c[here + 2]
+    strain = gradient_c.shape[0] - 6
+    for d in range(6):
+        gradient_c[strain + d] += row_c[3 * n_sites + d]
 
-        t[a1 a2, m3 i] = sum C x v,     u[a2 a3, m1 i] = sum C v y,     s[a1 a3, m2 i] = sum C x y
+
+@njit
+def components(train, path):
+    """2 l + 1 of the left bond, the feature and the right bond of a path."""
+    d1, d2, d3 = 1, 1, 1
+    for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
+        d1 = max(d1, train.coupling_index[z, 0] + 1)
+        d2 = max(d2, train.coupling_index[z, 1] + 1)
+        d3 = max(d3, train.coupling_index[z, 2] + 1)
+    return d1, d2, d3
+
+
+@njit(fastmath=("contract", "reassoc"))
+def add_cores(
+    train, path_begin, path_end, v_if, x_ia, y_ia, dv_ifc, dx_iac, dx_first, dy_iac, dy_first, site_is, n_sites_i,
+    q_shift, energy_iq, gradient_qc,
+):  # fmt: skip
+    """Eqs. (1) and (2) for the paths of consecutive cores and some atoms, added to the rows of the parameters.
 
     Parameters
     ----------
     train : TrainTables
-    path : int
-    v_fi, x_ai, y_ai : float64 [f, i], [a, i]
+    path_begin, path_end : int
+        Range of paths.
+    v_if, x_ia, y_ia : float64 [i, f], [i, a], [i, a]
         Features, bonds and adjoints.
-    t_abmi, u_bcmi, s_acmi : float64 [a1, a2, m3, i], [a2, a3, m1, i], [a1, a3, m2, i]
-        Written.
+    dv_ifc, dx_iac, dy_iac : float64 [i, f, column], [i, a, column], [i, a, column]
+        Their primes; local columns, as many as a multiple of `LANES`.
+    dx_first, dy_first : int
+        The bond rows at which the second and third begin.
+    site_is, n_sites_i : int64 [i, s], [i]
+        Sites of the local columns.
+    q_shift : int
+        Row of the results that weight 0 would have.
+    energy_iq : float64 [i, q] or [1, q]
+        Added to.
+    gradient_qc : float64 [q, 3 n_sites + 6]
+        Added to.
     """
-    left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-    feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-    right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-    n_atoms = v_fi.shape[1]
-    t_abmi[:] = 0.0
-    u_bcmi[:] = 0.0
-    s_acmi[:] = 0.0
-    for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-        m1, m2, m3 = train.coupling_index[z, 0], train.coupling_index[z, 1], train.coupling_index[z, 2]
-        i1, i2, i3 = left + m1 * n1, feature + m2 * n2, right + m3 * n3
-        c = train.coupling_value[z]
-        for a1 in range(n1):
-            for a2 in range(n2):
-                for i in range(n_atoms):
-                    t_abmi[a1, a2, m3, i] += c * x_ai[i1 + a1, i] * v_fi[i2 + a2, i]
-            for a3 in range(n3):
-                for i in range(n_atoms):
-                    s_acmi[a1, a3, m2, i] += c * x_ai[i1 + a1, i] * y_ai[i3 + a3, i]
-        for a2 in range(n2):
-            for a3 in range(n3):
-                for i in range(n_atoms):
-                    u_bcmi[a2, a3, m1, i] += c * v_fi[i2 + a2, i] * y_ai[i3 + a3, i]
+    most = 1
+    for path in range(path_begin, path_end):
+        n1, n2, n3 = train.path[path, RANK_LEFT], train.path[path, CHANNELS], train.path[path, RANK_RIGHT]
+        d1, d2, d3 = components(train, path)
+        most = max(most, max(n1 * n2 * d3, max(n2 * n3 * d1, n1 * n3 * d2)))
+    t_abm, u_bcm, s_acm = np.empty(most), np.empty(most), np.empty(most)
+    row_c = np.empty(dv_ifc.shape[2])
+    n_blocks = dv_ifc.shape[2] // LANES
+    for path in range(path_begin, path_end):
+        left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
+        feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
+        right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
+        begin, end = train.path[path, COUPLING], train.path[path, COUPLING_END]
+        d1, d2, d3 = components(train, path)
+        for i in range(v_if.shape[0]):
+            t_abm[: n1 * n2 * d3] = 0.0
+            u_bcm[: n2 * n3 * d1] = 0.0
+            s_acm[: n1 * n3 * d2] = 0.0
+            for z in range(begin, end):
+                m1, m2, m3 = (
+                    train.coupling_index[z, 0],
+                    train.coupling_index[z, 1],
+                    train.coupling_index[z, 2],
+                )
+                i1, i2, i3 = left + m1 * n1, feature + m2 * n2, right + m3 * n3
+                c = train.coupling_value[z]
+                for a1 in range(n1):
+                    cx = c * x_ia[i, i1 + a1]
+                    for a2 in range(n2):
+                        t_abm[(a1 * n2 + a2) * d3 + m3] += cx * v_if[i, i2 + a2]
+                    for a3 in range(n3):
+                        s_acm[(a1 * n3 + a3) * d2 + m2] += cx * y_ia[i, i3 + a3]
+                for a2 in range(n2):
+                    for a3 in range(n3):
+                        u_bcm[(a2 * n3 + a3) * d1 + m1] += c * v_if[i, i2 + a2] * y_ia[i, i3 + a3]
+            n_sites = n_sites_i[i]
+            used = (3 * n_sites + 6 + LANES - 1) // LANES
+            row_v = (i * dv_ifc.shape[1] + feature) * n_blocks
+            row_x = (i * dx_iac.shape[1] + left - dx_first) * n_blocks
+            row_y = (i * dy_iac.shape[1] + right - dy_first) * n_blocks
+            row_e = i if energy_iq.shape[0] > 1 else 0
+            q = train.path[path, WEIGHT] + q_shift
+            for a1 in range(n1):
+                for a2 in range(n2):
+                    for a3 in range(n3):
+                        t, u, s = (a1 * n2 + a2) * d3, (a2 * n3 + a3) * d1, (a1 * n3 + a3) * d2
+                        energy = 0.0
+                        for m in range(d3):
+                            energy += t_abm[t + m] * y_ia[i, right + m * n3 + a3]
+                        energy_iq[row_e, q] += energy
+                        for block in range(used):
+                            sum_c = splat(0.0)
+                            for m in range(d3):
+                                prime = load(dy_iac, row_y + (m * n3 + a3) * n_blocks + block)
+                                sum_c = fma(splat(t_abm[t + m]), prime, sum_c)
+                            for m in range(d1):
+                                prime = load(dx_iac, row_x + (m * n1 + a1) * n_blocks + block)
+                                sum_c = fma(splat(u_bcm[u + m]), prime, sum_c)
+                            for m in range(d2):
+                                prime = load(dv_ifc, row_v + (m * n2 + a2) * n_blocks + block)
+                                sum_c = fma(splat(s_acm[s + m]), prime, sum_c)
+                            store(row_c, block, sum_c)
+                        scatter(row_c, site_is[i], n_sites, gradient_qc[q])
+                        q += 1
+
+
+@njit(fastmath=("contract", "reassoc"))
+def add_rows(factor_iqm, prime_ifc, f_m, q_i, site_is, n_sites_i, gradient_qc):
+    """Rows q of every atom, from row q_i on: sum_m factor[i, q, m] prime[i, f_m, column], added to all columns.
+
+    Parameters
+    ----------
+    factor_iqm : float64 [i, q, m]
+    prime_ifc : float64 [i, f, column]
+        Local columns, as many as a multiple of `LANES`.
+    f_m : int64 [m]
+    q_i : int64 [i]
+    site_is, n_sites_i : int64 [i, s], [i]
+        Sites of the local columns.
+    gradient_qc : float64 [q, 3 n_sites + 6]
+        Added to.
+    """
+    row_c = np.empty(prime_ifc.shape[2])
+    n_blocks = prime_ifc.shape[2] // LANES
+    for i in range(factor_iqm.shape[0]):
+        used = (3 * n_sites_i[i] + 6 + LANES - 1) // LANES
+        for q in range(factor_iqm.shape[1]):
+            for block in range(used):
+                sum_c = splat(0.0)
+                for m in range(f_m.shape[0]):
+                    prime = load(prime_ifc, (i * prime_ifc.shape[1] + f_m[m]) * n_blocks + block)
+                    sum_c = fma(splat(factor_iqm[i, q, m]), prime, sum_c)
+                store(row_c, block, sum_c)
+            scatter(row_c, site_is[i], n_sites_i[i], gradient_qc[q_i[i] + q])
 
 
 @njit(fastmath=("contract", "reassoc"))
 def pair_sensitivities(
-    first, neighbor, r_pc, type_i, type_p, basis, radial_table, start, stop, site_of, n_sites,
-    scale, columns_cif, moments_iznm,
+    first, r_pc, type_i, type_p, basis, radial_table, start, stop, slot_p, slot_i, n_sites_i,
+    scale, columns_icf, moments_iznm,
 ):  # fmt: skip
-    """D for a chunk of atoms, and the primitive moments U of eq. (3).
+    """v' for a chunk of atoms, and the primitive moments U of eq. (3).
 
     Parameters
     ----------
-    first, neighbor, r_pc, type_i, type_p, basis, radial_table
+    first, r_pc, type_i, type_p, basis, radial_table
         As for `evaluate`.
     start, stop : int
         The chunk.
-    site_of : int64 [site]
-        Local number of every atom that the chunk touches; rows 3 s .. 3 s + 2 of D belong to local atom s.
-    n_sites : int
-        Number of touched atoms.
+    slot_p, slot_i : int64 [p], [i]
+        Local number of the neighbour of a pair, and of an atom itself, among the sites that the atom touches: local columns
+        3 s .. 3 s + 2 belong to site s.
+    n_sites_i : int64 [i]
+        Number of touched sites of every atom; the strain comes after them.
     scale : float
         N^(-1/2).
-    columns_cif : float64 [3 n_sites + 6, i, f]
+    columns_icf : float64 [i, column, f]
         Written.
     moments_iznm : float64 [i, z_j, n, lm]
         Written when it has a row per atom (leave it empty otherwise).
     """
     l_max = basis.feature_first.shape[0] - 1
     n_lm, n_radial, n_channels = (l_max + 1) ** 2, basis.recurrence.shape[1], radial_table.shape[3]
-    n_features = columns_cif.shape[2]
+    n_features = columns_icf.shape[2]
     with_moments = moments_iznm.shape[0] == stop - start
     r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
     phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
@@ -121,11 +232,11 @@ def pair_sensitivities(
     y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
     radial, slope = np.empty(n_channels), np.empty(n_channels)
     row_cf = np.zeros((3, n_features))
-    columns_cif[:] = 0.0
+    columns_icf[:] = 0.0
     if with_moments:
         moments_iznm[:] = 0.0
-    strain = 3 * n_sites
     for i in range(start, stop):
+        strain = 3 * n_sites_i[i]
         for block in range(first[i], first[i + 1], LANES):
             n_lanes = min(LANES, first[i + 1] - block)
             pair_block(r_pc, block, n_lanes, basis.constants[1], r_b, u_cb)
@@ -160,22 +271,22 @@ def pair_sensitivities(
                             row_cf[0, f + c] = dvalue * ux + value * gx
                             row_cf[1, f + c] = dvalue * uy + value * gy
                             row_cf[2, f + c] = dvalue * uz + value * gz
-                here, there = 3 * site_of[i], 3 * site_of[neighbor[p]]
+                here, there = 3 * slot_i[i], 3 * slot_p[p]
                 x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
                 at = i - start
                 for c in range(3):
                     for f in range(n_features):
-                        columns_cif[there + c, at, f] += row_cf[c, f]
+                        columns_icf[at, there + c, f] += row_cf[c, f]
                     for f in range(n_features):
-                        columns_cif[here + c, at, f] -= row_cf[c, f]
+                        columns_icf[at, here + c, f] -= row_cf[c, f]
                 for f in range(n_features):
                     gx, gy, gz = row_cf[0, f], row_cf[1, f], row_cf[2, f]
-                    columns_cif[strain, at, f] += x * gx
-                    columns_cif[strain + 1, at, f] += y * gy
-                    columns_cif[strain + 2, at, f] += z * gz
-                    columns_cif[strain + 3, at, f] += 0.5 * (y * gz + z * gy)
-                    columns_cif[strain + 4, at, f] += 0.5 * (x * gz + z * gx)
-                    columns_cif[strain + 5, at, f] += 0.5 * (x * gy + y * gx)
+                    columns_icf[at, strain, f] += x * gx
+                    columns_icf[at, strain + 1, f] += y * gy
+                    columns_icf[at, strain + 2, f] += z * gz
+                    columns_icf[at, strain + 3, f] += 0.5 * (y * gz + z * gy)
+                    columns_icf[at, strain + 4, f] += 0.5 * (x * gz + z * gx)
+                    columns_icf[at, strain + 5, f] += 0.5 * (x * gy + y * gx)
                 if with_moments:
                     for n in range(n_radial):
                         phi = scale * phi_nb[n, b]
@@ -202,14 +313,14 @@ def pair_block(r_pc, block, n_lanes, cutoff, r_b, u_cb):
 @njit(fastmath=("contract", "reassoc"))
 def direct_sensitivities(
     first, neighbor, r_pc, type_i, type_p, basis, radial_flat, species_table, chain_first, chain_lk, chain_q,
-    chain_value, start, stop, site_of, n_sites, scale, n_species_parameters, g_if, direct_cq,
+    chain_value, start, stop, scale, n_species_parameters, g_if, direct_cq,
 ):  # fmt: skip
     """The dependence of dE/dT on the positions at fixed g: the second term of eq. (3), by B and theta.
 
     Parameters
     ----------
-    first, neighbor, r_pc, type_i, type_p, basis, start, stop, site_of, n_sites, scale
-        As for `pair_sensitivities`.
+    first, neighbor, r_pc, type_i, type_p, basis, start, stop, scale
+        As for `evaluate` and `pair_sensitivities`.
     radial_flat : float64 [(l, c, n, k)]
         B of all l, flat.
     species_table : float64 [l, k, z_i, z_j]
@@ -235,7 +346,7 @@ def direct_sensitivities(
     y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
     direct = np.empty((3, n_shared))
     species_lk = np.empty((3, (l_max + 1) * rank))
-    strain = 3 * n_sites
+    strain = direct_cq.shape[0] - 6
     for i in range(start, stop):
         at, zi = i - start, type_i[i]
         for block in range(first[i], first[i + 1], LANES):
@@ -289,7 +400,7 @@ def direct_sensitivities(
                     value, lk, out = chain_value[entry], chain_lk[entry], chain_q[entry]
                     for d in range(3):
                         direct[d, out] += value * species_lk[d, lk]
-                here, there = 3 * site_of[i], 3 * site_of[neighbor[p]]
+                here, there = 3 * i, 3 * neighbor[p]
                 x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
                 for d in range(3):
                     for q in range(n_shared):

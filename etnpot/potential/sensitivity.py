@@ -1,17 +1,16 @@
 """The parameter Jacobian of a configuration: energies, forces, virial.
 
-`etnpot.kernels.jacobian` has the equations and prepares their factors; here they are multiplied, path by
-path, by the matrix products of numpy, over all atoms of a chunk at once. A range of parameters aligned with
+`etnpot.kernels.jacobian` has the equations and sums their rows; here are the derivatives of the train by its features, by
+the matrix products of numpy, and the primes of a few atoms at a time. A range of parameters aligned with
 the groups of ``spec.shapes`` can be asked for: one core for a local solve, the radial and species parameters
 together, or everything.
 
-The cost per configuration is about 2 (2 l1 + 2 l2 + 2 l3 + 3) floating-point operations per atom, parameter
-and column (three columns for each atom within reach, six for the strain).
+The cost is about 2 (2 l1 + 2 l2 + 2 l3 + 3) floating-point operations per atom, parameter
+and local column (three for each site that the atom touches, six for the strain).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,11 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
-from etnpot.kernels.train import RIGHT, WEIGHT
+from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
-from etnpot.network import CoreLayout, Path, dense_core
+from etnpot.network import dense_core
 from etnpot.potential.potential import Potential
-from etnpot.so3 import Irrep
 
 __all__ = ["Jacobian", "Sensitivities"]
 
@@ -33,7 +31,7 @@ Integers = NDArray[np.int64]
 
 #: Bytes that the factors of a chunk of atoms may take.
 _CHUNK_BYTES = 64e6
-#: Atoms whose primes are computed together.
+#: Atoms whose primes are computed together, small enough a number that they stay in the cache.
 _ATOMS_IN_CACHE = 4
 
 
@@ -143,105 +141,84 @@ class Sensitivities:
         energy_iq = np.zeros((n_atoms if per_atom else 1, n_q))
         gradient_qc = np.zeros((n_q, 3 * n_sites + 6))
         arguments = self.potential._kernel_arguments(edges, type_i)
-        first = edges.first
         v_if = np.empty((n_atoms, spec.feature.dimension))
         evaluate.features(*arguments[:6], 0, n_atoms, v_if)
+        touched = _touched_sites(edges, n_sites)
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
-        n_columns = 3 * min(n_sites, 100) + 6 + spec.feature.dimension
-        chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * n_columns)))
-        site_of = np.zeros(n_sites, dtype=np.int64)
+        chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
         for start in range(0, n_atoms, chunk):
             stop = min(start + chunk, n_atoms)
-            touched = np.arange(n_sites, dtype=np.int64)
-            if n_sites > 64:
-                touched = np.union1d(edges.neighbor[first[start] : first[stop]], np.arange(start, stop))
-            site_of[touched] = np.arange(len(touched))
-            work = _Chunk(self, edges, arguments, v_if, start, stop, len(touched), site_of)
-            energy = energy_iq[start:stop] if per_atom else energy_iq
-            if len(touched) == n_sites:
-                work.add(energy, gradient_qc)
-            else:
-                local_qc = np.zeros((n_q, work.n_columns))
-                work.add(energy, local_qc)
-                gradient_qc[:, (3 * touched[:, None] + np.arange(3)).ravel()] += local_qc[:, :-6]
-                gradient_qc[:, -6:] += local_qc[:, -6:]
+            work = _Chunk(self, edges, arguments, touched, v_if, start, stop)
+            work.add(energy_iq[start:stop] if per_atom else energy_iq, gradient_qc)
         return Jacobian(energy_iq, gradient_qc)
 
 
-class _Stack:
-    """Blocks [a, b, m, i] of the paths of a core, one matrix [(path, a, b), (m, i)] for all paths that share an irrep.
+class _Touched(NamedTuple):
+    """The sites whose positions matter to each atom: its neighbours and itself.
 
-    Parameters
-    ----------
-    entries : iterable of (Path, Irrep, shape)
+    ``site_is`` [i, s] and ``count_i`` [i]: the sites; ``slot_p``, ``slot_i``: where in them the neighbour of a pair and the
+    atom itself are; ``n_columns``: three for every site of the atom that has most, six of strain, rounded up to lanes.
     """
 
-    def __init__(self, entries: Iterable[tuple[Path, Irrep, tuple[int, int, int, int]]]) -> None:
-        self.groups: dict[Irrep, list[tuple[Path, slice]]] = {}
-        self.blocks: dict[Path, Floats] = {}
-        shared: dict[Irrep, list[tuple[Path, tuple[int, int, int, int]]]] = {}
-        for path, irrep, shape in entries:
-            shared.setdefault(irrep, []).append((path, shape))
-        self.matrices: dict[Irrep, Floats] = {}
-        for irrep, members in shared.items():
-            height = sum(a * b for _, (a, b, _, _) in members)
-            _, _, dim, n = members[0][1]
-            matrix = self.matrices[irrep] = np.empty((height, n * dim))
-            self.groups[irrep], at = [], 0
-            for path, shape in members:
-                rows = slice(at, at + shape[0] * shape[1])
-                self.groups[irrep].append((path, rows))
-                self.blocks[path] = matrix[rows].reshape(shape)
-                at = rows.stop
+    site_is: Integers
+    count_i: Integers
+    slot_p: Integers
+    slot_i: Integers
+    n_columns: int
+
+
+def _touched_sites(edges: EdgeList, n_sites: int) -> _Touched:
+    n_atoms = edges.n_atoms
+    atoms = np.arange(n_atoms, dtype=np.int64)
+    keys = np.concatenate([edges.center * n_sites + edges.neighbor, atoms * n_sites + atoms])
+    found, place = np.unique(keys, return_inverse=True)
+    center = found // n_sites
+    first_i = np.searchsorted(center, atoms)
+    count_i = np.diff(np.append(first_i, len(found)))
+    site_is = np.zeros((n_atoms, int(count_i.max(initial=0))), dtype=np.int64)
+    site_is[center, np.arange(len(found)) - first_i[center]] = found % n_sites
+    slots = place.reshape(-1) - first_i[np.concatenate([edges.center, atoms])]
+    n_columns = -(-(3 * site_is.shape[1] + 6) // LANES) * LANES
+    return _Touched(site_is, count_i, slots[: edges.n_pairs].copy(), slots[edges.n_pairs :].copy(), n_columns)
 
 
 class _Chunk:
-    """A chunk of atoms: states of the train, derivatives of the features, and the products of the equations.
-
-    A factor named ``..._Kac`` is [(m, i), (a, column)]: the sum over components and atoms is the inner index of
-    a product.
-    """
+    """A chunk of atoms: states of the train, derivatives of the features, and the sums of the equations."""
 
     def __init__(
         self,
         owner: Sensitivities,
         edges: EdgeList,
         arguments: tuple[Any, ...],
+        touched: _Touched,
         v_if: Floats,
         start: int,
         stop: int,
-        n_sites: int,
-        site_of: Integers,
     ) -> None:
         first, r_pc, type_i, type_p, basis, table, train, weights = arguments
         self.owner, self.spec, self.train = owner, owner.potential.spec, train
         self.type_i = type_i[start:stop]
         self.n = n = stop - start
-        self.n_columns = 3 * n_sites + 6
         self.v_if = v_if[start:stop]
+        self.site_is, self.count_i = touched.site_is[start:stop], touched.count_i[start:stop]
         n_features = v_if.shape[1]
         with_shared = owner._chain is not None
-        shared = n if with_shared else 0
         self._differentiate_train(weights, with_shared)
-        columns_cif = np.empty((self.n_columns, n, n_features))
+        columns_icf = np.empty((n, touched.n_columns, n_features))
         self.moments_iznm = np.empty(
-            (shared, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2)
+            (n if with_shared else 0, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2)
         )
         jacobian.pair_sensitivities(
-            first, edges.neighbor, r_pc, type_i, type_p, basis, table, start, stop, site_of, n_sites,
-            owner._scale, columns_cif, self.moments_iznm,
+            first, r_pc, type_i, type_p, basis, table, start, stop, touched.slot_p, touched.slot_i, touched.count_i,
+            owner._scale, columns_icf, self.moments_iznm,
         )  # fmt: skip
-        #: dv/dx, [i, f, column]
-        self.dv_ifc = np.ascontiguousarray(columns_cif.transpose(1, 2, 0))
-        self.direct_cq: Floats | None = None
-        if owner._chain is not None:
-            self.direct_cq = np.zeros((self.n_columns, owner._q_weight - owner._q_species))
-            jacobian.direct_sensitivities(
-                first, edges.neighbor, r_pc, type_i, type_p, basis,
-                owner.potential.parameters[owner._q_radial : owner._q_weight], owner.potential.species_table,
-                *owner._chain[:4], start, stop, site_of, n_sites, owner._scale,
-                owner._q_radial - owner._q_species, self.g_if, self.direct_cq,
-            )  # fmt: skip
+        #: dv/dx, [i, f, local column]
+        self.dv_ifc = np.ascontiguousarray(columns_icf.transpose(0, 2, 1))
+        self._direct = (
+            first, edges.neighbor, r_pc, type_i, type_p, basis,
+            owner.potential.parameters[owner._q_radial : owner._q_weight], owner.potential.species_table,
+        )  # fmt: skip
+        self._range = start, stop
 
     def _differentiate_train(self, weights: Floats, with_hessian: bool) -> None:
         """Bonds x, adjoints y, g = dE/dv, their derivatives by the features, and the Hessian.
@@ -307,109 +284,40 @@ class _Chunk:
 
     def _add_head(self, energy_iq: Floats, gradient_qc: Floats) -> None:
         """dE/dA_0[z, a] = y_0[a] for the atoms of type z."""
-        n_species, rank = self.spec.layout.head_shape
-        y_ia = self.y_ia[:, :rank]
-        dy_iac = self.dy_iaf[:, :rank] @ self.dv_ifc
+        rank = self.spec.layout.head_shape[1]
         at = self.owner._q_weight - self.owner.start
-        for z in range(n_species):
-            mine = self.type_i == z
-            rows = slice(at + z * rank, at + (z + 1) * rank)
-            if len(energy_iq) == self.n:
-                energy_iq[mine, rows] += y_ia[mine]
-            else:
-                energy_iq[0, rows] += y_ia[mine].sum(axis=0)
-            gradient_qc[rows] += dy_iac[mine].sum(axis=0)
+        atoms = np.arange(self.n) if len(energy_iq) == self.n else np.zeros(self.n, dtype=np.int64)
+        q_i = at + self.type_i * rank
+        np.add.at(energy_iq, (atoms[:, None], q_i[:, None] + np.arange(rank)), self.y_ia[:, :rank])
+        self._add_rows(
+            np.broadcast_to(np.eye(rank), (self.n, rank, rank)), self.dy_iaf[:, :rank] @ self.dv_ifc,
+            np.arange(rank), q_i, gradient_qc,
+        )  # fmt: skip
+
+    def _add_rows(
+        self, factor_iqm: Floats, prime_ifc: Floats, f_m: Integers, q_i: Integers, gradient_qc: Floats
+    ) -> None:
+        jacobian.add_rows(
+            np.ascontiguousarray(factor_iqm), prime_ifc, f_m, q_i, self.site_is, self.count_i, gradient_qc
+        )
 
     def _add_cores(self, energy_iq: Floats, gradient_qc: Floats) -> None:
-        """Eqs. (1) and (2): one product for all paths of a core that share a right, left or feature irrep."""
-        feature = self.spec.layout.feature
-        dv_Kac = {
-            irrep: self._gathered(self.dv_ifc, feature.offset(irrep), feature.rank(irrep), irrep.dim)
-            for irrep in feature.irreps
-        }
-        dx_Kac: dict[Irrep, Floats] = {}
-        for k in self.owner._cores:
-            core = self.spec.layout.cores[k]
-            # primes of the left bond: those of the right bond of the core before, if that was just done
-            if k - 1 not in self.owner._cores:
-                dx_Kac = self._primes(self.dx_iaf, k, core.left)
-            dy_Kac = self._primes(self.dy_iaf, k + 1, core.right)
-            self._add_core(k, core, dx_Kac, dv_Kac, dy_Kac, energy_iq, gradient_qc)
-            if k + 1 in self.owner._cores:
-                dx_Kac = self._primes(self.dx_iaf, k + 1, core.right)
-
-    def _add_core(
-        self,
-        k: int,
-        core: CoreLayout,
-        dx_Kac: dict[Irrep, Floats],
-        dv_Kac: dict[Irrep, Floats],
-        dy_Kac: dict[Irrep, Floats],
-        energy_iq: Floats,
-        gradient_qc: Floats,
-    ) -> None:
-        n, n_columns = self.n, self.n_columns
-        at = self.owner._q_weight + int(self.train.path[self.train.path_first[k], WEIGHT]) - self.owner.start
-        gradient_qc, energy_iq = gradient_qc[at : at + core.size], energy_iq[:, at : at + core.size]
-        shapes = {path: core.shape(path) for path in core.paths}
-        t = _Stack((path, path.right, (n1, n2, path.right.dim, n)) for path, (n1, n2, _) in shapes.items())
-        u = _Stack((path, path.left, (n2, n3, path.left.dim, n)) for path, (_, n2, n3) in shapes.items())
-        s = _Stack(
-            (path, path.feature, (n1, n3, path.feature.dim, n)) for path, (n1, _, n3) in shapes.items()
-        )
-        v_fi, x_ai, y_ai = (np.ascontiguousarray(array.T) for array in (self.v_if, self.x_ia, self.y_ia))
-        for index, path in enumerate(core.paths):
-            jacobian.path_products(
-                self.train, int(self.train.path_first[k]) + index, v_fi, x_ai, y_ai,
-                t.blocks[path], u.blocks[path], s.blocks[path],
+        """Eqs. (1) and (2), for a few atoms at a time."""
+        cores, first, path_first = self.owner._cores, self.train.bond_first, self.train.path_first
+        begin, end = int(path_first[cores[0]]), int(path_first[cores[-1] + 1])
+        lefts = slice(int(first[cores[0]]), int(first[cores[-1] + 1]))
+        rights = slice(int(first[cores[0] + 1]), int(first[cores[-1] + 2]))
+        q_shift = self.owner._q_weight - self.owner.start
+        per_atom = len(energy_iq) == self.n
+        for here in range(0, self.n, _ATOMS_IN_CACHE):
+            atoms = slice(here, here + _ATOMS_IN_CACHE)
+            dv_ifc = self.dv_ifc[atoms]
+            jacobian.add_cores(
+                self.train, begin, end, self.v_if[atoms], self.x_ia[atoms], self.y_ia[atoms], dv_ifc,
+                self.dx_iaf[atoms, lefts] @ dv_ifc, lefts.start, self.dy_iaf[atoms, rights] @ dv_ifc, rights.start,
+                self.site_is[atoms], self.count_i[atoms], q_shift,
+                energy_iq[atoms] if per_atom else energy_iq, gradient_qc,
             )  # fmt: skip
-            right = self.train.path[self.train.path_first[k] + index, RIGHT]
-            n3, l3 = shapes[path][2], path.right.dim
-            y_mci = y_ai[right : right + l3 * n3].reshape(l3, n3, n)
-            if len(energy_iq) == n:
-                energy = np.einsum("abmi,mci->iabc", t.blocks[path], y_mci, optimize=True).reshape(n, -1)
-            else:
-                y_Kc = y_mci.transpose(0, 2, 1).reshape(l3 * n, n3)
-                energy = (t.blocks[path].reshape(-1, l3 * n) @ y_Kc).reshape(1, -1)
-            energy_iq[:, core.slice(path)] += energy
-        # products are [(path, two indices of the block), (the third index, column)]
-        for stack, primes, order in (
-            (t, dy_Kac, (0, 1, 2, 3)),
-            (u, dx_Kac, (2, 0, 1, 3)),
-            (s, dv_Kac, (0, 2, 1, 3)),
-        ):
-            for irrep, prime_Kac in primes.items():
-                if irrep not in stack.groups:
-                    continue
-                product = stack.matrices[irrep] @ prime_Kac
-                for path, rows in stack.groups[irrep]:
-                    a, b = stack.blocks[path].shape[:2]
-                    block = product[rows].reshape(a, b, -1, n_columns).transpose(order)
-                    target = gradient_qc[core.slice(path)].reshape(block.shape)
-                    target += block
-
-    def _primes(self, derivative_iaf: Floats, k: int, bond: Any) -> dict[Irrep, Floats]:
-        """x' or y' of bond k by irrep; nothing for the ends, which do not depend on the features."""
-        is_end = k == 0 if derivative_iaf is self.dx_iaf else k == self.spec.order
-        if is_end:
-            return {}
-        begin, end = self.train.bond_first[k], self.train.bond_first[k + 1]
-        primes = {irrep: np.empty((irrep.dim, self.n, rank, self.n_columns)) for irrep, rank in bond}
-        # a few atoms at a time, so that what is sorted by irrep is still in the cache
-        for first in range(0, self.n, _ATOMS_IN_CACHE):
-            atoms = slice(first, first + _ATOMS_IN_CACHE)
-            prime_iac = derivative_iaf[atoms, begin:end] @ self.dv_ifc[atoms]
-            for irrep, array in primes.items():
-                shape = len(prime_iac), irrep.dim, bond.rank(irrep), self.n_columns
-                array[:, atoms] = prime_iac[:, bond.slice(irrep)].reshape(shape).transpose(1, 0, 2, 3)
-        return {
-            irrep: array.reshape(-1, bond.rank(irrep) * self.n_columns) for irrep, array in primes.items()
-        }
-
-    def _gathered(self, array_iac: Floats, offset: int, rank: int, dim: int) -> Floats:
-        """[i, (m, a), column] of one irrep as [(m, i), (a, column)]."""
-        block = array_iac[:, offset : offset + dim * rank].reshape(self.n, dim, -1)
-        return block.transpose(1, 0, 2).reshape(dim * self.n, rank * self.n_columns)
 
     def _add_shared(self, chain: _Chain, energy_iq: Floats, gradient_qc: Floats) -> None:
         """Eq. (3): radial coefficients and species factor."""
@@ -419,40 +327,39 @@ class _Chunk:
         basis = owner.potential.basis_tables
         table_lkij = owner.potential.species_table
         dg_ifc = self.hessian_iff @ self.dv_ifc
+        n_columns = gradient_qc.shape[1]
         n_species_q = owner._q_radial - owner._q_species
         at_species = owner._q_species - owner.start
         at = owner._q_radial - owner.start
         # derivatives by S[l, k, z_i, z_j] for each central species, chained to theta once they are complete
-        by_table_zlkjc = np.zeros((n_species, spec.l_max + 1, rank, n_species, self.n_columns))
+        by_table_zlkjc = np.zeros((n_species, spec.l_max + 1, rank, n_species, n_columns))
         energy_ilkj = np.zeros((n, spec.l_max + 1, rank, n_species))
         for l, channels in enumerate(spec.channels):
             dim, harmonics = 2 * l + 1, slice(l * l, (l + 1) ** 2)
-            first, width = int(basis.feature_first[l]), int(basis.feature_rank[l])
+            feature_mc = (
+                int(basis.feature_first[l])
+                + np.arange(dim)[:, None] * int(basis.feature_rank[l])
+                + np.arange(channels)
+            )
             moments_iznm = self.moments_iznm[..., harmonics]
             coefficients_cnk = owner.potential.arrays[f"radial.{l}"]
-            offset = first - (width - channels)  # the whole irrep, with the constant of l = 0
-            dg_imcx = dg_ifc[:, offset : offset + dim * width].reshape(n, dim, width, -1)[
-                :, :, width - channels :
-            ]
-            g_imc = self.g_if[:, offset : offset + dim * width].reshape(n, dim, width)
-            g_imc = g_imc[:, :, width - channels :]
+            g_imc = self.g_if[:, feature_mc]
             table_ikz = table_lkij[l].transpose(1, 0, 2)[self.type_i]
-            mixed_nkim = np.einsum("ikz,iznm->nkim", table_ikz, moments_iznm, optimize=True)
+            mixed_inkm = np.einsum("ikz,iznm->inkm", table_ikz, moments_iznm, optimize=True)
+            mixed_iqm = mixed_inkm.reshape(n, n_radial * rank, dim)
             size = channels * n_radial * rank
-            left = mixed_nkim.reshape(n_radial * rank, n * dim)
-            product = (left @ dg_imcx.reshape(n * dim, -1)).reshape(n_radial * rank, channels, -1)
-            gradient_qc[at : at + size].reshape(channels, n_radial * rank, -1)[:] += product.transpose(
-                1, 0, 2
-            )
-            energy = np.einsum("imc,nkim->icnk", g_imc, mixed_nkim, optimize=True).reshape(n, size)
+            for c in range(channels):
+                q_i = np.full(n, at + c * n_radial * rank)
+                self._add_rows(mixed_iqm, dg_ifc, feature_mc[:, c], q_i, gradient_qc)
+            energy = np.einsum("imc,inkm->icnk", g_imc, mixed_inkm, optimize=True).reshape(n, size)
             energy_iq[:, at : at + size] += energy if per_atom else energy.sum(axis=0)
-            weighted_kzimc = np.einsum("cnk,iznm->kzimc", coefficients_cnk, moments_iznm, optimize=True)
-            energy_ilkj[:, l] = np.einsum("kzimc,imc->ikz", weighted_kzimc, g_imc, optimize=True)
-            for z in np.unique(self.type_i):
-                mine = self.type_i == z
-                left = weighted_kzimc[:, :, mine].reshape(rank * n_species, -1)
-                right = dg_imcx[mine].reshape(left.shape[1], -1)
-                by_table_zlkjc[z, l] = (left @ right).reshape(rank, n_species, -1)
+            weighted_ikzmc = np.einsum("cnk,iznm->ikzmc", coefficients_cnk, moments_iznm, optimize=True)
+            energy_ilkj[:, l] = np.einsum("ikzmc,imc->ikz", weighted_ikzmc, g_imc, optimize=True)
+            by_table = by_table_zlkjc.reshape(-1, n_columns)
+            self._add_rows(
+                weighted_ikzmc.reshape(n, rank * n_species, -1), dg_ifc, feature_mc.ravel(),
+                (self.type_i * (spec.l_max + 1) + l) * rank * n_species, by_table,
+            )  # fmt: skip
             at += size
         for z in np.unique(self.type_i):
             matrix = chain.matrix_z[z]
@@ -464,8 +371,11 @@ class _Chunk:
                 energy_iq[mine, rows] += energy
             else:
                 energy_iq[0, rows] += energy.sum(axis=0)
-        if self.direct_cq is not None:
-            gradient_qc[at_species : at_species + self.direct_cq.shape[1]] += self.direct_cq.T
+        direct_cq = np.zeros((n_columns, owner._q_weight - owner._q_species))
+        jacobian.direct_sensitivities(
+            *self._direct, *chain[:4], *self._range, owner._scale, n_species_q, self.g_if, direct_cq
+        )
+        gradient_qc[at_species : at_species + direct_cq.shape[1]] += direct_cq.T
 
 
 def _species_chain(potential: Potential) -> _Chain:
