@@ -190,7 +190,7 @@ def evaluate(
     dradial_slb = np.empty((n_slots_max, n_channels, LANES))
     v_fb, g_fb = np.empty((train.n_features, LANES)), np.empty((train.n_features, LANES))
     x_ab, y_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
-    work_mab = np.empty((train.max_components, train.max_channels, LANES))
+    work_ab = np.empty((train.n_work_rows, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
     slope_b, gradient_cb = np.empty(LANES), np.empty((3, LANES))
     for block in range(start, stop, LANES):
@@ -202,8 +202,8 @@ def evaluate(
             first, r_pc, type_i, type_p, basis, radial_table, block, stop, n_slots,
             r_b, u_scb, phi_nb, dphi_nb, row, y_mb, radial_slb, dradial_slb, v_fb,
         )  # fmt: skip
-        forward(train, weights, type_b, v_fb, work_mab, x_ab)
-        adjoint(train, weights, v_fb, x_ab, work_mab, y_ab, g_fb)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
+        adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb)
         for b in range(n_lanes):
             energy_i[block + b] = x_ab[train.n_bond_rows - 1, b]
         for slot in range(n_slots):
@@ -253,7 +253,7 @@ def bonds(v_if, type_i, train, weights, x_ia):
     """Every bond vector of every atom from its features: `x_ia` [i, a] is written, bonds stacked."""
     v_fb = np.zeros((train.n_features, LANES))
     x_ab = np.empty((train.n_bond_rows, LANES))
-    work_mab = np.empty((train.max_components, train.max_channels, LANES))
+    work_ab = np.empty((train.n_work_rows, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
     n_atoms = v_if.shape[0]
     for block in range(0, n_atoms, LANES):
@@ -262,7 +262,7 @@ def bonds(v_if, type_i, train, weights, x_ia):
             type_b[b] = type_i[block + b]
             for f in range(train.n_features):
                 v_fb[f, b] = v_if[block + b, f]
-        forward(train, weights, type_b, v_fb, work_mab, x_ab)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
         for b in range(n_lanes):
             for a in range(train.n_bond_rows):
                 x_ia[block + b, a] = x_ab[a, b]

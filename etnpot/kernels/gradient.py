@@ -128,7 +128,7 @@ def gradient(
     x_ab, dx_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
     y_ab, dy_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
     work_mb = np.empty((4 * train.max_components, LANES))
-    work_mab = np.empty((train.max_components, train.max_channels, LANES))
+    work_ab = np.empty((train.n_work_rows, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
     e_b = np.empty(LANES)
     for block in range(start, stop, LANES):
@@ -155,7 +155,7 @@ def gradient(
             tangent_harmonics(dy_cmb, du_cb, yt_mb)
             accumulate_features(basis, radial_lb, y_mb, v_fb)
             accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb)
-        forward(train, weights, type_b, v_fb, work_mab, x_ab)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
         forward_tangent(train, weights, v_fb, dv_fb, x_ab, work_mb, dx_ab)
         adjoint_tangent(
             train, weights, type_b, e_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb,

@@ -1,15 +1,21 @@
 """The tensor train on one block of atoms: forward, adjoint, and both along a tangent.
 
-    x_k[l3 m3 a3] = sum_{paths} sum_{a1 a2} A[a1, a2, a3] t[m3],
-    t[m3] = sum_{m1 m2} C x_{k-1}[l1 m1 a1] v[l2 m2 a2]                                              (1)
+    x_k[l3 m3 a3] = sum over paths of dT/dy_k[l3 m3 a3],    y_{k-1} = sum dT/dx_{k-1},    g = sum dT/dv,
+    T = sum_{a1 a2 a3} sum_{m1 m2 m3} A[a1, a2, a3] C[m1, m2, m3] x_{k-1}[m1 a1] v[m2 a2] y_k[m3 a3]         (1)
 
-With the energy E = x_d, the adjoint carries y_k = dE/dx_k and g = dE/dv back through eq. (1),
+with the energy E = x_d, y_k = dE/dx_k, g = dE/dv. The form T of a path is linear in three rows of components ("roles": left,
+feature, right). One of them is its spectator s, the other two are p < q:
 
-    P[m3] = sum_{a3} A[a1, a2, a3] y_k[l3 m3 a3],   y_{k-1} += C P v,   g += C P x_{k-1}             (2)
+    W[ms, ap, aq] = sum_as A z_s[ms as]                                                         ``spread``
+    dT/dz_p[mp ap] = sum_{mq ms} C sum_aq W[ms, ap, aq] z_q[mq aq]      (p and q swapped alike)   ``contract``
+    dT/dz_s[ms as] = sum_{ap aq} A sum_{mp mq} C z_p[mp ap] z_q[mq aq]                          ``couple``     (2)
 
-Along a tangent v' of the features the same two passes on (x, x') and (y, y') give E' = g.v', and the
-derivatives of e E + E' with respect to v, v' and every entry of every core. All of this is per atom; the last
-axis is the lane.
+and s is chosen, path by path, where these take the fewest multiplications (`etnpot.potential.tables.spectator`). In
+`contract` and `couple` the terms of a sum are those coefficients that share one component of the result, a "run", and two
+rows of the result at a time are summed in registers.
+
+Along a tangent v' of the features two passes on (x, x') and (y, y') give E' = g.v', and the derivatives of e E + E' with
+respect to v, v' and every entry of every core. All of this is per atom; the last axis is the lane.
 
 ============  ================================================================================
 symbol        here
@@ -18,21 +24,122 @@ x_0 .. x_d    rows of ``x_ab``, bond k from ``train.bond_first[k]``
 v             ``v_fb`` [f, lane], f = offset(l) + m * rank + a2
 A             ``weights`` [q]: the head [z, a], then the cores, as ``Train.flat``
 C             ``train.coupling_index`` [nz, (m1, m2, m3)], ``train.coupling_value`` [nz]
+runs of C     ``train.run_first`` [run], ``train.term_rows`` [term, 2], ``train.term_value`` [term]
+W             ``work_ab`` [(ms, ap, aq), lane]
 paths         rows of ``train.path``: columns below
 ============  ================================================================================
 """
 
 from etnpot._jit import njit
-from etnpot.kernels.lanes import LANES, fma, load, mul, splat, store, total
+from etnpot.kernels.lanes import LANES, entry, fma, load, mul, splat, store, total
 
 __all__ = ["adjoint", "adjoint_tangent", "forward", "forward_tangent"]
 
-# columns of train.path
-LEFT, RANK_LEFT, FEATURE, CHANNELS, RIGHT, RANK_RIGHT, WEIGHT, COUPLING, COUPLING_END, COMPONENTS = range(10)
+# roles in a path
+X, V, Y = range(3)
+# columns of train.path: the first row of a role and its rank are columns 2 role and 2 role + 1
+LEFT, RANK_LEFT, FEATURE, CHANNELS, RIGHT, RANK_RIGHT, WEIGHT, COUPLING, COUPLING_END = range(9)
+# 2 l + 1 of a role and its first run are columns COMPONENTS + role and RUNS + role
+COMPONENTS, RUNS, SPECTATOR = 9, 12, 15
 
 
 @njit
-def forward(train, weights, type_b, v_fb, work_mab, x_ab):
+def weight_step(train, path, role):
+    """Distance in the weights between copies of a role: A is stored as [a1, a2, a3]."""
+    if role == Y:
+        return 1
+    n3 = train.path[path, RANK_RIGHT]
+    return n3 if role == V else n3 * train.path[path, CHANNELS]
+
+
+@njit
+def spread(train, path, weights, z_ab, work_ab):
+    """W of eq. (2) for one path, from the rows `z_ab` of its spectator."""
+    s = train.path[path, SPECTATOR]
+    p, q = (V if s == X else X), (V if s == Y else Y)
+    first, n_s = train.path[path, 2 * s], train.path[path, 2 * s + 1]
+    n_p, n_q = train.path[path, 2 * p + 1], train.path[path, 2 * q + 1]
+    step_p, step_q, step_s = (
+        weight_step(train, path, p), weight_step(train, path, q), weight_step(train, path, s),
+    )  # fmt: skip
+    out = 0
+    for m in range(train.path[path, COMPONENTS + s]):
+        z = first + m * n_s
+        for a_p in range(n_p):
+            at = train.path[path, WEIGHT] + a_p * step_p
+            for _ in range(n_q):
+                sum_w = splat(0.0)
+                for a in range(n_s):
+                    sum_w = fma(splat(entry(weights, at + a * step_s)), load(z_ab, z + a), sum_w)
+                store(work_ab, out, sum_w)
+                out += 1
+                at += step_q
+
+
+@njit
+def contract(train, path, role, out_ab, other, z_ab, work_ab):
+    """Add dT/dz of eq. (2) for a role of one path that is not its spectator.
+
+    Parameters
+    ----------
+    train : TrainTables
+    path, role : int
+    out_ab : float64 [a, lane]
+        Added to, from the first row of the role.
+    other : int
+        The third role.
+    z_ab : float64 [a, lane]
+        Its rows.
+    work_ab : float64 [(ms, ap, aq), lane]
+        W.
+    """
+    n_out, first = train.path[path, 2 * role + 1], train.path[path, 2 * other]
+    step = 1 if role > other else train.path[path, 2 * other + 1]
+    out = train.path[path, 2 * role]
+    run = train.path[path, RUNS + role]
+    for m in range(run, run + train.path[path, COMPONENTS + role]):
+        begin, end = entry(train.run_first, m), entry(train.run_first, m + 1)
+        for w in range(0, n_out * step, step):
+            total_out = load(out_ab, out)
+            for term in range(begin, end):
+                z = load(z_ab, first + entry(train.term_rows, 2 * term))
+                w_row = load(work_ab, w + entry(train.term_rows, 2 * term + 1))
+                total_out = fma(mul(splat(entry(train.term_value, term)), z), w_row, total_out)
+            store(out_ab, out, total_out)
+            out += 1
+
+
+@njit
+def couple(train, path, weights, p, p_ab, q, q_ab, out_ab):
+    """Add dT/dz of eq. (2) for the spectator of one path to the rows `out_ab`; `p` < `q` are the other roles."""
+    s = 3 - p - q
+    first_p, n_p = train.path[path, 2 * p], train.path[path, 2 * p + 1]
+    first_q, n_q = train.path[path, 2 * q], train.path[path, 2 * q + 1]
+    out, n_out = train.path[path, 2 * s], train.path[path, 2 * s + 1]
+    step_p, step_q, step_s = (
+        weight_step(train, path, p), weight_step(train, path, q), weight_step(train, path, s),
+    )  # fmt: skip
+    run = train.path[path, RUNS + s]
+    for m in range(run, run + train.path[path, COMPONENTS + s]):
+        begin, end = entry(train.run_first, m), entry(train.run_first, m + 1)
+        for a_p in range(n_p):
+            at = train.path[path, WEIGHT] + a_p * step_p
+            i = first_p + a_p
+            for j in range(first_q, first_q + n_q):
+                product = splat(0.0)
+                for term in range(begin, end):
+                    z = load(p_ab, i + entry(train.term_rows, 2 * term))
+                    y = load(q_ab, j + entry(train.term_rows, 2 * term + 1))
+                    product = fma(mul(splat(entry(train.term_value, term)), z), y, product)
+                for a in range(n_out):
+                    w = splat(entry(weights, at + a * step_s))
+                    store(out_ab, out + a, fma(w, product, load(out_ab, out + a)))
+                at += step_q
+        out += n_out
+
+
+@njit
+def forward(train, weights, type_b, v_fb, work_ab, x_ab):
     """Eq. (1): every bond vector of a block of atoms.
 
     Parameters
@@ -42,92 +149,57 @@ def forward(train, weights, type_b, v_fb, work_mab, x_ab):
     type_b : int64 [lane]
         Type of the central atom.
     v_fb : float64 [f, lane]
-    work_mab : float64 [largest 2 l3 + 1, most channels, lane]
+    work_ab : float64 [``train.n_work_rows``, lane]
         Scratch.
     x_ab : float64 [a, lane]
         Written: all bonds, stacked.
     """
-    most_channels = work_mab.shape[1]
-    zero = splat(0.0)
     rank_0 = train.bond_first[1]
     for a in range(rank_0):
         for b in range(LANES):
             x_ab[a, b] = weights[type_b[b] * rank_0 + a]
     for a in range(rank_0, x_ab.shape[0]):
-        store(x_ab, a, zero)
+        store(x_ab, a, splat(0.0))
     for path in range(train.path.shape[0]):
-        left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-        feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-        right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-        weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
-        for a1 in range(n1):
-            for m3 in range(components):
-                for a2 in range(n2):
-                    store(work_mab, m3 * most_channels + a2, zero)
-            for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                i1 = left + train.coupling_index[z, 0] * n1 + a1
-                i2 = feature + train.coupling_index[z, 1] * n2
-                row = train.coupling_index[z, 2] * most_channels
-                cx = mul(splat(train.coupling_value[z]), load(x_ab, i1))
-                for a2 in range(n2):
-                    store(work_mab, row + a2, fma(cx, load(v_fb, i2 + a2), load(work_mab, row + a2)))
-            at = weight + a1 * n2 * n3
-            for m3 in range(components):
-                for a3 in range(n3):
-                    i3 = right + m3 * n3 + a3
-                    x = load(x_ab, i3)
-                    for a2 in range(n2):
-                        x = fma(splat(weights[at + a2 * n3 + a3]), load(work_mab, m3 * most_channels + a2), x)
-                    store(x_ab, i3, x)
+        s = train.path[path, SPECTATOR]
+        if s == Y:
+            couple(train, path, weights, X, x_ab, V, v_fb, x_ab)
+        else:
+            spread(train, path, weights, x_ab if s == X else v_fb, work_ab)
+            contract(train, path, Y, x_ab, X + V - s, v_fb if s == X else x_ab, work_ab)
 
 
 @njit
-def adjoint(train, weights, v_fb, x_ab, work_mab, y_ab, g_fb):
-    """Eq. (2) for E = the last bond (one scalar): g = dE/dv.
+def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
+    """Eq. (1) backwards for E = the last bond (one scalar): y = dE/dx and g = dE/dv.
 
     Parameters
     ----------
     train, weights, v_fb, x_ab
         As given to and written by `forward`.
-    work_mab : float64 [largest 2 l3 + 1, most channels, lane]
+    work_ab : float64 [``train.n_work_rows``, lane]
         Scratch.
     y_ab : float64 [a, lane]
         Written: dE/dx of all bonds.
     g_fb : float64 [f, lane]
         Written: dE/dv.
     """
-    most_channels = work_mab.shape[1]
-    zero = splat(0.0)
     last = train.bond_first[train.bond_first.shape[0] - 2]
     for a in range(y_ab.shape[0]):
-        store(y_ab, a, splat(1.0) if a == last else zero)
+        store(y_ab, a, splat(1.0 if a == last else 0.0))
     for f in range(g_fb.shape[0]):
-        store(g_fb, f, zero)
+        store(g_fb, f, splat(0.0))
     for path in range(train.path.shape[0] - 1, -1, -1):
-        left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-        feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-        right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-        weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
-        for a1 in range(n1):
-            at = weight + a1 * n2 * n3
-            for m3 in range(components):
-                for a2 in range(n2):
-                    p = zero
-                    for a3 in range(n3):
-                        p = fma(splat(weights[at + a2 * n3 + a3]), load(y_ab, right + m3 * n3 + a3), p)
-                    store(work_mab, m3 * most_channels + a2, p)
-            for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-                i1 = left + train.coupling_index[z, 0] * n1 + a1
-                i2 = feature + train.coupling_index[z, 1] * n2
-                row = train.coupling_index[z, 2] * most_channels
-                c = splat(train.coupling_value[z])
-                cx = mul(c, load(x_ab, i1))
-                y = zero
-                for a2 in range(n2):
-                    p = load(work_mab, row + a2)
-                    y = fma(p, load(v_fb, i2 + a2), y)
-                    store(g_fb, i2 + a2, fma(p, cx, load(g_fb, i2 + a2)))
-                store(y_ab, i1, fma(c, y, load(y_ab, i1)))
+        s = train.path[path, SPECTATOR]
+        spread(train, path, weights, x_ab if s == X else v_fb if s == V else y_ab, work_ab)
+        if s == X:
+            couple(train, path, weights, V, v_fb, Y, y_ab, y_ab)
+        else:
+            contract(train, path, X, y_ab, V + Y - s, v_fb if s == Y else y_ab, work_ab)
+        if s == V:
+            couple(train, path, weights, X, x_ab, Y, y_ab, g_fb)
+        else:
+            contract(train, path, V, g_fb, X + Y - s, x_ab if s == Y else y_ab, work_ab)
 
 
 @njit
@@ -152,7 +224,7 @@ def forward_tangent(train, weights, v_fb, dv_fb, x_ab, t_mb, dx_ab):
         left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
         feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
         right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-        weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
+        weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS + Y]
         for a1 in range(n1):
             for a2 in range(n2):
                 for m3 in range(components):
@@ -177,7 +249,7 @@ def adjoint_tangent(
 ):
     """Derivatives of L = sum over lanes of e E + E' with respect to v, v' and every entry of the train.
 
-    With y = dL/dx' (the ordinary adjoint) and w = dL/dx, eq. (2) becomes, for each (a1, a2),
+    With y = dL/dx' (the ordinary adjoint) and w = dL/dx, eq. (1) becomes, for each (a1, a2), with t = C x v and t' its tangent,
 
         P = A y, W = A w:   y1 += C P v,   w1 += C (W v + P v'),   dL/dv' += C P x,   dL/dv += C (W x + P x'),
         dL/dA += sum over lanes of w t + y t'.
@@ -214,7 +286,7 @@ def adjoint_tangent(
         left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
         feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
         right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-        weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS]
+        weight, components = train.path[path, WEIGHT], train.path[path, COMPONENTS + Y]
         for a1 in range(n1):
             for a2 in range(n2):
                 at = weight + (a1 * n2 + a2) * n3

@@ -5,6 +5,7 @@ Both tables are named tuples of numbers and arrays, so that compiled kernels tak
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -59,31 +60,56 @@ class TrainTables(NamedTuple):
         Length of all bond vectors together.
     max_components : int
         Largest 2 l + 1 on any bond.
-    max_channels : int
-        Most copies of a feature irrep.
+    n_work_rows : int
+        Rows of scratch of the passes: the largest product of the components of a path's spectator and the ranks of the
+        other two irreps.
     bond_first : int64 [k + 1]
         Bond k is rows ``bond_first[k]:bond_first[k + 1]``.
-    path : int64 [path, 10]
+    path : int64 [path, 16]
         Row of the left irrep and its rank, feature row and its rank, row of the right irrep and its rank,
-        index of the block in the weights, range of coupling coefficients, 2 l3 + 1. Paths are in the order of
-        the cores.
+        index of the block in the weights, range of coupling coefficients; then 2 l + 1 of the left, feature
+        and right irrep, and for each of the three the first of its runs; last the spectator (0, 1, 2: left,
+        feature, right). Paths are in the order of the cores.
     path_first : int64 [k + 1]
         Paths of core k (0-based) are ``path_first[k]:path_first[k + 1]``.
     coupling_index : int64 [nz, 3]
         m1, m2, m3, zero-based.
     coupling_value : float64 [nz]
         Non-zero Clebsch-Gordan coefficients.
+    run_first : int64 [run + 1]
+        Terms of a run: see `path_runs`.
+    term_rows : int32 [term, 2]
+        Rows of the two factors of a term, relative to the first ones.
+    term_value : float64 [term]
+        Its coefficient.
     """
 
     n_features: int
     n_bond_rows: int
     max_components: int
-    max_channels: int
+    n_work_rows: int
     bond_first: Integers
     path: Integers
     path_first: Integers
     coupling_index: Integers
     coupling_value: Floats
+    run_first: Integers
+    term_rows: NDArray[np.int32]
+    term_value: Floats
+
+
+def spectator(ranks: tuple[int, int, int], components: tuple[int, int, int], n_terms: int) -> int:
+    """Which of the three irreps of a path is summed with the weights alone: the cheapest choice.
+
+    The other two, of ranks n and n', are coupled: 3 n n' multiplications for every coefficient over one evaluation and its
+    adjoint, and two or three passes through the weights for every component of the spectator.
+    """
+    costs = []
+    for role in range(3):
+        n_pairs = math.prod(ranks) // ranks[role]
+        passes = 2 if role == 2 else 3
+        costs.append(3 * n_pairs * n_terms + passes * components[role] * math.prod(ranks))
+    return 2 - int(np.argmin(costs[::-1]))  # of equals the right irrep
 
 
 def basis_tables(spec: PotentialSpec) -> BasisTables:
@@ -103,13 +129,58 @@ def basis_tables(spec: PotentialSpec) -> BasisTables:
     )
 
 
+def path_runs(
+    ranks: tuple[int, int, int], components: tuple[int, int, int], role: int, index: Integers, value: Floats
+) -> list[list[tuple[Integers, Integers, Floats]]]:
+    """The sums of `etnpot.kernels.train`, eq. (2), of one path: for each of its three irreps, for each component m of it.
+
+    Parameters
+    ----------
+    ranks, components : tuple of int
+        Of the left, feature and right irrep.
+    role : int
+        The spectator.
+    index, value
+        Coupling coefficients as in `TrainTables`.
+
+    Returns
+    -------
+    list of list of (rows, rows, coefficients)
+        Of the spectator: rows [m, a = 0] of the other two irreps. Of another irrep: rows [m, a] of the third one, and those
+        of W [ms, ap, aq] for its first copy.
+    """
+    p, q = (other for other in range(3) if other != role)
+    runs = []
+    for result in range(3):
+        if result == role:
+            first, second = index[:, p] * ranks[p], index[:, q] * ranks[q]
+            copies = np.zeros(1, dtype=np.int64)
+            step = 0
+        else:
+            third = p + q - result
+            first, second = index[:, third] * ranks[third], index[:, role] * (ranks[p] * ranks[q])
+            copies = np.arange(ranks[third])
+            step = 1 if third == q else ranks[q]
+        runs.append([])
+        for m in range(components[result]):
+            here = index[:, result] == m
+            rows = (first[here, None] + copies).ravel()
+            others = (second[here, None] + step * copies).ravel()
+            runs[-1].append((rows, others, np.repeat(value[here], len(copies))))
+    return runs
+
+
 def train_tables(layout: TrainLayout) -> TrainTables:
     """Tables of the train stage; weights are ``Train.flat``: head, then cores."""
     bond_first = np.cumsum([0, *(bond.dimension for bond in layout.bonds)], dtype=np.int64)
     coupling_range: dict[tuple[int, int, int], tuple[int, int]] = {}
+    shape_runs: dict[tuple[tuple[int, int, int], tuple[int, int, int]], list[int]] = {}
+    run_length: list[int] = []
+    terms: list[tuple[Integers, Integers, Floats]] = []
     indices: list[Integers] = []
     values: list[Floats] = []
     n_couplings = 0
+    n_work_rows = 0
     rows, path_first = [], [0]
     weight = layout.n_species * layout.bonds[0].rank(SCALAR)
     for k, core in enumerate(layout.cores):
@@ -121,7 +192,17 @@ def train_tables(layout: TrainLayout) -> TrainTables:
                 n_couplings += len(value)
                 indices.append(index)
                 values.append(value)
-            n1, n2, n3 = core.shape(path)
+            ranks, components = core.shape(path), (path.left.dim, path.feature.dim, path.right.dim)
+            n1, n2, n3 = ranks
+            begin, end = coupling_range[ls]
+            role = spectator(ranks, components, end - begin)
+            n_work_rows = max(n_work_rows, components[role] * math.prod(ranks) // ranks[role])
+            if (ls, ranks) not in shape_runs:
+                shape_runs[ls, ranks] = []
+                for runs in path_runs(ranks, components, role, *coupling_table(*ls)):
+                    shape_runs[ls, ranks].append(len(run_length))
+                    run_length.extend(len(coefficients) for _, _, coefficients in runs)
+                    terms.extend(runs)
             rows.append(
                 [
                     bond_first[k] + core.left.offset(path.left),
@@ -132,19 +213,25 @@ def train_tables(layout: TrainLayout) -> TrainTables:
                     n3,
                     weight + core.offset(path),
                     *coupling_range[ls],
-                    path.right.dim,
+                    *components,
+                    *shape_runs[ls, ranks],
+                    role,
                 ]
             )
         weight += core.size
         path_first.append(len(rows))
+    rows_of_terms, others_of_terms, term_value = (np.concatenate(part) for part in zip(*terms, strict=True))
     return TrainTables(
         n_features=layout.feature.dimension,
         n_bond_rows=int(bond_first[-1]),
         max_components=max(irrep.dim for bond in layout.bonds for irrep in bond.irreps),
-        max_channels=max(rank for _, rank in layout.feature),
+        n_work_rows=n_work_rows,
         bond_first=bond_first,
-        path=np.array(rows, dtype=np.int64).reshape(-1, 10),
+        path=np.array(rows, dtype=np.int64).reshape(-1, 16),
         path_first=np.array(path_first, dtype=np.int64),
         coupling_index=np.ascontiguousarray(np.concatenate(indices), dtype=np.int64),
         coupling_value=np.ascontiguousarray(np.concatenate(values), dtype=np.float64),
+        run_first=np.cumsum([0, *run_length], dtype=np.int64),
+        term_rows=np.stack([rows_of_terms, others_of_terms], axis=1).astype(np.int32),
+        term_value=np.ascontiguousarray(term_value, dtype=np.float64),
     )
