@@ -13,7 +13,7 @@ each of four pairs) is loaded as one value, worked on, and stored.
 ``splat_quad(w)``        w in every lane of a quad
 ``add, sub, mul, div``   lane by lane, on two rows or two quads
 ``fma(x, y, z)``         x y + z
-``sqrt(x)``              lane by lane
+``sqrt, sin, cos``       lane by lane
 ``if_less(x, y, s, t)``  s where x < y, else t (also where x or y is NaN)
 ``total(x)``             sum over the lanes
 ``entry(a, i)``          number i of `a`, whatever its shape
@@ -33,6 +33,7 @@ __all__ = [
     "LANES",
     "QUAD",
     "add",
+    "cos",
     "div",
     "entry",
     "fma",
@@ -40,6 +41,7 @@ __all__ = [
     "load",
     "load_quad",
     "mul",
+    "sin",
     "splat",
     "splat_quad",
     "sqrt",
@@ -102,6 +104,14 @@ def fma(x, y, z):
 
 def sqrt(x):
     return np.sqrt(x)
+
+
+def sin(x):
+    return np.sin(x)
+
+
+def cos(x):
+    return np.cos(x)
 
 
 def if_less(x, y, s, t):
@@ -201,17 +211,21 @@ if not numba.config.DISABLE_JIT:  # pragma: no cover (machine code: measured by 
 
         return x(x, x, x), code
 
-    @intrinsic
-    def sqrt(typing_context, x):
-        def code(context, builder, signature, arguments):
-            kind = arguments[0].type
-            name = f"llvm.sqrt.v{kind.count}f64"
-            function = builder.module.globals.get(name)
-            if function is None:
-                function = ir.Function(builder.module, ir.FunctionType(kind, [kind]), name)
-            return builder.call(function, arguments)
+    def _unary(operation):
+        def typed(typing_context, x):
+            def code(context, builder, signature, arguments):
+                kind = arguments[0].type
+                name = f"llvm.{operation}.v{kind.count}f64"
+                function = builder.module.globals.get(name)
+                if function is None:
+                    function = ir.Function(builder.module, ir.FunctionType(kind, [kind]), name)
+                return builder.call(function, arguments)
 
-        return x(x), code
+            return x(x), code
+
+        return intrinsic(typed)
+
+    sqrt, sin, cos = _unary("sqrt"), _unary("sin"), _unary("cos")
 
     @intrinsic
     def if_less(typing_context, x, y, s, t):

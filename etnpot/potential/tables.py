@@ -31,6 +31,8 @@ class BasisTables(NamedTuple):
         Of `RadialBasis.kernel_tables`.
     norms : float64 [lm]
         F_lm of the harmonics.
+    legendre : float64 [3, t]
+        Of `legendre_recurrence`.
     channel_first : int64 [l + 1]
         Channels of l are lc = ``channel_first[l]:channel_first[l + 1]`` of the radial table.
     feature_first : int64 [l]
@@ -44,6 +46,7 @@ class BasisTables(NamedTuple):
     constants: Floats
     recurrence: Floats
     norms: Floats
+    legendre: Floats
     channel_first: Integers
     feature_first: Integers
     feature_rank: Integers
@@ -112,6 +115,31 @@ def spectator(ranks: tuple[int, int, int], components: tuple[int, int, int], n_t
     return 2 - int(np.argmin(costs[::-1]))  # of equals the right irrep
 
 
+def legendre_recurrence(l_max: int) -> Floats:
+    """Coefficients of the associated Legendre functions with the norm of the harmonics, P_l^m = F_lm Q_l^m.
+
+        P_l^m = alpha z P_{l-1}^m - beta P_{l-2}^m,     dP_l^m/dz = delta P_l^{m+1},     P_m^m = F_mm (2m - 1)!!
+
+    Returns
+    -------
+    float64 [3, (l_max + 1)(l_max + 2)/2]
+        alpha (of l = m: P_m^m), beta, delta at t = l (l + 1)/2 + m.
+    """
+    norms = recurrence_constants(l_max)
+    table = np.zeros((3, (l_max + 1) * (l_max + 2) // 2))
+    for l in range(l_max + 1):  # noqa: E741
+        for m in range(l + 1):
+            t, norm = l * (l + 1) // 2 + m, norms[l * l + l + m]
+            if l == m:
+                table[0, t] = norm * math.prod(range(1, 2 * m, 2))
+            else:
+                table[0, t] = (2 * l - 1) / (l - m) * norm / norms[l * l - l + m]
+                table[2, t] = norm / norms[l * l + l + m + 1]
+            if l > m + 1:
+                table[1, t] = (l + m - 1) / (l - m) * norm / norms[(l - 2) * (l - 1) + m]
+    return table
+
+
 def basis_tables(spec: PotentialSpec) -> BasisTables:
     """Tables of the pair stage."""
     codes, constants, recurrence = spec.radial.kernel_tables()
@@ -123,6 +151,7 @@ def basis_tables(spec: PotentialSpec) -> BasisTables:
         constants=constants,
         recurrence=recurrence,
         norms=recurrence_constants(spec.l_max),
+        legendre=legendre_recurrence(spec.l_max),
         channel_first=np.cumsum([0, *spec.channels], dtype=np.int64),
         feature_first=np.array(feature_first, dtype=np.int64),
         feature_rank=np.array([spec.feature.rank(irrep) for irrep in irreps], dtype=np.int64),
