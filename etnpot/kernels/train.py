@@ -4,15 +4,15 @@
     T = sum_{a1 a2 a3} sum_{m1 m2 m3} A[a1, a2, a3] C[m1, m2, m3] x_{k-1}[m1 a1] v[m2 a2] y_k[m3 a3]         (1)
 
 with the energy E = x_d, y_k = dE/dx_k, g = dE/dv. The form T of a path is linear in three rows of components ("roles": left,
-feature, right). One of them is its spectator s, the other two are p < q:
+feature, right). One of them is its spectator s, the two that follow in cyclic order are p and q:
 
     W[ms, ap, aq] = sum_as A z_s[ms as]                                                         ``spread``
     dT/dz_p[mp ap] = sum_{mq ms} C sum_aq W[ms, ap, aq] z_q[mq aq]      (p and q swapped alike)   ``contract``
     dT/dz_s[ms as] = sum_{ap aq} A sum_{mp mq} C z_p[mp ap] z_q[mq aq]                          ``couple``     (2)
 
 and s is chosen, path by path, where these take the fewest multiplications (`etnpot.potential.tables.spectator`). In
-`contract` and `couple` the terms of a sum are those coefficients that share one component of the result, a "run", and two
-rows of the result at a time are summed in registers.
+`contract` and `couple` the terms of a sum are those coefficients that share one component of the result, a "run", listed
+with the rows that they multiply.
 
 Along a tangent v' of the features two passes on (x, x') and (y, y') give E' = g.v', and the derivatives of e E + E' with
 respect to v, v' and every entry of every core. All of this is per atom; the last axis is the lane.
@@ -35,49 +35,40 @@ from etnpot.kernels.lanes import LANES, entry, fma, load, mul, splat, store, tot
 
 __all__ = ["adjoint", "adjoint_tangent", "forward", "forward_tangent"]
 
-# roles in a path
+# roles in a path: left, feature, right
 X, V, Y = range(3)
 # columns of train.path: the first row of a role and its rank are columns 2 role and 2 role + 1
 LEFT, RANK_LEFT, FEATURE, CHANNELS, RIGHT, RANK_RIGHT, WEIGHT, COUPLING, COUPLING_END = range(9)
-# 2 l + 1 of a role and its first run are columns COMPONENTS + role and RUNS + role
-COMPONENTS, RUNS, SPECTATOR = 9, 12, 15
-
-
-@njit
-def weight_step(train, path, role):
-    """Distance in the weights between copies of a role: A is stored as [a1, a2, a3]."""
-    if role == Y:
-        return 1
-    n3 = train.path[path, RANK_RIGHT]
-    return n3 if role == V else n3 * train.path[path, CHANNELS]
+# of a role: 2 l + 1, first run, and distance of its copies in the weights are columns COMPONENTS + role, ...
+COMPONENTS, RUNS, WEIGHT_STEP, SPECTATOR = 9, 12, 15, 18
 
 
 @njit
 def spread(train, path, weights, z_ab, work_ab):
     """W of eq. (2) for one path, from the rows `z_ab` of its spectator."""
-    s = train.path[path, SPECTATOR]
-    p, q = (V if s == X else X), (V if s == Y else Y)
-    first, n_s = train.path[path, 2 * s], train.path[path, 2 * s + 1]
-    n_p, n_q = train.path[path, 2 * p + 1], train.path[path, 2 * q + 1]
-    step_p, step_q, step_s = (
-        weight_step(train, path, p), weight_step(train, path, q), weight_step(train, path, s),
+    table = train.path
+    s = table[path, SPECTATOR]
+    p, q = (s + 1) % 3, (s + 2) % 3
+    n_s, n_p, n_q = table[path, 2 * s + 1], table[path, 2 * p + 1], table[path, 2 * q + 1]
+    step_s, step_p, step_q = (
+        table[path, WEIGHT_STEP + s], table[path, WEIGHT_STEP + p], table[path, WEIGHT_STEP + q],
     )  # fmt: skip
     out = 0
-    for m in range(train.path[path, COMPONENTS + s]):
-        z = first + m * n_s
+    for m in range(table[path, COMPONENTS + s]):
+        z = table[path, 2 * s] + m * n_s
         for a_p in range(n_p):
-            at = train.path[path, WEIGHT] + a_p * step_p
+            at = table[path, WEIGHT] + a_p * step_p
             for _ in range(n_q):
-                sum_w = splat(0.0)
+                row = splat(0.0)
                 for a in range(n_s):
-                    sum_w = fma(splat(entry(weights, at + a * step_s)), load(z_ab, z + a), sum_w)
-                store(work_ab, out, sum_w)
+                    row = fma(splat(entry(weights, at + a * step_s)), load(z_ab, z + a), row)
+                store(work_ab, out, row)
                 out += 1
                 at += step_q
 
 
 @njit
-def contract(train, path, role, out_ab, other, z_ab, work_ab):
+def contract(train, path, role, out_ab, z_ab, work_ab):
     """Add dT/dz of eq. (2) for a role of one path that is not its spectator.
 
     Parameters
@@ -86,56 +77,55 @@ def contract(train, path, role, out_ab, other, z_ab, work_ab):
     path, role : int
     out_ab : float64 [a, lane]
         Added to, from the first row of the role.
-    other : int
-        The third role.
     z_ab : float64 [a, lane]
-        Its rows.
+        Rows of the third role.
     work_ab : float64 [(ms, ap, aq), lane]
         W.
     """
-    n_out, first = train.path[path, 2 * role + 1], train.path[path, 2 * other]
-    step = 1 if role > other else train.path[path, 2 * other + 1]
-    out = train.path[path, 2 * role]
-    run = train.path[path, RUNS + role]
-    for m in range(run, run + train.path[path, COMPONENTS + role]):
-        begin, end = entry(train.run_first, m), entry(train.run_first, m + 1)
-        for w in range(0, n_out * step, step):
-            total_out = load(out_ab, out)
+    table, rows, value = train.path, train.term_rows, train.term_value
+    other = 3 - role - table[path, SPECTATOR]
+    first, n_other = table[path, 2 * other], table[path, 2 * other + 1]
+    out, n_out = table[path, 2 * role], table[path, 2 * role + 1]
+    step = n_other if (role + 1) % 3 == other else 1  # the role is p, or q
+    begin_run = table[path, RUNS + role]
+    for run in range(begin_run, begin_run + table[path, COMPONENTS + role]):
+        begin, end = entry(train.run_first, run), entry(train.run_first, run + 1)
+        for a in range(n_out):
+            row = load(out_ab, out)
             for term in range(begin, end):
-                z = load(z_ab, first + entry(train.term_rows, 2 * term))
-                w_row = load(work_ab, w + entry(train.term_rows, 2 * term + 1))
-                total_out = fma(mul(splat(entry(train.term_value, term)), z), w_row, total_out)
-            store(out_ab, out, total_out)
+                cz = mul(splat(entry(value, term)), load(z_ab, first + entry(rows, 2 * term)))
+                row = fma(cz, load(work_ab, a * step + entry(rows, 2 * term + 1)), row)
+            store(out_ab, out, row)
             out += 1
 
 
 @njit
-def couple(train, path, weights, p, p_ab, q, q_ab, out_ab):
-    """Add dT/dz of eq. (2) for the spectator of one path to the rows `out_ab`; `p` < `q` are the other roles."""
-    s = 3 - p - q
-    first_p, n_p = train.path[path, 2 * p], train.path[path, 2 * p + 1]
-    first_q, n_q = train.path[path, 2 * q], train.path[path, 2 * q + 1]
-    out, n_out = train.path[path, 2 * s], train.path[path, 2 * s + 1]
-    step_p, step_q, step_s = (
-        weight_step(train, path, p), weight_step(train, path, q), weight_step(train, path, s),
+def couple(train, path, weights, p_ab, q_ab, out_ab):
+    """Add dT/dz of eq. (2) for the spectator of one path to the rows `out_ab`."""
+    table, rows, value = train.path, train.term_rows, train.term_value
+    s = table[path, SPECTATOR]
+    p, q = (s + 1) % 3, (s + 2) % 3
+    first_p, first_q, out = table[path, 2 * p], table[path, 2 * q], table[path, 2 * s]
+    n_s, n_p, n_q = table[path, 2 * s + 1], table[path, 2 * p + 1], table[path, 2 * q + 1]
+    step_s, step_p, step_q = (
+        table[path, WEIGHT_STEP + s], table[path, WEIGHT_STEP + p], table[path, WEIGHT_STEP + q],
     )  # fmt: skip
-    run = train.path[path, RUNS + s]
-    for m in range(run, run + train.path[path, COMPONENTS + s]):
-        begin, end = entry(train.run_first, m), entry(train.run_first, m + 1)
+    begin_run = table[path, RUNS + s]
+    for run in range(begin_run, begin_run + table[path, COMPONENTS + s]):
+        begin, end = entry(train.run_first, run), entry(train.run_first, run + 1)
         for a_p in range(n_p):
-            at = train.path[path, WEIGHT] + a_p * step_p
-            i = first_p + a_p
-            for j in range(first_q, first_q + n_q):
+            at = table[path, WEIGHT] + a_p * step_p
+            for a_q in range(n_q):
                 product = splat(0.0)
                 for term in range(begin, end):
-                    z = load(p_ab, i + entry(train.term_rows, 2 * term))
-                    y = load(q_ab, j + entry(train.term_rows, 2 * term + 1))
-                    product = fma(mul(splat(entry(train.term_value, term)), z), y, product)
-                for a in range(n_out):
+                    z = load(p_ab, first_p + a_p + entry(rows, 2 * term))
+                    cz = mul(splat(entry(value, term)), z)
+                    product = fma(cz, load(q_ab, first_q + a_q + entry(rows, 2 * term + 1)), product)
+                for a in range(n_s):
                     w = splat(entry(weights, at + a * step_s))
                     store(out_ab, out + a, fma(w, product, load(out_ab, out + a)))
                 at += step_q
-        out += n_out
+        out += n_s
 
 
 @njit
@@ -163,10 +153,10 @@ def forward(train, weights, type_b, v_fb, work_ab, x_ab):
     for path in range(train.path.shape[0]):
         s = train.path[path, SPECTATOR]
         if s == Y:
-            couple(train, path, weights, X, x_ab, V, v_fb, x_ab)
+            couple(train, path, weights, x_ab, v_fb, x_ab)
         else:
             spread(train, path, weights, x_ab if s == X else v_fb, work_ab)
-            contract(train, path, Y, x_ab, X + V - s, v_fb if s == X else x_ab, work_ab)
+            contract(train, path, Y, x_ab, v_fb if s == X else x_ab, work_ab)
 
 
 @njit
@@ -192,14 +182,13 @@ def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
     for path in range(train.path.shape[0] - 1, -1, -1):
         s = train.path[path, SPECTATOR]
         spread(train, path, weights, x_ab if s == X else v_fb if s == V else y_ab, work_ab)
-        if s == X:
-            couple(train, path, weights, V, v_fb, Y, y_ab, y_ab)
-        else:
-            contract(train, path, X, y_ab, V + Y - s, v_fb if s == Y else y_ab, work_ab)
-        if s == V:
-            couple(train, path, weights, X, x_ab, Y, y_ab, g_fb)
-        else:
-            contract(train, path, V, g_fb, X + Y - s, x_ab if s == Y else y_ab, work_ab)
+        for role in range(X, Y):
+            out_ab = y_ab if role == X else g_fb
+            if role == s:
+                couple(train, path, weights, v_fb if s == X else y_ab, y_ab if s == X else x_ab, out_ab)
+            else:  # from the third role, which is not the spectator
+                other = X + V + Y - role - s
+                contract(train, path, role, out_ab, x_ab if other == X else v_fb if other == V else y_ab, work_ab)
 
 
 @njit

@@ -68,11 +68,11 @@ class TrainTables(NamedTuple):
         other two irreps.
     bond_first : int64 [k + 1]
         Bond k is rows ``bond_first[k]:bond_first[k + 1]``.
-    path : int64 [path, 16]
+    path : int64 [path, 19]
         Row of the left irrep and its rank, feature row and its rank, row of the right irrep and its rank,
-        index of the block in the weights, range of coupling coefficients; then 2 l + 1 of the left, feature
-        and right irrep, and for each of the three the first of its runs; last the spectator (0, 1, 2: left,
-        feature, right). Paths are in the order of the cores.
+        index of the block in the weights, range of coupling coefficients; then for the left, feature and right
+        irrep 2 l + 1, the first of its runs, and the distance of its copies in the weights; last the spectator
+        (0, 1, 2: left, feature, right). Paths are in the order of the cores.
     path_first : int64 [k + 1]
         Paths of core k (0-based) are ``path_first[k]:path_first[k + 1]``.
     coupling_index : int64 [nz, 3]
@@ -178,7 +178,7 @@ def path_runs(
         Of the spectator: rows [m, a = 0] of the other two irreps. Of another irrep: rows [m, a] of the third one, and those
         of W [ms, ap, aq] for its first copy.
     """
-    p, q = (other for other in range(3) if other != role)
+    p, q = (role + 1) % 3, (role + 2) % 3
     runs = []
     for result in range(3):
         if result == role:
@@ -244,6 +244,7 @@ def train_tables(layout: TrainLayout) -> TrainTables:
                     *coupling_range[ls],
                     *components,
                     *shape_runs[ls, ranks],
+                    *(n2 * n3, n3, 1),
                     role,
                 ]
             )
@@ -256,7 +257,7 @@ def train_tables(layout: TrainLayout) -> TrainTables:
         max_components=max(irrep.dim for bond in layout.bonds for irrep in bond.irreps),
         n_work_rows=n_work_rows,
         bond_first=bond_first,
-        path=np.array(rows, dtype=np.int64).reshape(-1, 16),
+        path=np.array(rows, dtype=np.int64).reshape(-1, 19),
         path_first=np.array(path_first, dtype=np.int64),
         coupling_index=np.ascontiguousarray(np.concatenate(indices), dtype=np.int64),
         coupling_value=np.ascontiguousarray(np.concatenate(values), dtype=np.float64),
