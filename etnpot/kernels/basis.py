@@ -48,13 +48,13 @@ from etnpot.kernels.lanes import (
 __all__ = ["angular_factors", "harmonics", "harmonics_gradient", "legendre_rows", "radial_functions"]
 
 
-@njit
+@njit(inner=True)
 def legendre_rows(l_max):
     """Number of the P_l^m, m >= 0."""
     return (l_max + 1) * (l_max + 2) // 2
 
 
-@njit
+@njit(inner=True)
 def power(x, n):
     """x^n of a quad, n >= 0."""
     y = splat_quad(1.0)
@@ -63,7 +63,7 @@ def power(x, n):
     return y
 
 
-@njit
+@njit(inner=True)
 def scaled_coordinate(r, r_min, cutoff, width):
     """s = (r - r_min) / (r_c - r_min), saturating smoothly at -width below r_min, and ds/dr."""
     zero, one = splat_quad(0.0), splat_quad(1.0)
@@ -80,7 +80,7 @@ def scaled_coordinate(r, r_min, cutoff, width):
     return s, mul(splat_quad(slope), sub(one, flat))
 
 
-@njit
+@njit(inner=True)
 def power_cutoff(s, ds, n):
     """f = (1 - s)^n and df/dr."""
     rest = sub(splat_quad(1.0), s)
@@ -88,7 +88,7 @@ def power_cutoff(s, ds, n):
     return mul(f, rest), mul(mul(splat_quad(-1.0 * n), f), ds)
 
 
-@njit
+@njit(inner=True)
 def envelope_cutoff(r, cutoff, n):
     """f = (1 - t)^3 sum_{k < n} (k + 1)(k + 2)/2 t^k, t = r/r_c: the envelope without its cancellation near r_c."""
     t = mul(r, splat_quad(1.0 / cutoff))
@@ -101,7 +101,7 @@ def envelope_cutoff(r, cutoff, n):
     return mul(f, mul(square, rest)), df
 
 
-@njit
+@njit(inner=True)
 def cosine_coordinate(r, cutoff):
     """x = cos(pi r/r_c), g = sqrt(2/r_c) sin(pi r/r_c)/r, and their derivatives: x, dx, g, dg."""
     q, scale = math.pi / cutoff, math.sqrt(2.0 / cutoff)
@@ -168,7 +168,7 @@ def radial_functions(r_p, codes, constants, recurrence, phi_np, dphi_np):
             phi_old, dphi_old, phi, dphi = phi, dphi, phi_new, dphi_new
 
 
-@njit
+@njit(inner=True)
 def angular_factors(u_cp, at, l_max, legendre, legendre_tb, circle_mb):
     """Eq. (3) and the powers of u_x + i u_y, for the quad of pairs that begins at `at`.
 

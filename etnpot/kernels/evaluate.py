@@ -50,7 +50,7 @@ from etnpot.kernels.train import adjoint, forward
 __all__ = ["bonds", "evaluate", "features"]
 
 
-@njit
+@njit(inner=True)
 def largest_neighborhood(first, start, stop):
     """Most neighbours of any atom in ``start:stop``."""
     most = 0
@@ -59,13 +59,13 @@ def largest_neighborhood(first, start, stop):
     return most
 
 
-@njit
+@njit(inner=True)
 def pair_capacity(first, start, stop):
     """Length of the pair axis of scratch: the most neighbours of an atom, filled up, and a quad that is overshot."""
     return (largest_neighborhood(first, start, stop) + QUAD - 1) // QUAD * QUAD + QUAD
 
 
-@njit
+@njit(inner=True)
 def sort_by_type(first, type_p, i, type_first, order_p):
     """Pairs of atom i ordered by the type z of the neighbour: those of z are ``type_first[z]:type_first[z + 1]``."""
     for z in range(type_first.shape[0]):
@@ -79,7 +79,7 @@ def sort_by_type(first, type_p, i, type_first, order_p):
         type_first[type_p[p] + 1] += 1
 
 
-@njit
+@njit(inner=True)
 def gather_pairs(first, r_pc, i, cutoff, order_p, r_p, u_cp):
     """Distances, unit vectors and 1/r of the pairs of atom i in the order given; returns their number, filled up."""
     n_pairs = first[i + 1] - first[i]
@@ -104,7 +104,7 @@ def gather_pairs(first, r_pc, i, cutoff, order_p, r_p, u_cp):
     return n_filled
 
 
-@njit
+@njit(inner=True)
 def combine_radial(table, zi, type_first, n_filled, phi_np, dphi_np, radial_lp, dradial_lp):
     """Eq. (1) and its derivative for the pairs of one atom of type `zi`.
 
@@ -143,7 +143,7 @@ def combine_radial(table, zi, type_first, n_filled, phi_np, dphi_np, radial_lp, 
                 store_quad(dradial_lp, c * out_step + at, d0)
 
 
-@njit
+@njit(inner=True)
 def accumulate_features(basis, radial_lp, y_mp, n_filled, v_fb, b):
     """Eq. (2) for the atom in lane b."""
     step, zero = radial_lp.shape[1], splat_quad(0.0)
@@ -167,7 +167,7 @@ def accumulate_features(basis, radial_lp, y_mp, n_filled, v_fb, b):
                 v_fb[f + n_channels - 1, b] = total(low)
 
 
-@njit
+@njit(inner=True)
 def clear_features(v_fb):
     """No neighbours: every feature is zero but the constant, which is one."""
     for f in range(v_fb.shape[0]):
@@ -175,7 +175,7 @@ def clear_features(v_fb):
             v_fb[f, b] = 1.0 if f == 0 else 0.0
 
 
-@njit
+@njit(inner=True)
 def block_features(
     first, r_pc, type_i, type_p, basis, radial_table, start, n_lanes, type_first, order_bp, r_p, u_bcp, phi_np, dphi_np,
     legendre_tb, circle_mb, y_mp, radial_blp, dradial_blp, v_fb,
@@ -195,7 +195,7 @@ def block_features(
         accumulate_features(basis, radial_blp[b], y_mp, n_filled, v_fb, b)
 
 
-@njit
+@njit(inner=True)
 def pair_sums(basis, at, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f):
     """Eq. (4) for one quad: sum g R' Y, and the three components of sum g R dY/du."""
     step, zero = radial_lp.shape[1], splat_quad(0.0)
@@ -233,7 +233,7 @@ def pair_sums(basis, at, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f):
     return slope, x, y, z
 
 
-@njit
+@njit(inner=True)
 def pair_derivatives(basis, n_pairs, u_cp, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f, order_p, dE_dr_pc):
     """Eq. (3) for the pairs of one atom: written in the order of the list of pairs; `u_cp` is overwritten."""
     step, l_max = u_cp.shape[1], basis.feature_first.shape[0] - 1

@@ -43,7 +43,7 @@ LEFT, RANK_LEFT, FEATURE, CHANNELS, RIGHT, RANK_RIGHT, WEIGHT, COUPLING, COUPLIN
 COMPONENTS, RUNS, WEIGHT_STEP, SPECTATOR = 9, 12, 15, 18
 
 
-@njit
+@njit(inner=True)
 def spread(train, path, weights, z_ab, work_ab):
     """W of eq. (2) for one path, from the rows `z_ab` of its spectator."""
     table = train.path
@@ -67,23 +67,23 @@ def spread(train, path, weights, z_ab, work_ab):
                 at += step_q
 
 
-@njit
-def contract(train, path, role, out_ab, z_ab, work_ab):
-    """Add dT/dz of eq. (2) for a role of one path that is not its spectator.
+@njit(inner=True)
+def contract(train, path, other, out_ab, z_ab, work_ab):
+    """Add dT/dz of eq. (2) for one path, from a role that is not its spectator to the third one.
 
     Parameters
     ----------
     train : TrainTables
-    path, role : int
+    path, other : int
     out_ab : float64 [a, lane]
-        Added to, from the first row of the role.
+        Added to, from the first row of the third role.
     z_ab : float64 [a, lane]
-        Rows of the third role.
+        Rows of the role `other`.
     work_ab : float64 [(ms, ap, aq), lane]
         W.
     """
     table, rows, value = train.path, train.term_rows, train.term_value
-    other = 3 - role - table[path, SPECTATOR]
+    role = X + V + Y - other - table[path, SPECTATOR]
     first, n_other = table[path, 2 * other], table[path, 2 * other + 1]
     out, n_out = table[path, 2 * role], table[path, 2 * role + 1]
     step = n_other if (role + 1) % 3 == other else 1  # the role is p, or q
@@ -99,7 +99,7 @@ def contract(train, path, role, out_ab, z_ab, work_ab):
             out += 1
 
 
-@njit
+@njit(inner=True)
 def couple(train, path, weights, p_ab, q_ab, out_ab):
     """Add dT/dz of eq. (2) for the spectator of one path to the rows `out_ab`."""
     table, rows, value = train.path, train.term_rows, train.term_value
@@ -155,8 +155,9 @@ def forward(train, weights, type_b, v_fb, work_ab, x_ab):
         if s == Y:
             couple(train, path, weights, x_ab, v_fb, x_ab)
         else:
+            other = X + V - s
             spread(train, path, weights, x_ab if s == X else v_fb, work_ab)
-            contract(train, path, Y, x_ab, v_fb if s == X else x_ab, work_ab)
+            contract(train, path, other, x_ab, v_fb if other == V else x_ab, work_ab)
 
 
 @njit
@@ -188,7 +189,7 @@ def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
                 couple(train, path, weights, v_fb if s == X else y_ab, y_ab if s == X else x_ab, out_ab)
             else:  # from the third role, which is not the spectator
                 other = X + V + Y - role - s
-                contract(train, path, role, out_ab, x_ab if other == X else v_fb if other == V else y_ab, work_ab)
+                contract(train, path, other, out_ab, x_ab if other == X else v_fb if other == V else y_ab, work_ab)
 
 
 @njit
