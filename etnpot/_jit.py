@@ -199,7 +199,7 @@ def njit(
         Whether numba inlines the kernel into its callers before typing it.
     inner : bool, keyword-only
         The kernel is called by other kernels alone: it gets no entry from Python and no file of its own in the cache (the
-        files of its callers hold its machine code), which makes the first call shorter.
+        files of its callers hold its machine code), which makes the first call shorter. Never call it from Python.
 
     Returns
     -------
@@ -230,8 +230,9 @@ def njit(
         if allowed:
             options["fastmath"] = allowed
         if inner:
-            inner_kernel: Function = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(kernel)
-            return inner_kernel
+            options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+            callee: Function = numba.njit(**options)(kernel)
+            return callee
         with _lock:  # numba fixes the place of the cache while it decorates
             directory = cache_directory()
             if directory is None:

@@ -5,7 +5,7 @@
     dE/dr_p    = u sum_lmc g_lmc R'_lc Y_lm + (1/r) (1 - u u^T) sum_lmc g_lmc R_lc dY_lm/du   (3)
 
 with g = dE/dv from the adjoint pass of the train. The pair stage takes one atom at a time, its pairs sorted by the type of
-the neighbour and filled up to a multiple of `QUAD` with pairs of length r_c, where all radial functions vanish. The train
+the neighbour and filled up to a multiple of `OCTET` with pairs of length r_c, where all radial functions vanish. The train
 takes a block of `LANES` atoms. R and R' of the block are kept for the way back; the harmonics are computed again.
 
 With Y_lm = P_l^|m|(u_z) {s_|m|, c_m}(u_x, u_y) as in ``basis``, the sums over l in eq. (3) are taken first, for each m:
@@ -32,15 +32,19 @@ from etnpot._jit import njit
 from etnpot.kernels.basis import angular_factors, harmonics, legendre_rows, radial_functions
 from etnpot.kernels.lanes import (
     LANES,
+    OCTET,
     QUAD,
     add,
     div,
     entry,
     fma,
+    load_octet,
     load_quad,
     mul,
+    splat_octet,
     splat_quad,
     sqrt,
+    store_octet,
     store_quad,
     sub,
     total,
@@ -61,8 +65,8 @@ def largest_neighborhood(first, start, stop):
 
 @njit(inner=True)
 def pair_capacity(first, start, stop):
-    """Length of the pair axis of scratch: the most neighbours of an atom, filled up, and a quad that is overshot."""
-    return (largest_neighborhood(first, start, stop) + QUAD - 1) // QUAD * QUAD + QUAD
+    """Length of the pair axis of scratch: the most neighbours of an atom, filled up, and what is overshot."""
+    return (largest_neighborhood(first, start, stop) + OCTET - 1) // OCTET * OCTET + OCTET
 
 
 @njit(inner=True)
@@ -83,7 +87,7 @@ def sort_by_type(first, type_p, i, type_first, order_p):
 def gather_pairs(first, r_pc, i, cutoff, order_p, r_p, u_cp):
     """Distances, unit vectors and 1/r of the pairs of atom i in the order given; returns their number, filled up."""
     n_pairs = first[i + 1] - first[i]
-    n_filled = (n_pairs + QUAD - 1) // QUAD * QUAD
+    n_filled = (n_pairs + OCTET - 1) // OCTET * OCTET
     step = u_cp.shape[1]
     for k in range(n_pairs):
         for c in range(3):
@@ -92,15 +96,15 @@ def gather_pairs(first, r_pc, i, cutoff, order_p, r_p, u_cp):
         u_cp[0, k] = 0.0
         u_cp[1, k] = 0.0
         u_cp[2, k] = cutoff
-    for at in range(0, n_filled, QUAD):
-        x, y, z = load_quad(u_cp, at), load_quad(u_cp, at + step), load_quad(u_cp, at + 2 * step)
+    for at in range(0, n_filled, OCTET):
+        x, y, z = load_octet(u_cp, at), load_octet(u_cp, at + step), load_octet(u_cp, at + 2 * step)
         r = sqrt(fma(x, x, fma(y, y, mul(z, z))))
-        over_r = div(splat_quad(1.0), r)
-        store_quad(r_p, at, r)
-        store_quad(u_cp, at, mul(x, over_r))
-        store_quad(u_cp, at + step, mul(y, over_r))
-        store_quad(u_cp, at + 2 * step, mul(z, over_r))
-        store_quad(u_cp, at + 3 * step, over_r)
+        over_r = div(splat_octet(1.0), r)
+        store_octet(r_p, at, r)
+        store_octet(u_cp, at, mul(x, over_r))
+        store_octet(u_cp, at + step, mul(y, over_r))
+        store_octet(u_cp, at + 2 * step, mul(z, over_r))
+        store_octet(u_cp, at + 3 * step, over_r)
     return n_filled
 
 
@@ -123,7 +127,12 @@ def combine_radial(table, zi, type_first, n_filled, phi_np, dphi_np, radial_lp, 
                     w0, w1 = splat_quad(entry(table, w)), splat_quad(entry(table, w + 1))
                     w2, w3 = splat_quad(entry(table, w + 2)), splat_quad(entry(table, w + 3))
                     r0, r1, r2, r3 = fma(w0, phi, r0), fma(w1, phi, r1), fma(w2, phi, r2), fma(w3, phi, r3)
-                    d0, d1, d2, d3 = fma(w0, dphi, d0), fma(w1, dphi, d1), fma(w2, dphi, d2), fma(w3, dphi, d3)
+                    d0, d1, d2, d3 = (
+                        fma(w0, dphi, d0),
+                        fma(w1, dphi, d1),
+                        fma(w2, dphi, d2),
+                        fma(w3, dphi, d3),
+                    )
                 row = c * out_step + at
                 store_quad(radial_lp, row, r0)
                 store_quad(dradial_lp, row, d0)
@@ -146,7 +155,7 @@ def combine_radial(table, zi, type_first, n_filled, phi_np, dphi_np, radial_lp, 
 @njit(inner=True)
 def accumulate_features(basis, radial_lp, y_mp, n_filled, v_fb, b):
     """Eq. (2) for the atom in lane b."""
-    step, zero = radial_lp.shape[1], splat_quad(0.0)
+    step, zero = radial_lp.shape[1], splat_octet(0.0)
     for l in range(basis.feature_first.shape[0]):
         channel, n_channels = basis.channel_first[l], basis.channel_first[l + 1] - basis.channel_first[l]
         for m in range(2 * l + 1):
@@ -154,16 +163,16 @@ def accumulate_features(basis, radial_lp, y_mp, n_filled, v_fb, b):
             y = (l * l + m) * step
             for c in range(0, n_channels - 1, 2):
                 low, high, row = zero, zero, (channel + c) * step
-                for at in range(0, n_filled, QUAD):
-                    harmonic = load_quad(y_mp, y + at)
-                    low = fma(load_quad(radial_lp, row + at), harmonic, low)
-                    high = fma(load_quad(radial_lp, row + step + at), harmonic, high)
+                for at in range(0, n_filled, OCTET):
+                    harmonic = load_octet(y_mp, y + at)
+                    low = fma(load_octet(radial_lp, row + at), harmonic, low)
+                    high = fma(load_octet(radial_lp, row + step + at), harmonic, high)
                 v_fb[f + c, b] = total(low)
                 v_fb[f + c + 1, b] = total(high)
             if n_channels % 2 == 1:
                 low, row = zero, (channel + n_channels - 1) * step
-                for at in range(0, n_filled, QUAD):
-                    low = fma(load_quad(radial_lp, row + at), load_quad(y_mp, y + at), low)
+                for at in range(0, n_filled, OCTET):
+                    low = fma(load_octet(radial_lp, row + at), load_octet(y_mp, y + at), low)
                 v_fb[f + n_channels - 1, b] = total(low)
 
 
@@ -197,36 +206,44 @@ def block_features(
 
 @njit(inner=True)
 def pair_sums(basis, at, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f):
-    """Eq. (4) for one quad: sum g R' Y, and the three components of sum g R dY/du."""
-    step, zero = radial_lp.shape[1], splat_quad(0.0)
+    """Eq. (4) for one octet: sum g R' Y, and the three components of sum g R dY/du."""
+    step, zero = radial_lp.shape[1], splat_octet(0.0)
     l_max = basis.feature_first.shape[0] - 1
     slope, x, y, z, cos_old, sin_old = zero, zero, zero, zero, zero, zero
     for m in range(l_max + 1):
         a, b, a_z, b_z, a_r, b_r = zero, zero, zero, zero, zero, zero
         for l in range(m, l_max + 1):
-            channel, n_channels = entry(basis.channel_first, l), basis.channel_first[l + 1] - basis.channel_first[l]
+            channel, n_channels = (
+                entry(basis.channel_first, l),
+                basis.channel_first[l + 1] - basis.channel_first[l],
+            )
             up, down = zero, zero
             up_r, down_r = zero, zero
             f_up = basis.feature_first[l] + (l + m) * basis.feature_rank[l]
             f_down = f_up - 2 * m * basis.feature_rank[l]
             row = channel * step + at
             for c in range(n_channels):
-                radial, dradial = load_quad(radial_lp, row), load_quad(dradial_lp, row)
-                g_up, g_down = splat_quad(entry(g_f, f_up + c)), splat_quad(entry(g_f, f_down + c))
-                up, up_r = fma(g_up, radial, up), fma(g_up, dradial, up_r)
-                down, down_r = fma(g_down, radial, down), fma(g_down, dradial, down_r)
+                radial, dradial = load_octet(radial_lp, row), load_octet(dradial_lp, row)
+                g = splat_octet(entry(g_f, f_up + c))
+                up, up_r = fma(g, radial, up), fma(g, dradial, up_r)
+                if m > 0:
+                    g = splat_octet(entry(g_f, f_down + c))
+                    down, down_r = fma(g, radial, down), fma(g, dradial, down_r)
                 row += step
             t = l * (l + 1) // 2 + m
-            p = load_quad(legendre_tb, t * QUAD)
+            p = load_octet(legendre_tb, t * OCTET)
             a, a_r = fma(up, p, a), fma(up_r, p, a_r)
             b, b_r = fma(down, p, b), fma(down_r, p, b_r)
             if l > m:
-                dp = mul(splat_quad(entry(basis.legendre, 2 * basis.legendre.shape[1] + t)), load_quad(legendre_tb, (t + 1) * QUAD))
+                dp = mul(
+                    splat_octet(entry(basis.legendre, 2 * basis.legendre.shape[1] + t)),
+                    load_octet(legendre_tb, (t + 1) * OCTET),
+                )
                 a_z, b_z = fma(up, dp, a_z), fma(down, dp, b_z)
-        cos_m, sin_m = load_quad(circle_mb, 2 * m * QUAD), load_quad(circle_mb, (2 * m + 1) * QUAD)
+        cos_m, sin_m = load_octet(circle_mb, 2 * m * OCTET), load_octet(circle_mb, (2 * m + 1) * OCTET)
         slope = fma(a_r, cos_m, fma(b_r, sin_m, slope))
         z = fma(a_z, cos_m, fma(b_z, sin_m, z))
-        a, b = mul(splat_quad(1.0 * m), a), mul(splat_quad(1.0 * m), b)
+        a, b = mul(splat_octet(1.0 * m), a), mul(splat_octet(1.0 * m), b)
         x = fma(a, cos_old, fma(b, sin_old, x))
         y = add(y, sub(mul(b, cos_old), mul(a, sin_old)))
         cos_old, sin_old = cos_m, sin_m
@@ -234,18 +251,20 @@ def pair_sums(basis, at, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f):
 
 
 @njit(inner=True)
-def pair_derivatives(basis, n_pairs, u_cp, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f, order_p, dE_dr_pc):
+def pair_derivatives(
+    basis, n_pairs, u_cp, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f, order_p, dE_dr_pc
+):
     """Eq. (3) for the pairs of one atom: written in the order of the list of pairs; `u_cp` is overwritten."""
     step, l_max = u_cp.shape[1], basis.feature_first.shape[0] - 1
-    for at in range(0, n_pairs, QUAD):
+    for at in range(0, n_pairs, OCTET):
         angular_factors(u_cp, at, l_max, basis.legendre, legendre_tb, circle_mb)
         slope, gx, gy, gz = pair_sums(basis, at, legendre_tb, circle_mb, radial_lp, dradial_lp, g_f)
-        x, y, z = load_quad(u_cp, at), load_quad(u_cp, at + step), load_quad(u_cp, at + 2 * step)
-        over_r = load_quad(u_cp, at + 3 * step)
+        x, y, z = load_octet(u_cp, at), load_octet(u_cp, at + step), load_octet(u_cp, at + 2 * step)
+        over_r = load_octet(u_cp, at + 3 * step)
         along = sub(slope, mul(over_r, fma(x, gx, fma(y, gy, mul(z, gz)))))
-        store_quad(u_cp, at, fma(x, along, mul(gx, over_r)))
-        store_quad(u_cp, at + step, fma(y, along, mul(gy, over_r)))
-        store_quad(u_cp, at + 2 * step, fma(z, along, mul(gz, over_r)))
+        store_octet(u_cp, at, fma(x, along, mul(gx, over_r)))
+        store_octet(u_cp, at + step, fma(y, along, mul(gy, over_r)))
+        store_octet(u_cp, at + 2 * step, fma(z, along, mul(gz, over_r)))
     for k in range(n_pairs):
         for c in range(3):
             dE_dr_pc[order_p[k], c] = u_cp[c, k]
@@ -282,10 +301,14 @@ def evaluate(
     n_radial, n_channels = basis.recurrence.shape[1], radial_table.shape[3]
     type_first, order_bp = np.empty(radial_table.shape[1] + 2, np.int64), np.empty((LANES, n_p), np.int64)
     r_p, u_bcp, y_mp = np.empty(n_p), np.empty((LANES, 4, n_p)), np.empty(((l_max + 1) ** 2, n_p))
-    phi_np, dphi_np = np.empty((n_radial, n_p)), np.empty((n_radial, n_p))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), QUAD)), np.empty((2 * (l_max + 1), QUAD))
+    phi_np, dphi_np = np.zeros((n_radial, n_p)), np.zeros((n_radial, n_p))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     radial_blp, dradial_blp = np.empty((LANES, n_channels, n_p)), np.empty((LANES, n_channels, n_p))
-    v_fb, g_fb, g_f = np.empty((train.n_features, LANES)), np.empty((train.n_features, LANES)), np.empty(train.n_features)
+    v_fb, g_fb, g_f = (
+        np.empty((train.n_features, LANES)),
+        np.empty((train.n_features, LANES)),
+        np.empty(train.n_features),
+    )
     x_ab, y_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
     work_ab = np.empty((train.n_work_rows, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
@@ -318,8 +341,8 @@ def features(first, r_pc, type_i, type_p, basis, radial_table, start, stop, v_if
     n_radial, n_channels = basis.recurrence.shape[1], radial_table.shape[3]
     type_first, order_bp = np.empty(radial_table.shape[1] + 2, np.int64), np.empty((LANES, n_p), np.int64)
     r_p, u_bcp, y_mp = np.empty(n_p), np.empty((LANES, 4, n_p)), np.empty(((l_max + 1) ** 2, n_p))
-    phi_np, dphi_np = np.empty((n_radial, n_p)), np.empty((n_radial, n_p))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), QUAD)), np.empty((2 * (l_max + 1), QUAD))
+    phi_np, dphi_np = np.zeros((n_radial, n_p)), np.zeros((n_radial, n_p))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     radial_blp, dradial_blp = np.empty((LANES, n_channels, n_p)), np.empty((LANES, n_channels, n_p))
     v_fb = np.empty((v_if.shape[1], LANES))
     for block in range(start, stop, LANES):

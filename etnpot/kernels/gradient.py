@@ -19,7 +19,7 @@ import numpy as np
 from etnpot._jit import njit
 from etnpot.kernels.basis import harmonics_gradient, legendre_rows, radial_functions
 from etnpot.kernels.evaluate import clear_features, largest_neighborhood
-from etnpot.kernels.lanes import LANES, QUAD, fma, load, mul, splat, store
+from etnpot.kernels.lanes import LANES, OCTET, fma, load, mul, splat, store
 from etnpot.kernels.train import adjoint_tangent, forward, forward_tangent
 
 __all__ = ["gradient"]
@@ -176,7 +176,7 @@ def gradient(
     u_scb, du_cb = np.empty((n_slots_max, 3, LANES)), np.empty((3, LANES))
     phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
     row = np.empty((2, n_channels))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), QUAD)), np.empty((2 * (l_max + 1), QUAD))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     y_mb, yt_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
     radial_lb, dradial_lb = np.empty((n_channels, LANES)), np.empty((n_channels, LANES))
     value_lb, slope_lb = np.empty((n_channels, LANES)), np.empty((n_channels, LANES))

@@ -33,7 +33,7 @@ import numpy as np
 
 from etnpot._jit import njit
 from etnpot.kernels.basis import harmonics_gradient, legendre_rows, radial_functions
-from etnpot.kernels.lanes import QUAD
+from etnpot.kernels.lanes import OCTET
 from etnpot.kernels.train import (
     CHANNELS,
     COUPLING,
@@ -46,7 +46,7 @@ from etnpot.kernels.train import (
 )
 
 #: Pairs of one atom whose radial functions and harmonics are computed together.
-PAIRS = 2 * QUAD
+PAIRS = OCTET
 
 __all__ = ["direct_sensitivities", "pair_sensitivities", "path_products"]
 
@@ -120,7 +120,7 @@ def pair_sensitivities(
     with_moments = moments_iznm.shape[0] == stop - start
     r_b, u_cb = np.empty(PAIRS), np.empty((3, PAIRS))
     phi_nb, dphi_nb = np.empty((n_radial, PAIRS)), np.empty((n_radial, PAIRS))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), QUAD)), np.empty((2 * (l_max + 1), QUAD))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     y_mb, dy_cmb = np.empty((n_lm, PAIRS)), np.empty((3, n_lm, PAIRS))
     radial, slope = np.empty(n_channels), np.empty(n_channels)
     row_cf = np.zeros((3, n_features))
@@ -233,7 +233,7 @@ def direct_sensitivities(
     n_shared = n_species_parameters + radial_flat.shape[0]
     r_b, u_cb = np.empty(PAIRS), np.empty((3, PAIRS))
     phi_nb, dphi_nb = np.empty((n_radial, PAIRS)), np.empty((n_radial, PAIRS))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), QUAD)), np.empty((2 * (l_max + 1), QUAD))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     y_mb, dy_cmb = np.empty((n_lm, PAIRS)), np.empty((3, n_lm, PAIRS))
     direct = np.empty((3, n_shared))
     species_lk = np.empty((3, (l_max + 1) * rank))

@@ -1,17 +1,17 @@
 """Several numbers at once: rows and quads as values of their own, so that every operation on them is a vector instruction.
 
 A loop over eight lanes that reads and writes arrays is compiled to eight scalar operations: the compiler cannot know that
-the arrays do not overlap. Here a row of `LANES` numbers (one of each atom of a block) or a quad of `QUAD` numbers (one of
-each of four pairs) is loaded as one value, worked on, and stored.
+the arrays do not overlap. Here a row of `LANES` numbers (one of each atom of a block), an octet of `OCTET` or a quad of
+`QUAD` numbers (one of each of so many pairs) is loaded as one value, worked on, and stored.
 
 ======================== ===========================================================
 ``load(a, r)``           row r of `a`, counted in rows of `LANES` whatever its shape
 ``store(a, r, x)``       write it
 ``splat(w)``             w in every lane
-``load_quad(a, i)``      the numbers i .. i + 3 of `a`, whatever its shape
-``store_quad(a, i, x)``  write them
-``splat_quad(w)``        w in every lane of a quad
-``add, sub, mul, div``   lane by lane, on two rows or two quads
+``load_octet(a, i)``     the numbers i .. i + 7 of `a`, whatever its shape; ``load_quad`` i .. i + 3
+``store_octet(a, i, x)`` write them; ``store_quad``
+``splat_octet(w)``       w in every lane of an octet; ``splat_quad``
+``add, sub, mul, div``   lane by lane, on values of the same length
 ``fma(x, y, z)``         x y + z
 ``sqrt, sin, cos``       lane by lane
 ``if_less(x, y, s, t)``  s where x < y, else t (also where x or y is NaN)
@@ -19,7 +19,7 @@ each of four pairs) is loaded as one value, worked on, and stored.
 ``entry(a, i)``          number i of `a`, whatever its shape
 ======================== ===========================================================
 
-`a` is C-contiguous; rows and quads are float64, and the last axis of an array of rows has length `LANES`. Places are not
+`a` is C-contiguous; all are float64, and the last axis of an array of rows has length `LANES`. Places are not
 checked. Without the compiler the same functions work on numpy arrays.
 """
 
@@ -31,6 +31,7 @@ from numba.extending import intrinsic, models, register_model
 
 __all__ = [
     "LANES",
+    "OCTET",
     "QUAD",
     "add",
     "cos",
@@ -39,13 +40,16 @@ __all__ = [
     "fma",
     "if_less",
     "load",
+    "load_octet",
     "load_quad",
     "mul",
     "sin",
     "splat",
+    "splat_octet",
     "splat_quad",
     "sqrt",
     "store",
+    "store_octet",
     "store_quad",
     "sub",
     "total",
@@ -55,6 +59,9 @@ __all__ = [
 LANES = 32
 
 #: Pairs of one atom that are carried through the pair stage together.
+OCTET = 8
+
+#: The same where only pairs of one type of neighbour can be taken together.
 QUAD = 4
 
 
@@ -68,6 +75,18 @@ def store(array, row, value):
 
 def splat(number):
     return np.full(LANES, number)
+
+
+def load_octet(array, at):
+    return array.reshape(-1)[at : at + OCTET].copy()
+
+
+def store_octet(array, at, value):
+    array.reshape(-1)[at : at + OCTET] = value
+
+
+def splat_octet(number):
+    return np.full(OCTET, number)
 
 
 def load_quad(array, at):
@@ -144,7 +163,7 @@ if not numba.config.DISABLE_JIT:  # pragma: no cover (machine code: measured by 
 
     #: Allows x y + z to become one instruction; nothing that hides NaN or infinity.
     _CONTRACT = ("contract",)
-    row_type, quad_type = Row(LANES), Row(QUAD)
+    row_type, octet_type, quad_type = Row(LANES), Row(OCTET), Row(QUAD)
 
     def _vector(count):
         return ir.VectorType(ir.DoubleType(), count)
@@ -188,9 +207,9 @@ if not numba.config.DISABLE_JIT:  # pragma: no cover (machine code: measured by 
 
         return intrinsic(typed)
 
-    load, load_quad = _loads(row_type, LANES), _loads(quad_type, 1)
-    store, store_quad = _stores(row_type, LANES), _stores(quad_type, 1)
-    splat, splat_quad = _splats(row_type), _splats(quad_type)
+    load, load_octet, load_quad = _loads(row_type, LANES), _loads(octet_type, 1), _loads(quad_type, 1)
+    store, store_octet, store_quad = _stores(row_type, LANES), _stores(octet_type, 1), _stores(quad_type, 1)
+    splat, splat_octet, splat_quad = _splats(row_type), _splats(octet_type), _splats(quad_type)
 
     def _binary(operation):
         def typed(typing_context, x, y):

@@ -189,7 +189,9 @@ def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
                 couple(train, path, weights, v_fb if s == X else y_ab, y_ab if s == X else x_ab, out_ab)
             else:  # from the third role, which is not the spectator
                 other = X + V + Y - role - s
-                contract(train, path, other, out_ab, x_ab if other == X else v_fb if other == V else y_ab, work_ab)
+                contract(
+                    train, path, other, out_ab, x_ab if other == X else v_fb if other == V else y_ab, work_ab
+                )
 
 
 @njit

@@ -179,7 +179,7 @@ def path_runs(
         of W [ms, ap, aq] for its first copy.
     """
     p, q = (role + 1) % 3, (role + 2) % 3
-    runs = []
+    runs: list[list[tuple[Integers, Integers, Floats]]] = []
     for result in range(3):
         if result == role:
             first, second = index[:, p] * ranks[p], index[:, q] * ranks[q]

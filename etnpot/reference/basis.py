@@ -99,7 +99,13 @@ def harmonics(
 
 
 def harmonics_gradient(
-    u_cp: Floats, l_max: int, legendre: Floats, legendre_tb: None, circle_mb: None, y_mp: Floats, dy_cmp: Floats
+    u_cp: Floats,
+    l_max: int,
+    legendre: Floats,
+    legendre_tb: None,
+    circle_mb: None,
+    y_mp: Floats,
+    dy_cmp: Floats,
 ) -> None:
     """Harmonics and their gradients on the sphere, at unit vectors.
 

@@ -12,7 +12,7 @@ from etnpot import reference
 from etnpot.basis import RadialBasis
 from etnpot.errors import SpecificationError
 from etnpot.kernels import basis as kernels
-from etnpot.kernels.lanes import QUAD
+from etnpot.kernels.lanes import OCTET
 from etnpot.potential.tables import legendre_recurrence
 
 L_MAX = 8
@@ -35,7 +35,7 @@ def radial(module: ModuleType, basis: RadialBasis, r_p: np.ndarray) -> tuple[np.
 def angular(module: ModuleType, u_cp: np.ndarray, l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values alone, values and gradients, by the kernel or its reference."""
     legendre = legendre_recurrence(l_max)
-    scratch = np.empty((kernels.legendre_rows(l_max), QUAD)), np.empty((2 * (l_max + 1), QUAD))
+    scratch = np.empty((kernels.legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     n_pairs, n_lm = u_cp.shape[1], (l_max + 1) ** 2
     alone_mp, y_mp = np.full((2, n_lm, n_pairs), np.nan)
     dy_cmp = np.full((3, n_lm, n_pairs), np.nan)
@@ -49,7 +49,7 @@ def test_radial_functions(basis: RadialBasis, assert_close: Callable[..., None])
     joints_p = [basis.r_min, basis.r_min - 0.1 * (basis.cutoff - basis.r_min), 1e-2 * basis.cutoff / np.pi]
     near_p = [joint * (1.0 + shift) for joint in joints_p for shift in (-1e-9, 0.0, 1e-9) if joint > 0.0]
     r_p = np.concatenate([[1e-12, 1e-7, 1e-3], near_p, np.linspace(0.01, 1.1 * basis.cutoff, 60)])
-    r_p = r_p[: len(r_p) // QUAD * QUAD]
+    r_p = r_p[: len(r_p) // OCTET * OCTET]
     phi_np, dphi_np = radial(kernels, basis, r_p)
     expected_np, dexpected_np = radial(reference.basis, basis, r_p)
     for n in range(basis.size):  # each to its own scale: the higher ones are larger
@@ -70,7 +70,7 @@ def test_radial_functions_vanish_at_the_cutoff(basis: RadialBasis) -> None:
 
 @pytest.mark.parametrize("family", ["chebyshev", "jacobi", "bessel"])
 def test_radial_functions_pass_on_nan(family: str) -> None:
-    r_p = np.full(2 * QUAD, 2.0)
+    r_p = np.full(2 * OCTET, 2.0)
     r_p[3] = np.nan
     phi_np, dphi_np = radial(kernels, RadialBasis(family, 4), r_p)
     for array in (phi_np, dphi_np):
@@ -89,7 +89,7 @@ def test_tables_of_no_basis_are_refused() -> None:
 def test_harmonics(l_max: int, rng: np.random.Generator, assert_close: Callable[..., None]) -> None:
     axes_pc = np.concatenate([np.eye(3), -np.eye(3)])
     diagonal_pc = np.array([[1.0, 1.0, 0.0], [1e-9, 0.0, 1.0]])
-    u_pc = np.concatenate([axes_pc, diagonal_pc, rng.normal(size=(6 * QUAD, 3))])
+    u_pc = np.concatenate([axes_pc, diagonal_pc, rng.normal(size=(6 * OCTET, 3))])
     u_cp = np.ascontiguousarray((u_pc / np.linalg.norm(u_pc, axis=1)[:, None]).T)
     alone_mp, y_mp, dy_cmp = angular(kernels, u_cp, l_max)
     _, expected_mp, dexpected_cmp = angular(reference.basis, u_cp, l_max)
@@ -101,7 +101,7 @@ def test_harmonics(l_max: int, rng: np.random.Generator, assert_close: Callable[
 def test_gradient_of_harmonics_lies_on_the_sphere(
     rng: np.random.Generator, assert_close: Callable[..., None]
 ) -> None:
-    u_cp = rng.normal(size=(3, 4 * QUAD))
+    u_cp = rng.normal(size=(3, 4 * OCTET))
     u_cp /= np.linalg.norm(u_cp, axis=0)
     _, y_mp, dy_cmp = angular(kernels, u_cp, L_MAX)
     assert np.abs(np.einsum("cp,cmp->mp", u_cp, dy_cmp)).max() < 1e-13
