@@ -29,8 +29,6 @@ class BasisTables(NamedTuple):
     ----------
     codes, constants, recurrence
         Of `RadialBasis.kernel_tables`.
-    norms : float64 [lm]
-        F_lm of the harmonics.
     legendre : float64 [3, t]
         Of `legendre_recurrence`.
     channel_first : int64 [l + 1]
@@ -45,7 +43,6 @@ class BasisTables(NamedTuple):
     codes: Integers
     constants: Floats
     recurrence: Floats
-    norms: Floats
     legendre: Floats
     channel_first: Integers
     feature_first: Integers
@@ -150,7 +147,6 @@ def basis_tables(spec: PotentialSpec) -> BasisTables:
         codes=codes,
         constants=constants,
         recurrence=recurrence,
-        norms=recurrence_constants(spec.l_max),
         legendre=legendre_recurrence(spec.l_max),
         channel_first=np.cumsum([0, *spec.channels], dtype=np.int64),
         feature_first=np.array(feature_first, dtype=np.int64),

@@ -8,13 +8,12 @@ algorithm, Jacobi polynomials and spherical Bessel functions by scipy; the harmo
 symbol        here
 ============  ======================================================================
 r             ``r_b`` [lane], Å
-u             ``u_cb`` [c, lane], unit vectors
+u             ``u_cp`` [c, pair], unit vectors
 phi_n         ``phi_nb`` [n, lane] and ``dphi_nb`` = d phi / d r
-S_lm          ``y_mb`` [l*l + l + m, lane] and ``dy_cmb`` [c, lm, lane] = dS/du_c
-F_lm          ``norms`` [lm]
+S_lm          ``y_mp`` [l*l + l + m, pair] and ``dy_cmp`` [c, lm, pair], the gradient on the sphere
 ============  ======================================================================
 
-The number of lanes is free.
+The number of lanes and pairs is free.
 """
 
 from __future__ import annotations
