@@ -167,7 +167,12 @@ def njit(function: Function) -> Function: ...
 
 @overload
 def njit(
-    function: None = None, *, parallel: bool = False, fastmath: Collection[str] = (), inline: str = "never"
+    function: None = None,
+    *,
+    parallel: bool = False,
+    fastmath: Collection[str] = (),
+    inline: str = "never",
+    inner: bool = False,
 ) -> Callable[[Function], Function]: ...
 
 
@@ -177,6 +182,7 @@ def njit(
     parallel: bool = False,
     fastmath: Collection[str] = (),
     inline: str = "never",
+    inner: bool = False,
 ) -> Function | Callable[[Function], Function]:
     """Compile a kernel: no Python objects, no interpreter lock, IEEE division, cached on disk.
 
@@ -191,6 +197,9 @@ def njit(
         are refused.
     inline : {"never", "always"}, keyword-only
         Whether numba inlines the kernel into its callers before typing it.
+    inner : bool, keyword-only
+        The kernel is called by other kernels alone: it gets no entry from Python and no file of its own in the cache (the
+        files of its callers hold its machine code), which makes the first call shorter. Never call it from Python.
 
     Returns
     -------
@@ -220,6 +229,10 @@ def njit(
         }
         if allowed:
             options["fastmath"] = allowed
+        if inner:
+            options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+            callee: Function = numba.njit(**options)(kernel)
+            return callee
         with _lock:  # numba fixes the place of the cache while it decorates
             directory = cache_directory()
             if directory is None:

@@ -17,18 +17,75 @@ with g = dL/dv' and h = dL/dv from `adjoint_tangent`. Symbols as in ``evaluate``
 import numpy as np
 
 from etnpot._jit import njit
-from etnpot.kernels.basis import harmonics_gradient, harmonics_work_rows, radial_functions
-from etnpot.kernels.evaluate import (
-    accumulate_features,
-    clear_features,
-    combine_radial,
-    gather_slot,
-    largest_neighborhood,
-)
-from etnpot.kernels.lanes import LANES, fma, load, mul, splat, store
+from etnpot.kernels.basis import harmonics_gradient, legendre_rows, radial_functions
+from etnpot.kernels.evaluate import clear_features, largest_neighborhood
+from etnpot.kernels.lanes import LANES, OCTET, fma, load, mul, splat, store
 from etnpot.kernels.train import adjoint_tangent, forward, forward_tangent
 
 __all__ = ["gradient"]
+
+
+@njit
+def gather_slot(first, r_pc, start, stop, slot, cutoff, r_b, u_cb):
+    """Distances and unit vectors of the slot-th neighbours of a block of atoms.
+
+    Lanes without such a neighbour get r = r_c and u = z, which contribute nothing.
+    """
+    for b in range(LANES):
+        i = start + b
+        r_b[b] = cutoff
+        u_cb[0, b] = 0.0
+        u_cb[1, b] = 0.0
+        u_cb[2, b] = 1.0
+        if i < stop and first[i] + slot < first[i + 1]:
+            p = first[i] + slot
+            x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
+            r = np.sqrt(x * x + y * y + z * z)
+            r_b[b] = r
+            u_cb[0, b] = x / r
+            u_cb[1, b] = y / r
+            u_cb[2, b] = z / r
+
+
+@njit
+def combine_radial(
+    first, type_i, type_p, start, stop, slot, table, phi_nb, dphi_nb, row, radial_lb, dradial_lb
+):
+    """Eq. (1) and its derivative for one slot; `row` [2, lc] is scratch."""
+    n_channels = table.shape[3]
+    for b in range(LANES):
+        i = start + b
+        if i < stop and first[i] + slot < first[i + 1]:
+            zi = type_i[i]
+            zj = type_p[first[i] + slot]
+            for c in range(n_channels):
+                row[0, c] = 0.0
+                row[1, c] = 0.0
+            for n in range(table.shape[2]):
+                phi, dphi = phi_nb[n, b], dphi_nb[n, b]
+                for c in range(n_channels):
+                    row[0, c] += table[zi, zj, n, c] * phi
+                    row[1, c] += table[zi, zj, n, c] * dphi
+            for c in range(n_channels):
+                radial_lb[c, b] = row[0, c]
+                dradial_lb[c, b] = row[1, c]
+        else:
+            for c in range(n_channels):
+                radial_lb[c, b] = 0.0
+                dradial_lb[c, b] = 0.0
+
+
+@njit
+def accumulate_features(basis, radial_lb, y_mb, v_fb):
+    """Eq. (2), one slot: v += R Y."""
+    for l in range(basis.feature_first.shape[0]):
+        channel, n_channels = basis.channel_first[l], basis.channel_first[l + 1] - basis.channel_first[l]
+        for m in range(2 * l + 1):
+            f = basis.feature_first[l] + m * basis.feature_rank[l]
+            y = l * l + m
+            harmonic = load(y_mb, y)
+            for c in range(n_channels):
+                store(v_fb, f + c, fma(load(radial_lb, channel + c), harmonic, load(v_fb, f + c)))
 
 
 @njit
@@ -119,7 +176,7 @@ def gradient(
     u_scb, du_cb = np.empty((n_slots_max, 3, LANES)), np.empty((3, LANES))
     phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
     row = np.empty((2, n_channels))
-    work_b = np.empty((harmonics_work_rows(l_max), LANES))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     y_mb, yt_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
     radial_lb, dradial_lb = np.empty((n_channels, LANES)), np.empty((n_channels, LANES))
     value_lb, slope_lb = np.empty((n_channels, LANES)), np.empty((n_channels, LANES))
@@ -128,7 +185,7 @@ def gradient(
     x_ab, dx_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
     y_ab, dy_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
     work_mb = np.empty((4 * train.max_components, LANES))
-    work_mab = np.empty((train.max_components, train.max_channels, LANES))
+    work_ab = np.empty((train.n_work_rows, LANES))
     type_b = np.zeros(LANES, dtype=np.int64)
     e_b = np.empty(LANES)
     for block in range(start, stop, LANES):
@@ -150,12 +207,12 @@ def gradient(
                 first, type_i, type_p, block, stop, slot, radial_table, phi_nb, dphi_nb, row, radial_lb,
                 dradial_lb,
             )  # fmt: skip
-            harmonics_gradient(u_scb[slot], l_max, basis.norms, work_b, y_mb, dy_cmb)
+            harmonics_gradient(u_scb[slot], l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
             tangent_slot(first, r_sb[slot], u_scb[slot], direction_pc, block, stop, slot, dr_b, du_cb)
             tangent_harmonics(dy_cmb, du_cb, yt_mb)
             accumulate_features(basis, radial_lb, y_mb, v_fb)
             accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb)
-        forward(train, weights, type_b, v_fb, work_mab, x_ab)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
         forward_tangent(train, weights, v_fb, dv_fb, x_ab, work_mb, dx_ab)
         adjoint_tangent(
             train, weights, type_b, e_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb,
@@ -163,7 +220,7 @@ def gradient(
         )  # fmt: skip
         for slot in range(n_slots):
             radial_functions(r_sb[slot], basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-            harmonics_gradient(u_scb[slot], l_max, basis.norms, work_b, y_mb, dy_cmb)
+            harmonics_gradient(u_scb[slot], l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
             tangent_slot(first, r_sb[slot], u_scb[slot], direction_pc, block, stop, slot, dr_b, du_cb)
             tangent_harmonics(dy_cmb, du_cb, yt_mb)
             radial_adjoint(basis, y_mb, yt_mb, g_fb, h_fb, value_lb, slope_lb)

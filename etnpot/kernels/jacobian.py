@@ -33,8 +33,8 @@ U, H                ``moments_iznm``, ``hessian_iff``
 import numpy as np
 
 from etnpot._jit import njit
-from etnpot.kernels.basis import harmonics_gradient, harmonics_work_rows, radial_functions
-from etnpot.kernels.lanes import LANES, fma, load, splat, store
+from etnpot.kernels.basis import harmonics_gradient, legendre_rows, radial_functions
+from etnpot.kernels.lanes import LANES, OCTET, fma, load, splat, store
 from etnpot.kernels.train import (
     CHANNELS,
     COUPLING,
@@ -46,6 +46,9 @@ from etnpot.kernels.train import (
     RIGHT,
     WEIGHT,
 )
+
+#: Pairs of one atom whose radial functions and harmonics are computed together.
+PAIRS = OCTET
 
 __all__ = ["add_cores", "add_rows", "direct_sensitivities", "pair_sensitivities"]
 
@@ -226,10 +229,10 @@ def pair_sensitivities(
     n_lm, n_radial, n_channels = (l_max + 1) ** 2, basis.recurrence.shape[1], radial_table.shape[3]
     n_features = columns_icf.shape[2]
     with_moments = moments_iznm.shape[0] == stop - start
-    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
-    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
-    work_b = np.empty((harmonics_work_rows(l_max), LANES))
-    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    r_b, u_cb = np.empty(PAIRS), np.empty((3, PAIRS))
+    phi_nb, dphi_nb = np.empty((n_radial, PAIRS)), np.empty((n_radial, PAIRS))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    y_mb, dy_cmb = np.empty((n_lm, PAIRS)), np.empty((3, n_lm, PAIRS))
     radial, slope = np.empty(n_channels), np.empty(n_channels)
     row_cf = np.zeros((3, n_features))
     columns_icf[:] = 0.0
@@ -237,11 +240,11 @@ def pair_sensitivities(
         moments_iznm[:] = 0.0
     for i in range(start, stop):
         strain = 3 * n_sites_i[i]
-        for block in range(first[i], first[i + 1], LANES):
-            n_lanes = min(LANES, first[i + 1] - block)
+        for block in range(first[i], first[i + 1], PAIRS):
+            n_lanes = min(PAIRS, first[i + 1] - block)
             pair_block(r_pc, block, n_lanes, basis.constants[1], r_b, u_cb)
             radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-            harmonics_gradient(u_cb, l_max, basis.norms, work_b, y_mb, dy_cmb)
+            harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
             for b in range(n_lanes):
                 p = block + b
                 zi, zj = type_i[i], type_p[p]
@@ -261,10 +264,9 @@ def pair_sensitivities(
                     for m in range(2 * l + 1):
                         lm = l * l + m
                         y = y_mb[lm, b]
-                        # dY/dr_c = (dS/du_c - l u_c S) / r, eq. (3) of evaluate
-                        gx = (dy_cmb[0, lm, b] - l * ux * y) * over_r
-                        gy = (dy_cmb[1, lm, b] - l * uy * y) * over_r
-                        gz = (dy_cmb[2, lm, b] - l * uz * y) * over_r
+                        gx = dy_cmb[0, lm, b] * over_r
+                        gy = dy_cmb[1, lm, b] * over_r
+                        gz = dy_cmb[2, lm, b] * over_r
                         f = basis.feature_first[l] + m * basis.feature_rank[l]
                         for c in range(count):
                             value, dvalue = radial[channel + c], slope[channel + c] * y
@@ -297,7 +299,7 @@ def pair_sensitivities(
 @njit
 def pair_block(r_pc, block, n_lanes, cutoff, r_b, u_cb):
     """Distances and unit vectors of consecutive pairs; empty lanes as in `gather_slot`."""
-    for b in range(LANES):
+    for b in range(PAIRS):
         r_b[b] = cutoff
         u_cb[0, b] = 0.0
         u_cb[1, b] = 0.0
@@ -340,20 +342,20 @@ def direct_sensitivities(
     n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
     n_species, rank = species_table.shape[2], species_table.shape[1]
     n_shared = n_species_parameters + radial_flat.shape[0]
-    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
-    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
-    work_b = np.empty((harmonics_work_rows(l_max), LANES))
-    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    r_b, u_cb = np.empty(PAIRS), np.empty((3, PAIRS))
+    phi_nb, dphi_nb = np.empty((n_radial, PAIRS)), np.empty((n_radial, PAIRS))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    y_mb, dy_cmb = np.empty((n_lm, PAIRS)), np.empty((3, n_lm, PAIRS))
     direct = np.empty((3, n_shared))
     species_lk = np.empty((3, (l_max + 1) * rank))
     strain = direct_cq.shape[0] - 6
     for i in range(start, stop):
         at, zi = i - start, type_i[i]
-        for block in range(first[i], first[i + 1], LANES):
-            n_lanes = min(LANES, first[i + 1] - block)
+        for block in range(first[i], first[i + 1], PAIRS):
+            n_lanes = min(PAIRS, first[i + 1] - block)
             pair_block(r_pc, block, n_lanes, basis.constants[1], r_b, u_cb)
             radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-            harmonics_gradient(u_cb, l_max, basis.norms, work_b, y_mb, dy_cmb)
+            harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
             for b in range(n_lanes):
                 p = block + b
                 zj = type_p[p]
@@ -375,9 +377,9 @@ def direct_sensitivities(
                             gx += g * dy_cmb[0, lm, b]
                             gy += g * dy_cmb[1, lm, b]
                             gz += g * dy_cmb[2, lm, b]
-                        gx = (gx - l * u_cb[0, b] * value) * over_r
-                        gy = (gy - l * u_cb[1, b] * value) * over_r
-                        gz = (gz - l * u_cb[2, b] * value) * over_r
+                        gx *= over_r
+                        gy *= over_r
+                        gz *= over_r
                         for n in range(n_radial):
                             phi, dphi = phi_nb[n, b], dphi_nb[n, b]
                             dx = value * dphi * u_cb[0, b] + gx * phi

@@ -8,13 +8,12 @@ algorithm, Jacobi polynomials and spherical Bessel functions by scipy; the harmo
 symbol        here
 ============  ======================================================================
 r             ``r_b`` [lane], Å
-u             ``u_cb`` [c, lane], unit vectors
+u             ``u_cp`` [c, pair], unit vectors
 phi_n         ``phi_nb`` [n, lane] and ``dphi_nb`` = d phi / d r
-S_lm          ``y_mb`` [l*l + l + m, lane] and ``dy_cmb`` [c, lm, lane] = dS/du_c
-F_lm          ``norms`` [lm]
+S_lm          ``y_mp`` [l*l + l + m, pair] and ``dy_cmp`` [c, lm, pair], the gradient on the sphere
 ============  ======================================================================
 
-The number of lanes is free.
+The number of lanes and pairs is free.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from etnpot.basis import RadialBasis, recurrence_constants, solid_harmonics
+from etnpot.basis import RadialBasis, spherical_harmonics
 from etnpot.basis.radial import COORDINATE_CODES, CUTOFF_CODES
 from etnpot.errors import SpecificationError
 
@@ -79,37 +78,43 @@ def radial_functions(
     phi_nb[:], dphi_nb[:] = phi_bn.T, dphi_bn.T
 
 
-def harmonics(u_cb: Floats, l_max: int, norms: Floats, y_mb: Floats) -> None:
+def harmonics(
+    u_cp: Floats, n_pairs: int, l_max: int, legendre: Floats, legendre_tb: None, circle_mb: None, y_mp: Floats
+) -> None:
     """Harmonics of unit vectors.
 
     Parameters
     ----------
-    u_cb : float64 [c, lane]
+    u_cp : float64 [c, pair]
+    n_pairs : int
+        How many are written.
     l_max : int
-    norms : float64 [lm]
-        F_lm.
-    y_mb : float64 [lm, lane]
+    legendre, legendre_tb, circle_mb
+        Not used: recurrence and scratch of the kernel.
+    y_mp : float64 [lm, pair]
         Written.
     """
-    y_bm, _ = solid_harmonics(u_cb.T, l_max)
-    y_mb[:] = (norms / recurrence_constants(l_max))[:, None] * y_bm.T
+    y_mp[:, :n_pairs] = spherical_harmonics(u_cp.T[:n_pairs], l_max)[0].T
 
 
 def harmonics_gradient(
-    u_cb: Floats, l_max: int, norms: Floats, work_b: Floats | None, y_mb: Floats, dy_cmb: Floats
+    u_cp: Floats,
+    l_max: int,
+    legendre: Floats,
+    legendre_tb: None,
+    circle_mb: None,
+    y_mp: Floats,
+    dy_cmp: Floats,
 ) -> None:
-    """Harmonics and the gradients of the homogeneous polynomials, at unit vectors.
+    """Harmonics and their gradients on the sphere, at unit vectors.
 
     Parameters
     ----------
-    u_cb, l_max, norms, y_mb
-        As for `harmonics`.
-    work_b
-        Not used: scratch of the kernel.
-    dy_cmb : float64 [c, lm, lane]
+    u_cp, l_max, legendre, legendre_tb, circle_mb, y_mp
+        As for `harmonics`; all pairs.
+    dy_cmp : float64 [c, lm, pair]
         Written.
     """
-    y_bm, dy_bmc = solid_harmonics(u_cb.T, l_max)
-    scale_m = norms / recurrence_constants(l_max)
-    y_mb[:] = scale_m[:, None] * y_bm.T
-    dy_cmb[:] = scale_m[None, :, None] * dy_bmc.transpose(2, 1, 0)
+    y_pm, dy_pmc = spherical_harmonics(u_cp.T, l_max)
+    y_mp[:] = y_pm.T
+    dy_cmp[:] = dy_pmc.transpose(2, 1, 0)

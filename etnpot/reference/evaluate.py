@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from etnpot.basis import recurrence_constants, spherical_harmonics
+from etnpot.basis import spherical_harmonics
 from etnpot.reference.assemble import centers
 from etnpot.reference.basis import radial_basis
 from etnpot.reference.train import adjoint, forward
@@ -56,12 +56,11 @@ def pair_basis(r_pc: Floats, basis: BasisTables) -> tuple[Floats, Floats, Floats
     phi_pn, slope_pn = radial_basis(basis.codes, basis.constants, basis.recurrence).evaluate(r_p)
     l_max = len(basis.feature_first) - 1
     y_pm, dy_pmc = spherical_harmonics(r_pc, l_max)
-    scale_m = basis.norms / recurrence_constants(l_max)
     return (
         phi_pn,
         np.einsum("pn,pc->pnc", slope_pn, r_pc / r_p[:, None]),
-        scale_m * y_pm,
-        scale_m[:, None] * dy_pmc,
+        y_pm,
+        dy_pmc,
     )
 
 

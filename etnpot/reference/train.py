@@ -81,11 +81,11 @@ class DensePath(NamedTuple):
 def decode_path(train: TrainTables, core: int, path: int) -> DensePath:
     """Row `path` of the tables, which belongs to core `core` (0-based).
 
-    The angular momenta follow from the largest m1 and m2 among the non-zero coefficients: by orthonormality,
+    The angular momenta follow from the largest m among the non-zero coefficients: by orthonormality,
     every component occurs. The coefficients themselves are not taken from the tables.
     """
-    left, n1, feature, n2, right, n3, weight, nz, nz_end, n_m3 = (int(entry) for entry in train.path[path])
-    n_m1, n_m2, _ = (int(count) for count in train.coupling_index[nz:nz_end].max(axis=0) + 1)
+    left, n1, feature, n2, right, n3, weight, nz, nz_end = (int(entry) for entry in train.path[path, :9])
+    n_m1, n_m2, n_m3 = (int(count) for count in train.coupling_index[nz:nz_end].max(axis=0) + 1)
     left -= int(train.bond_first[core])
     right -= int(train.bond_first[core + 1])
     return DensePath(

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from etnpot import reference
-from etnpot.basis import RadialBasis, recurrence_constants
+from etnpot.basis import RadialBasis
 from etnpot.errors import SpecificationError
 from etnpot.kernels import basis as kernels
-from etnpot.kernels.lanes import LANES
+from etnpot.kernels.lanes import OCTET
+from etnpot.potential.tables import legendre_recurrence
 
 L_MAX = 8
 
@@ -25,29 +26,22 @@ BASES = [
 
 
 def radial(module: ModuleType, basis: RadialBasis, r_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """phi and dphi [n, p] by the kernel or its reference, block by block."""
-    blocks = []
-    for r_b in r_p.reshape(-1, LANES):
-        phi_nb, dphi_nb = np.full((2, basis.size, LANES), np.nan)
-        module.radial_functions(r_b, *basis.kernel_tables(), phi_nb, dphi_nb)
-        blocks.append((phi_nb, dphi_nb))
-    phi_np, dphi_np = np.concatenate(blocks, axis=-1)
+    """phi and dphi [n, p] by the kernel or its reference."""
+    phi_np, dphi_np = np.full((2, basis.size, len(r_p)), np.nan)
+    module.radial_functions(r_p, *basis.kernel_tables(), phi_np, dphi_np)
     return phi_np, dphi_np
 
 
 def angular(module: ModuleType, u_cp: np.ndarray, l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values alone, values and gradients, by the kernel or its reference."""
-    norms, work_b = recurrence_constants(l_max), np.empty((kernels.harmonics_work_rows(l_max), LANES))
-    blocks = []
-    for u_pb in np.split(u_cp, u_cp.shape[1] // LANES, axis=1):
-        u_cb = np.ascontiguousarray(u_pb)
-        alone_mb, y_mb = np.full((2, len(norms), LANES), np.nan)
-        dy_cmb = np.full((3, len(norms), LANES), np.nan)
-        module.harmonics(u_cb, l_max, norms, alone_mb)
-        module.harmonics_gradient(u_cb, l_max, norms, work_b, y_mb, dy_cmb)
-        blocks.append((alone_mb, y_mb, dy_cmb))
-    alone, values, gradients = (np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True))
-    return alone, values, gradients
+    legendre = legendre_recurrence(l_max)
+    scratch = np.empty((kernels.legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    n_pairs, n_lm = u_cp.shape[1], (l_max + 1) ** 2
+    alone_mp, y_mp = np.full((2, n_lm, n_pairs), np.nan)
+    dy_cmp = np.full((3, n_lm, n_pairs), np.nan)
+    module.harmonics(u_cp, n_pairs, l_max, legendre, *scratch, alone_mp)
+    module.harmonics_gradient(u_cp, l_max, legendre, *scratch, y_mp, dy_cmp)
+    return alone_mp, y_mp, dy_cmp
 
 
 @pytest.mark.parametrize("basis", BASES, ids=str)
@@ -55,7 +49,7 @@ def test_radial_functions(basis: RadialBasis, assert_close: Callable[..., None])
     joints_p = [basis.r_min, basis.r_min - 0.1 * (basis.cutoff - basis.r_min), 1e-2 * basis.cutoff / np.pi]
     near_p = [joint * (1.0 + shift) for joint in joints_p for shift in (-1e-9, 0.0, 1e-9) if joint > 0.0]
     r_p = np.concatenate([[1e-12, 1e-7, 1e-3], near_p, np.linspace(0.01, 1.1 * basis.cutoff, 60)])
-    r_p = r_p[: len(r_p) // LANES * LANES]
+    r_p = r_p[: len(r_p) // OCTET * OCTET]
     phi_np, dphi_np = radial(kernels, basis, r_p)
     expected_np, dexpected_np = radial(reference.basis, basis, r_p)
     for n in range(basis.size):  # each to its own scale: the higher ones are larger
@@ -76,7 +70,7 @@ def test_radial_functions_vanish_at_the_cutoff(basis: RadialBasis) -> None:
 
 @pytest.mark.parametrize("family", ["chebyshev", "jacobi", "bessel"])
 def test_radial_functions_pass_on_nan(family: str) -> None:
-    r_p = np.full(LANES, 2.0)
+    r_p = np.full(2 * OCTET, 2.0)
     r_p[3] = np.nan
     phi_np, dphi_np = radial(kernels, RadialBasis(family, 4), r_p)
     for array in (phi_np, dphi_np):
@@ -95,8 +89,8 @@ def test_tables_of_no_basis_are_refused() -> None:
 def test_harmonics(l_max: int, rng: np.random.Generator, assert_close: Callable[..., None]) -> None:
     axes_pc = np.concatenate([np.eye(3), -np.eye(3)])
     diagonal_pc = np.array([[1.0, 1.0, 0.0], [1e-9, 0.0, 1.0]])
-    u_pc = np.concatenate([axes_pc, diagonal_pc, rng.normal(size=(3 * LANES, 3))])
-    u_cp = (u_pc / np.linalg.norm(u_pc, axis=1)[:, None]).T
+    u_pc = np.concatenate([axes_pc, diagonal_pc, rng.normal(size=(6 * OCTET, 3))])
+    u_cp = np.ascontiguousarray((u_pc / np.linalg.norm(u_pc, axis=1)[:, None]).T)
     alone_mp, y_mp, dy_cmp = angular(kernels, u_cp, l_max)
     _, expected_mp, dexpected_cmp = angular(reference.basis, u_cp, l_max)
     assert_close(alone_mp, expected_mp, 1e-13)
@@ -104,11 +98,15 @@ def test_harmonics(l_max: int, rng: np.random.Generator, assert_close: Callable[
     assert_close(dy_cmp, dexpected_cmp, 1e-13)
 
 
-def test_gradient_of_harmonics_is_that_of_a_homogeneous_polynomial(
+def test_gradient_of_harmonics_lies_on_the_sphere(
     rng: np.random.Generator, assert_close: Callable[..., None]
 ) -> None:
-    u_cp = rng.normal(size=(3, 2 * LANES))
+    u_cp = rng.normal(size=(3, 4 * OCTET))
     u_cp /= np.linalg.norm(u_cp, axis=0)
     _, y_mp, dy_cmp = angular(kernels, u_cp, L_MAX)
-    degree_m = np.repeat(np.arange(L_MAX + 1), 2 * np.arange(L_MAX + 1) + 1)
-    assert_close(np.einsum("cp,cmp->mp", u_cp, dy_cmp), degree_m[:, None] * y_mp, 1e-13)  # Euler
+    assert np.abs(np.einsum("cp,cmp->mp", u_cp, dy_cmp)).max() < 1e-13
+    # eigenvalue of the Laplacian: sum_m |grad Y_lm|^2 = l (l + 1) sum_m Y_lm^2 = l (l + 1) (2 l + 1) / 4 pi
+    for l in range(L_MAX + 1):
+        rows = slice(l * l, (l + 1) ** 2)
+        squares_p = np.sum(dy_cmp[:, rows] ** 2, axis=(0, 1))
+        assert_close(squares_p, l * (l + 1) * np.sum(y_mp[rows] ** 2, axis=0), 1e-12)

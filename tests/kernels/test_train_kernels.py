@@ -28,9 +28,9 @@ class Passes:
         self.g_fb, self.h_fb, again_fb = (np.full(n_features, np.nan) for _ in range(3))
         self.weight_gradient = np.ones(len(weights))  # added to
         t_mb, work_mb = np.empty((train.max_components, LANES)), np.empty((4 * train.max_components, LANES))
-        work_mab = np.empty((train.max_components, train.max_channels, LANES))
-        module.forward(train, weights, self.type_b, self.v_fb, work_mab, self.x_ab)
-        module.adjoint(train, weights, self.v_fb, self.x_ab, work_mab, self.y_ab, self.g_fb)
+        work_ab = np.empty((train.n_work_rows, LANES))
+        module.forward(train, weights, self.type_b, self.v_fb, work_ab, self.x_ab)
+        module.adjoint(train, weights, self.v_fb, self.x_ab, work_ab, self.y_ab, self.g_fb)
         module.forward_tangent(train, weights, self.v_fb, self.dv_fb, self.x_ab, t_mb, self.dx_ab)
         module.adjoint_tangent(
             train, weights, self.type_b, self.e_b, self.v_fb, self.dv_fb, self.x_ab, self.dx_ab, work_mb,
