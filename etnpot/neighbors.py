@@ -246,15 +246,16 @@ def check_distances(edges: EdgeList, minimum: float = 1.0e-8) -> None:
     """
     if edges.n_pairs == 0:
         return
-    d2_p = np.einsum("pc,pc->p", edges.r_pc, edges.r_pc)
-    p = int(np.argmin(d2_p))
-    if d2_p[p] >= minimum**2:
+    from etnpot.kernels.pairs import shortest_pair  # here, so that the import of this module stays light
+
+    p, shortest = shortest_pair(edges.r_pc)
+    if shortest >= minimum:
         return
     i = int(np.searchsorted(edges.first, p, side="right")) - 1
     j = int(edges.neighbor[p])
     pair = f"atom {i} and its own periodic image are" if i == j else f"atoms {i} and {j} are"
     raise StructureError(
-        f"{pair} at one spot: {math.sqrt(d2_p[p]):.2e} Å apart, expected at least {minimum:.0e} Å; "
+        f"{pair} at one spot: {shortest:.2e} Å apart, expected at least {minimum:.0e} Å; "
         f"remove the duplicate (in a supercell, an atom is often repeated across the boundary) or correct "
         f"the cell"
     )
@@ -378,14 +379,11 @@ class NeighborCache:
 class _PairTable:
     """Pairs found at one geometry, without vectors: what stays true while the atoms move a little.
 
-    Symbols: ``center`` int32 [n_pairs], kept because spreading the centres over their pairs in every frame
-    costs more than the rest of the vectors; ``crossing`` int64 [n_crossing], the edges with S != 0,
-    ascending; ``crossing_shift`` int32 [n_crossing, 3], their S; ``positions``, ``cell``, ``pbc`` as they
-    were at the search.
+    Symbols: ``crossing`` int64 [n_crossing], the edges with S != 0, ascending; ``crossing_shift`` int32
+    [n_crossing, 3], their S; ``positions``, ``cell``, ``pbc`` as they were at the search.
     """
 
     first: NDArray[np.int64]
-    center: NDArray[np.int32]
     neighbor: NDArray[np.int64]
     crossing: NDArray[np.int64]
     crossing_shift: NDArray[np.int32]
@@ -401,37 +399,21 @@ class _PairTable:
         self, positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float, *, shifts: bool
     ) -> EdgeList:
         """Vectors at the given geometry (Å), edges of length >= cutoff dropped, order kept."""
-        # S·h, written out: the same bits whatever the number of rows, and an exact sign change with S -> -S.
-        s, h = self.crossing_shift, cell
-        offset_pc = s[:, 0, None] * h[0] + s[:, 1, None] * h[1] + s[:, 2, None] * h[2]  # -> [crossing, 3]
-        r_pc = np.empty((self.n_pairs, 3))
-        kept = np.empty(self.n_pairs, dtype=np.bool_)
-        n_kept = 0
-        for low in range(0, self.n_pairs, _BLOCK):
-            high = min(low + _BLOCK, self.n_pairs)
-            block_pc = positions.take(self.neighbor[low:high], axis=0)
-            block_pc -= positions.take(self.center[low:high], axis=0)
-            c_low, c_high = np.searchsorted(self.crossing, (low, high))
-            block_pc[self.crossing[c_low:c_high] - low] += offset_pc[c_low:c_high]
-            square_pc = block_pc * block_pc
-            d_p = np.sqrt(square_pc[:, 0] + square_pc[:, 1] + square_pc[:, 2])
-            inside = np.less(d_p, cutoff, out=kept[low:high])
-            n_inside = int(np.count_nonzero(inside))
-            r_pc[n_kept : n_kept + n_inside] = block_pc if n_inside == len(d_p) else block_pc[inside]
-            n_kept += n_inside
+        from etnpot.kernels.pairs import pairs_within  # here, so that the import of this module stays light
+
+        n_pairs = self.n_pairs
+        first, neighbor = np.empty(len(self.first), dtype=np.int64), np.empty(n_pairs, dtype=np.int64)
+        r_pc, kept = np.empty((n_pairs, 3)), np.empty(n_pairs, dtype=np.bool_)
+        n_kept = pairs_within(
+            self.first, self.neighbor, self.crossing, self.crossing_shift, np.require(positions, np.float64, ("C", "A", "W")),
+            np.require(cell, np.float64, ("C", "A", "W")), cutoff, first, neighbor, r_pc, kept,
+        )  # fmt: skip
         shift = None
         if shifts:
-            shift = np.zeros((self.n_pairs, 3), dtype=np.int32)
+            shift = np.zeros((n_pairs, 3), dtype=np.int32)
             shift[self.crossing] = self.crossing_shift
-        if n_kept == self.n_pairs:
-            return EdgeList(self.first.copy(), self.neighbor.copy(), r_pc, shift)
-        index = np.flatnonzero(kept)
-        return EdgeList(
-            first=np.searchsorted(index, self.first).astype(np.int64, copy=False),
-            neighbor=self.neighbor.take(index),
-            r_pc=r_pc[:n_kept],
-            shift=None if shift is None else shift.take(index, axis=0),
-        )
+            shift = shift[kept]
+        return EdgeList(first, neighbor[:n_kept], r_pc[:n_kept], shift)
 
 
 def _search(
@@ -482,9 +464,7 @@ def _search(
     else:
         crossing = np.flatnonzero(code != packing.zero)
         crossing_shift = packing.shifts(code.take(crossing))
-    return _PairTable(
-        first, center, neighbor, crossing, crossing_shift, positions.copy(), cell.copy(), pbc.copy()
-    )
+    return _PairTable(first, neighbor, crossing, crossing_shift, positions.copy(), cell.copy(), pbc.copy())
 
 
 @dataclass(frozen=True)

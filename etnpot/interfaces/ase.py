@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from etnpot.conventions import voigt
 from etnpot.errors import ExtrapolationWarning, SpecificationError, StructureError
 from etnpot.interfaces.ase_plugin import NAME, register_name
+from etnpot.kernels.pairs import shortest_pair
 from etnpot.neighbors import EdgeList, NeighborCache, check_distances, check_structure
 from etnpot.potential import Potential, load
 
@@ -255,9 +256,7 @@ class ETNCalculator(Calculator):
         if edges.n_pairs == 0:
             return
         r_min = self._potential.spec.radial.r_min
-        d2_p = np.einsum("pc,pc->p", edges.r_pc, edges.r_pc)
-        p = int(np.argmin(d2_p))
-        shortest = math.sqrt(d2_p[p])
+        p, shortest = shortest_pair(edges.r_pc)
         if shortest >= max(r_min, _CLOSE):
             return
         check_distances(edges)

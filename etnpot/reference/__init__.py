@@ -18,9 +18,10 @@ module        twins
 `jacobian`    derivatives of energies and pair derivatives, forces and virial by every parameter
 `gradient`    the same, contracted with weights
 `assemble`    forces and virials
+`pairs`       vectors of listed pairs, and which of them are within the cutoff
 ============  =======================================================================================
 """
 
-from etnpot.reference import assemble, basis, dense, evaluate, gradient, jacobian, train
+from etnpot.reference import assemble, basis, dense, evaluate, gradient, jacobian, pairs, train
 
-__all__ = ["assemble", "basis", "dense", "evaluate", "gradient", "jacobian", "train"]
+__all__ = ["assemble", "basis", "dense", "evaluate", "gradient", "jacobian", "pairs", "train"]
