@@ -54,7 +54,9 @@ def cell(n_atoms: int, species: Sequence[str] = SPECIES[:4], *, lattice: float =
     return atoms
 
 
-def minimum_seconds(call: Callable[[], Any], *, budget: float, warm: int = 2, least: int = 3) -> dict[str, Any]:
+def minimum_seconds(
+    call: Callable[[], Any], *, budget: float, warm: int = 2, least: int = 3
+) -> dict[str, Any]:
     """Minimum time of a call: as many calls as fit in `budget` seconds, or `least` if they fit in four times as long."""
     begin = time.perf_counter()
     for _ in range(warm):
@@ -64,7 +66,11 @@ def minimum_seconds(call: Callable[[], Any], *, budget: float, warm: int = 2, le
     seconds: list[float] = []
     processor: list[float] = []
     end = time.perf_counter() + budget
-    while not seconds or time.perf_counter() < end or (len(seconds) < least and time.perf_counter() < end + 3 * budget):
+    while (
+        not seconds
+        or time.perf_counter() < end
+        or (len(seconds) < least and time.perf_counter() < end + 3 * budget)
+    ):
         begin, begin_processor = time.perf_counter(), time.process_time()
         call()
         seconds.append(time.perf_counter() - begin)

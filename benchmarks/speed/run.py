@@ -155,7 +155,11 @@ def fitted_rows() -> dict[str, Row]:
         if data_set in FITTED_SPECIES:
             settings = {key: value for key, value in result["settings"].items() if key in model}
             rows[f"fitted-{name}"] = _etnpot(
-                f"etnpot, {name}", "as on the accuracy page", settings, sizes=(4_000,), species=FITTED_SPECIES[data_set]
+                f"etnpot, {name}",
+                "as on the accuracy page",
+                settings,
+                sizes=(4_000,),
+                species=FITTED_SPECIES[data_set],
             )
     return rows
 
@@ -193,13 +197,16 @@ def machine() -> dict[str, Any]:
 def environment_variables(threads: int, environment: str) -> dict[str, str]:
     """Threads pinned for every library that has its own setting; nothing that would send a peer to a GPU."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM", "ETNPOT", "NUMBA")
-    variables = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in names}, "CUDA_VISIBLE_DEVICES": ""}
+    variables = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    variables.update({f"{name}_NUM_THREADS": str(threads) for name in names})
+    modules = [str(HERE)]
     if environment:
-        variables.pop("PYTHONPATH", None)
-        paths = [str(peers.library_path(environment)), os.environ.get("LD_LIBRARY_PATH", "")]
-        variables["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+        variables.update(peers.ENVIRONMENTS[environment].variables)
+        libraries = [str(peers.library_path(environment)), os.environ.get("LD_LIBRARY_PATH", "")]
+        variables["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in libraries if path)
     else:
-        variables["PYTHONPATH"] = os.pathsep.join(path for path in (str(ROOT), os.environ.get("PYTHONPATH", "")) if path)
+        modules += [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    variables["PYTHONPATH"] = os.pathsep.join(path for path in modules if path)
     return variables
 
 
@@ -246,7 +253,9 @@ def best_seconds(timing: dict[str, Any], threads: int) -> float:
     return float(timing["processor_seconds"] if threads == 1 else timing["seconds"])
 
 
-def per_atom(results: dict[str, Any], name: str, n_atoms: int, threads: int = 1, part: str | None = None) -> float | None:
+def per_atom(
+    results: dict[str, Any], name: str, n_atoms: int, threads: int = 1, part: str | None = None
+) -> float | None:
     """Microseconds per atom, or None where there is no timing."""
     found = results["timings"].get(f"{name}|{n_atoms}|{threads}")
     if found is None or "error" in found or (part is not None and part not in found):
@@ -279,7 +288,8 @@ def table_all(results: dict[str, Any]) -> list[str]:
         at = 4_000 if times[4_000] is not None else 500
         ratio = times[at] / base[at] if times[at] and base[at] else None  # type: ignore[operator]
         found = next(
-            (results["timings"][f"{name}|{n}|1"] for n in SIZES if times[n] is not None), {"n_parameters": None}
+            (results["timings"][f"{name}|{n}|1"] for n in SIZES if times[n] is not None),
+            {"n_parameters": None},
         )
         cells = [
             row.label,
@@ -312,7 +322,7 @@ def missing(results: dict[str, Any]) -> list[str]:
 def table_parts(results: dict[str, Any]) -> list[str]:
     """What the time of etnpot consists of."""
     lines = [
-        "| preset | atoms | call | evaluation alone | overhead of a call | list alone | call with a new list | two threads | gain |",
+        "| preset | atoms | call | evaluation alone | overhead | list alone | call with a new list | two threads | gain |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name in ("small", "medium", "large"):
@@ -379,7 +389,10 @@ def time_of(results: dict[str, Any], name: str) -> float | None:
 
 def table_points(results: dict[str, Any]) -> list[str]:
     """Accuracy beside time."""
-    lines = ["| data | potential | µs/atom | energy, meV/atom | forces, eV/Å | fit |", "|---|---|--:|--:|--:|---|"]
+    lines = [
+        "| data | potential | µs/atom | energy, meV/atom | forces, eV/Å | fit |",
+        "|---|---|--:|--:|--:|---|",
+    ]
     for key, values in points(results).items():
         measure = "RMSE" if key == "emt6" else "MAE"
         for point, time in sorted(values, key=lambda entry: entry[0].forces):
@@ -401,9 +414,13 @@ def plot(results: dict[str, Any]) -> None:
         placed: list[tuple[float, float]] = []
         for point, time in timed_values:
             own = point.label.startswith("etnpot")
-            axis.plot(time, point.forces, "o", color="#0072B2" if own else "#D55E00", markersize=8 if own else 6)
+            axis.plot(
+                time, point.forces, "o", color="#0072B2" if own else "#D55E00", markersize=8 if own else 6
+            )
             placed.append((time, point.forces))
-            axis.annotate(point.label, (time, point.forces), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
+            axis.annotate(
+                point.label, (time, point.forces), xytext=(6, 4), textcoords="offset points", fontsize=8.5
+            )
         front = sorted(placed)
         best, steps = float("inf"), []
         for time, error in front:
@@ -508,10 +525,14 @@ def wanted(options: argparse.Namespace, results: dict[str, Any]) -> Iterator[tup
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", nargs="+", choices=list(all_rows()))
     parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES)
-    parser.add_argument("--budget", type=float, default=8.0, help="seconds of timing per row and size (default 8)")
+    parser.add_argument(
+        "--budget", type=float, default=8.0, help="seconds of timing per row and size (default 8)"
+    )
     parser.add_argument("--resume", action="store_true", help="leave rows alone that have a result")
     parser.add_argument("--render", action="store_true", help="write the pages from the JSON alone")
     options = parser.parse_args(arguments)
@@ -519,7 +540,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.render:
         results["machine"] = machine()
         for name, row, n_atoms, threads in list(wanted(options, results)):
-            found = results["timings"][f"{name}|{n_atoms}|{threads}"] = timed(row, n_atoms, threads, options.budget)
+            found = results["timings"][f"{name}|{n_atoms}|{threads}"] = timed(
+                row, n_atoms, threads, options.budget
+            )
             save(results)
             shown = found.get("error") or f"{1e6 * best_seconds(found, threads) / n_atoms:.2f} µs/atom"
             print(f"{name:10s} {n_atoms:7d} atoms, threads {threads}: {shown}", flush=True)

@@ -14,31 +14,16 @@ memory        bytes per atom: the list, and what an evaluation needs beyond it
 from __future__ import annotations
 
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
-from ase.data import atomic_numbers
+import numpy as np
+from models import potential_of
 
 import etnpot
-from etnpot.fitting.settings import FitSettings
 from etnpot.neighbors import EdgeList, neighbor_list
 from etnpot.potential import Potential
-from etnpot.potential.build import random_potential
-
-R_MIN = 2.0  # Å, below the shortest distance of the cell
-
-
-def potential_of(settings: dict[str, Any], species: list[str]) -> Potential:
-    """A potential with random parameters: `settings` are those of `FitSettings`."""
-    numbers = sorted(atomic_numbers[symbol] for symbol in species)
-    spec = FitSettings(**settings).spec(numbers, r_min=R_MIN, neighbor_scale=54.0)
-    return random_potential(spec, np.random.default_rng(0))
 
 
 def evaluated(potential: Potential, edges: EdgeList, numbers: np.ndarray, threads: int) -> None:
@@ -83,10 +68,12 @@ def main() -> None:
     atoms = common.cell(n_atoms, species)
     small = common.cell(500, species)
     evaluated(potential, neighbor_list(small, potential.cutoff), small.numbers, threads)  # loads the kernels
-    found = memory(potential, n_atoms, species, threads) if n_atoms >= 100_000 else None
+    found = memory(potential, n_atoms, species, threads) if n_atoms >= 16_384 else None
     budget = 0.25 * values["budget"]
     timings = {
-        "step": common.time_calculator(atoms, etnpot.ETNCalculator(potential, threads=threads), budget=budget),
+        "step": common.time_calculator(
+            atoms, etnpot.ETNCalculator(potential, threads=threads), budget=budget
+        ),
         "with_list": common.time_calculator(
             atoms, etnpot.ETNCalculator(potential, threads=threads, skin=0.0), budget=budget
         ),

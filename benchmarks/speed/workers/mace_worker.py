@@ -6,19 +6,11 @@ Two interactions, correlation 3, harmonics up to l = 3, 64 scalar channels ("mac
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from importlib.metadata import version
-from pathlib import Path
 
-import numpy as np
-
-warnings.filterwarnings("ignore")
-# these packages load files of their own in a way that torch has refused by default since 2.6
-os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
+import numpy as np
 import torch
 from ase.data import atomic_numbers
 from e3nn import o3
@@ -31,6 +23,7 @@ SPECIES = common.SPECIES[:4]
 
 def main() -> None:
     """Time one model at one size."""
+    warnings.filterwarnings("ignore")
     values = common.task()
     torch.set_num_threads(values["threads"])
     torch.set_default_dtype(torch.float32)

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import time
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 import motep
+import numpy as np
 from ase.data import atomic_numbers
 from motep.calculator import MTP
 from motep.potentials.mtp.data import MTPData
@@ -125,7 +122,10 @@ def main() -> None:
     atoms.calc = calculator
     begin, begin_processor = time.perf_counter(), time.process_time()
     atoms.get_potential_energy()
-    first = {"seconds": time.perf_counter() - begin, "processor_seconds": time.process_time() - begin_processor}
+    first = {
+        "seconds": time.perf_counter() - begin,
+        "processor_seconds": time.process_time() - begin_processor,
+    }
     timing = common.time_calculator(atoms, calculator, budget=values["budget"], warm=1)
     common.report(
         timing,

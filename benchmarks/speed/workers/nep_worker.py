@@ -6,15 +6,12 @@ builds its neighbour list at every call.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
+import numpy as np
 from calorine.calculators import CPUNEP
 
 SPECIES = common.SPECIES[:4]

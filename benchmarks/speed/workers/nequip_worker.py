@@ -7,15 +7,12 @@ ase``, and kept in a cache directory, so that a model is compiled once.
 from __future__ import annotations
 
 import os
-import sys
 import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-warnings.filterwarnings("ignore")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 import torch
 from nequip.ase import NequIPCalculator
@@ -40,7 +37,9 @@ def build(name: str) -> Any:
     if name == "nequip":
         from nequip.model import NequIPGNNModel
 
-        return NequIPGNNModel(**SHARED, num_layers=2, l_max=1, parity=False, num_features=32, radial_mlp_width=64)
+        return NequIPGNNModel(
+            **SHARED, num_layers=2, l_max=1, parity=False, num_features=32, radial_mlp_width=64
+        )
     from allegro.model import AllegroModel
 
     return AllegroModel(
@@ -64,8 +63,11 @@ def build(name: str) -> Any:
 def exported(model: Any, path: Path) -> None:
     """Compile the model for the ASE calculator."""
     data = from_ase(common.cell(108, SPECIES))
+    types = {symbol: symbol for symbol in SPECIES}
     for transform in (
-        ChemicalSpeciesToAtomTypeMapper(model_type_names=list(SPECIES), chemical_species_to_atom_type_map={s: s for s in SPECIES}),
+        ChemicalSpeciesToAtomTypeMapper(
+            model_type_names=list(SPECIES), chemical_species_to_atom_type_map=types
+        ),
         NeighborListTransform(r_max=common.CUTOFF),
     ):
         data = transform(data)
@@ -77,7 +79,11 @@ def exported(model: Any, path: Path) -> None:
     }
     metadata = {**model.metadata, **get_latest_global_state(only_metadata_related=True)}
     metadata = {k: str(int(v)) if isinstance(v, bool) else str(v) for k, v in metadata.items()}
-    from nequip.utils.aoti_metadata import NEQUIP_AOTI_INPUTS_KEY, NEQUIP_AOTI_OUTPUTS_KEY, serialize_aoti_keys
+    from nequip.utils.aoti_metadata import (
+        NEQUIP_AOTI_INPUTS_KEY,
+        NEQUIP_AOTI_OUTPUTS_KEY,
+        serialize_aoti_keys,
+    )
 
     metadata[NEQUIP_AOTI_INPUTS_KEY] = serialize_aoti_keys(target["input"])
     metadata[NEQUIP_AOTI_OUTPUTS_KEY] = serialize_aoti_keys(target["output"])
@@ -95,12 +101,17 @@ def exported(model: Any, path: Path) -> None:
 
 def main() -> None:
     """Time one model at one size."""
+    warnings.filterwarnings("ignore")
     values = common.task()
     torch.set_num_threads(values["threads"])
     set_global_state(allow_tf32=False)
     name = values["model"]
     distributions = ("nequip", "nequip-allegro", "e3nn", "torch")
-    versions = {package: version(package) for package in distributions if name == "allegro" or package != "nequip-allegro"}
+    versions = {
+        package: version(package)
+        for package in distributions
+        if name == "allegro" or package != "nequip-allegro"
+    }
     model = build(name)
     n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     path = Path(values["cache"]) / f"{name}-{versions['nequip']}-{n_parameters}.nequip.pt2"
@@ -115,7 +126,9 @@ def main() -> None:
     calculator = NequIPCalculator.from_compiled_model(
         str(path), device="cpu", chemical_species_to_atom_type_map={symbol: symbol for symbol in SPECIES}
     )
-    timing = common.time_calculator(common.cell(values["n_atoms"], SPECIES), calculator, budget=values["budget"])
+    timing = common.time_calculator(
+        common.cell(values["n_atoms"], SPECIES), calculator, budget=values["budget"]
+    )
     common.report(
         timing,
         with_list=timing,

@@ -6,36 +6,30 @@ the one of matscipy, at every call.
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 import typing
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-warnings.filterwarnings("ignore")
-# these packages load files of their own in a way that torch has refused by default since 2.6
-os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 import torch
 import torch.utils.data.dataloader
 
-# SchNetPack 2.1.1 imports this type variable, which recent versions of torch no longer have
-if not hasattr(torch.utils.data.dataloader, "T_co"):
-    torch.utils.data.dataloader.T_co = typing.TypeVar("T_co", covariant=True)
-
-import schnetpack as spk
-import schnetpack.transform as trn
-from schnetpack.interfaces import SpkCalculator
-
 
 def main() -> None:
     """Time one size."""
+    warnings.filterwarnings("ignore")
     values = common.task()
     torch.set_num_threads(values["threads"])
     torch.manual_seed(0)
+    # SchNetPack 2.1.1 imports this type variable, which recent versions of torch no longer have
+    if not hasattr(torch.utils.data.dataloader, "T_co"):
+        torch.utils.data.dataloader.T_co = typing.TypeVar("T_co", covariant=True)
+    import schnetpack as spk
+    import schnetpack.transform as trn
+    from schnetpack.interfaces import SpkCalculator
+
     model = spk.model.NeuralNetworkPotential(
         representation=spk.representation.PaiNN(
             n_atom_basis=64,
