@@ -32,6 +32,9 @@ PAGE = run.ROOT / "docs" / "roofline.md"
 PLOT = run.ROOT / "docs" / "roofline.png"
 #: Columns of J^T that the fit multiplies at once, and atoms of the configuration of the Jacobian.
 GRAM_COLUMNS, FIT_ATOMS = 2048, 32
+PRESETS = ("small", "medium", "large")
+EVALUATION = ("pair forward", "train", "pair adjoint", "assembly")
+TRAINING = ("Jacobian", "Gram matrix")
 
 
 def seconds(call: Callable[[], Any], budget: float) -> float:
@@ -126,7 +129,7 @@ def measure(budget: float) -> dict[str, Any]:
     """All presets."""
     results: dict[str, Any] = {"machine": run.machine(), "load": round(os.getloadavg()[0], 2), "presets": {}}
     results["rates"] = machine_rates(budget)
-    for name in ("small", "medium", "large"):
+    for name in PRESETS:
         potential = potential_of({"size": name}, list(common.SPECIES[:4]))
         stages = {**evaluation_stages(potential, budget), **training_stages(potential, budget)}
         results["presets"][name] = {"n_parameters": potential.n_parameters, "stages": stages}
@@ -134,6 +137,14 @@ def measure(budget: float) -> dict[str, Any]:
     after = machine_rates(budget)
     results["rates"] = {key: max(value, after[key]) for key, value in results["rates"].items()}
     return results
+
+
+def short(value: float) -> str:
+    """Three digits with k, M or G."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {letter}"
+    return f"{value:.3g}"
 
 
 def roof(stage: dict[str, float], rates: dict[str, float]) -> float:
@@ -148,18 +159,21 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
         "| preset | stage | time | operations | operations per byte | Gop/s | of the matrix-product rate | of the roof |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, preset in results["presets"].items():
+    for name in PRESETS:
+        preset = results["presets"][name]
         total = dict.fromkeys(("seconds", "operations", "bytes"), 0.0)
-        stages = dict(preset["stages"])
-        for key in ("pair forward", "train", "pair adjoint", "assembly"):
+        for key in EVALUATION:
             for field in total:
-                total[field] += stages[key][field]
-        for key, stage in {**stages, "evaluation, together": total}.items():
+                total[field] += preset["stages"][key][field]
+        stages = {key: preset["stages"][key] for key in EVALUATION}
+        stages["evaluation, together"] = total
+        stages.update({key: preset["stages"][key] for key in TRAINING})
+        for key, stage in stages.items():
             rate = stage["operations"] / stage["seconds"]
-            unit = "ms" if key in ("Jacobian", "Gram matrix") else "µs/atom"
+            unit = "ms" if key in TRAINING else "µs/atom"
             time = stage["seconds"] * (1e3 if unit == "ms" else 1e6)
             lines.append(
-                f"| {name} | {key} | {run.number(time)} {unit} | {run.number(stage['operations'])} | "
+                f"| {name} | {key} | {run.number(time)} {unit} | {short(stage['operations'])} | "
                 f"{run.number(stage['operations'] / stage['bytes'])} | {rate / 1e9:.2f} | "
                 f"{100 * rate / rates['matrix_product']:.0f} % | {100 * rate / roof(stage, rates):.0f} % |"
             )
@@ -189,8 +203,8 @@ def plot(results: dict[str, Any]) -> None:
     axis.plot(
         x, np.minimum(rates["matrix_product"], rates["bandwidth"] * x) / 1e9, color="#666666", linewidth=1.3
     )
-    for name, preset in results["presets"].items():
-        for key, stage in preset["stages"].items():
+    for name in PRESETS:
+        for key, stage in results["presets"][name]["stages"].items():
             axis.plot(stage["operations"] / stage["bytes"], stage["operations"] / stage["seconds"] / 1e9, markers[name],
                       color=colours[key], markersize=7, alpha=0.9)  # fmt: skip
     for key, colour in colours.items():

@@ -4,9 +4,10 @@
     python benchmarks/speed/scaling.py --series order    some series; the others keep their last results
     python benchmarks/speed/scaling.py --render          the page again from the JSON
 
-Each series changes one thing in the model `BASE`, on 500 atoms and one thread; the evaluation of a given edge list is timed, and
-the train alone by atoms without neighbours. Atoms and threads are timed as in `run.py`, in processes of their own. Exponents are
-slopes of the logarithm of the time against that of the size: over the whole series, and between its last two entries.
+Each series changes one thing in the model `BASE`, on 500 atoms and one thread; the evaluation of a given edge list is timed,
+and the train alone by atoms without neighbours. Atoms and threads are timed as in `run.py`, in processes of their own.
+Exponents are slopes of the logarithm of the time against that of the size: over the whole series, and between its last two
+entries.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,14 @@ SERIES: dict[str, tuple[Any, ...]] = {
 SETTING = {"neighbours": "cutoff", "radial functions": "radial_size"}
 ATOMS = (500, 4_000, 16_384, 100_000, 1_000_000)
 THREADS = (1, 2)
+#: Turns in which the entries of a series are timed.
+ROUNDS = 8
 #: GiB that a million atoms need to be free.
 MEMORY_FOR_A_MILLION = 14
 
 
-def point(name: str, value: Any, budget: float) -> dict[str, float]:
-    """One entry of a series."""
+def entry_of(name: str, value: Any) -> tuple[dict[str, float], dict[str, Callable[[], Any]]]:
+    """One entry of a series: what is known of it, and the calls to be timed."""
     settings = dict(BASE)
     species = list(common.SPECIES[:4])
     if name == "species":
@@ -71,12 +73,25 @@ def point(name: str, value: Any, budget: float) -> dict[str, float]:
     atoms = common.cell(500, species)
     edges = neighbor_list(atoms, potential.cutoff)
     alone = EdgeList(np.zeros(len(atoms) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 3)))
-    found = {"n_parameters": float(potential.n_parameters), "n_neighbors": edges.n_pairs / len(atoms)}
-    for key, list_ in (("evaluation", edges), ("train", alone)):
-        timing = common.minimum_seconds(
-            lambda list_=list_: potential.evaluate(list_, atoms.numbers, threads=1), budget=budget
-        )
-        found[key] = 1e6 * timing["processor_seconds"] / len(atoms)
+    known = {"n_parameters": float(potential.n_parameters), "n_neighbors": edges.n_pairs / len(atoms)}
+    calls: dict[str, Callable[[], Any]] = {
+        "evaluation": lambda: potential.evaluate(edges, atoms.numbers, threads=1),
+        "train": lambda: potential.evaluate(alone, atoms.numbers, threads=1),
+    }
+    return known, calls
+
+
+def series(name: str, budget: float) -> dict[str, dict[str, float]]:
+    """All entries of a series, timed in turns, so that a busy spell of the machine does not meet one of them alone."""
+    entries = {str(value): entry_of(name, value) for value in SERIES[name]}
+    found = {
+        value: {**known, **dict.fromkeys(calls, float("inf"))} for value, (known, calls) in entries.items()
+    }
+    for _ in range(ROUNDS):
+        for value, (_known, calls) in entries.items():
+            for key, call in calls.items():
+                timing = common.minimum_seconds(call, budget=budget / ROUNDS, warm=1, least=2)
+                found[value][key] = min(found[value][key], 1e6 * timing["processor_seconds"] / 500)
     return found
 
 
@@ -115,10 +130,12 @@ def thread_series(budget: float) -> dict[str, Any]:
 
 IMPORT = """
 import time
-begin = time.perf_counter()
+begin = time.perf_counter(), time.process_time()
 import etnpot
-print(time.perf_counter() - begin, time.process_time())
+{more}
+print(time.perf_counter() - begin[0], time.process_time() - begin[1])
 """
+IMPORTS = {"import": "", "import of the calculator": "etnpot.ETNCalculator, etnpot.ETN"}
 
 
 def start_series() -> dict[str, Any]:
@@ -126,26 +143,22 @@ def start_series() -> dict[str, Any]:
     sys.path.insert(0, str(run.ROOT / "ci"))
     import first_call
 
-    imports = []
-    for _ in range(5):
-        done = subprocess.run(
-            [sys.executable, "-c", IMPORT],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=run.environment_variables(1, ""),
-        )
-        imports.append([float(value) for value in done.stdout.split()])
+    found: dict[str, Any] = {}
+    for name, more in IMPORTS.items():
+        times = []
+        for _ in range(5):
+            command = [sys.executable, "-c", IMPORT.format(more=more)]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=run.environment_variables(1, "")
+            )
+            times.append([float(value) for value in done.stdout.split()])
+        clock, processor = zip(*times, strict=True)
+        found[name] = {"clock": min(clock), "processor": min(processor)}
     os.environ.update(run.environment_variables(1, ""))
     calls: dict[str, Any] = first_call.measure()
-    with tempfile.TemporaryDirectory():
-        again = first_call.measure()
-    for name, values in again.items():
+    for name, values in first_call.measure().items():
         calls[name] = {key: min(value, calls[name][key]) for key, value in values.items()}
-    return {
-        "import": {"clock": min(x[0] for x in imports), "processor": min(x[1] for x in imports)},
-        **calls,
-    }
+    return {**found, **calls}
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -180,7 +193,7 @@ def exponent_rows(results: dict[str, Any]) -> list[str]:
 def atom_rows(results: dict[str, Any]) -> list[str]:
     """Time and memory by number of atoms."""
     lines = [
-        "| atoms | call, µs/atom | evaluation alone | list alone | list, kB/atom | evaluation beyond it, kB/atom | peak of the process, MB |",
+        "| atoms | call, µs/atom | evaluation alone | list alone | list, kB/atom | evaluation beyond it, kB/atom | peak, MB |",
         "|--:|--:|--:|--:|--:|--:|--:|",
     ]
     times = []
@@ -227,7 +240,8 @@ def thread_rows(results: dict[str, Any]) -> list[str]:
 def start_rows(results: dict[str, Any]) -> list[str]:
     """Start-up."""
     names = {
-        "import": "`import etnpot`, the process included",
+        "import": "`import etnpot`, whose parts load when they are used",
+        "import of the calculator": "`etnpot.ETN`, `etnpot.ETNCalculator`: ASE and the compiler with them",
         "first process": "first process after an installation: imports, compilation, first energy and forces of 32 atoms",
         "next process": "next process: imports, kernels from the cache, first energy and forces",
     }
@@ -241,7 +255,7 @@ def start_rows(results: dict[str, Any]) -> list[str]:
 def plot(results: dict[str, Any]) -> None:
     """Time against size, one panel per series."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     names = [name for name in SERIES if name in results["series"]]
     columns = 4
@@ -258,9 +272,20 @@ def plot(results: dict[str, Any]) -> None:
             )
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.xaxis.set_major_locator(FixedLocator(x))
+        ticks = x[:1]
+        for value in x[1:]:
+            if value > 1.3 * ticks[-1]:
+                ticks.append(value)
+        axis.xaxis.set_major_locator(FixedLocator(ticks))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        low, high = axis.get_ylim()
+        axis.set_ylim(
+            low / max(1.0, (2.5 / (high / low)) ** 0.5), high * max(1.0, (2.5 / (high / low)) ** 0.5)
+        )
         axis.set_xlabel({"l_max": "l_max + 1"}.get(name, name), fontsize=9.5)
         axis.set_ylabel("µs per atom", fontsize=9)
         axis.grid(visible=True, color="#e3e3e3", linewidth=0.7)
@@ -287,7 +312,7 @@ def measure(names: Sequence[str], budget: float) -> None:
         elif name == "threads":
             results["threads"] = thread_series(budget)
         else:
-            results["series"][name] = {str(value): point(name, value, budget) for value in SERIES[name]}
+            results["series"][name] = series(name, budget)
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
 

@@ -150,7 +150,7 @@ def main() -> None:
             first, _ = steps(1)
             count = max(1, min(200, math.ceil(0.05 * values["budget"] / max(first, 1e-6))))
             found, end = [], time.perf_counter() + 0.5 * values["budget"]
-            while len(found) < 3 or time.perf_counter() < end:
+            while len(found) < (3 if first < values["budget"] else 1) or time.perf_counter() < end:
                 found.append(steps(count))
             clock, processor = zip(*found, strict=True)
             timings[key] = {
