@@ -191,6 +191,7 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
 def plot(results: dict[str, Any]) -> None:
     """Rate against operations per byte, with the roof."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     rates = results["rates"]
     figure = Figure(figsize=(7.6, 4.8), dpi=110, layout="constrained", facecolor="white")
@@ -213,6 +214,10 @@ def plot(results: dict[str, Any]) -> None:
         axis.plot([], [], marker, color="#888888", fillstyle="none", label=name)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_xlabel("operations per byte of memory traffic", fontsize=9.5)
     axis.set_ylabel("Gop/s, one core", fontsize=9.5)
     axis.grid(visible=True, which="major", color="#e3e3e3", linewidth=0.7)

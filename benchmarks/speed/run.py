@@ -122,6 +122,7 @@ class Point:
 PEER_POINTS: dict[str, list[Point]] = {
     "emt6": [
         Point("MTP 8", "motep-8", 8.3, 0.268, "fitted with motep, 121 s"),
+        Point("MTP 8 (MLIP-3)", "motep-8", 7.4, 0.196, "fitted with MLIP-3, 237 s; timed in motep"),
         Point("MTP 12", "motep-12", 9.1, 0.172, "fitted with motep, 463 s"),
         Point("MTP 12 (MLIP-3)", "motep-12", 7.9, 0.104, "fitted with MLIP-3, 797 s; timed in motep"),
         Point("NequIP", "nequip", 12.0, 0.061, "2 layers, l = 1; 150 s"),
@@ -452,10 +453,16 @@ def plot(results: dict[str, Any]) -> None:
 
 def machine_line(found: dict[str, Any]) -> str:
     """The machine in a sentence."""
-    return (
-        f"{found['cpu']} ({found['family']}, {found['vector'].upper()}), {found['processors']} processors, "
-        f"{found['memory_gib']} GiB, {found['system']}, Python {found['python']}."
-    )
+    known = [found[key] for key in ("family", "vector") if key in found]
+    memory = [f"{found['memory_gib']} GiB"] if "memory_gib" in found else []
+    parts = [
+        f"{found.get('cpu', found['machine'])} ({', '.join(known)})" if known else str(found["machine"]),
+        f"{found['processors']} processors",
+        *memory,
+        found["system"],
+        f"Python {found['python']}",
+    ]
+    return ", ".join(parts) + "."
 
 
 def versions(results: dict[str, Any]) -> str:
