@@ -15,8 +15,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -40,6 +40,8 @@ REPEATS = {
 SPECIES = ("Nb", "Mo", "Ta", "W", "V", "Cr", "Ti", "Zr", "Hf", "Re", "Ru", "Rh", "Pd", "Os", "Ir", "Pt")
 #: Å by which positions change from call to call, so that nothing is taken from a cache of results.
 NUDGE = 1.0e-4
+
+Key = TypeVar("Key")
 
 
 def cell(n_atoms: int, species: Sequence[str] = SPECIES[:4], *, lattice: float = LATTICE) -> Atoms:
@@ -78,8 +80,25 @@ def minimum_seconds(
     return {"seconds": min(seconds), "processor_seconds": min(processor), "calls": len(seconds)}
 
 
-def time_calculator(atoms: Atoms, calculator: Any, *, budget: float, warm: int = 2) -> dict[str, Any]:
-    """Energy, forces and stress through an ASE calculator, with positions that change from call to call."""
+def minimum_in_turns(
+    calls: Mapping[Key, Callable[[], Any]], *, budget: float, warm: int = 2, rounds: int = 4
+) -> dict[Key, dict[str, Any]]:
+    """`minimum_seconds` of several calls, a part of the budget at a time in turns: a busy spell then meets all of them."""
+    found: dict[Key, dict[str, Any]] = {}
+    for turn in range(rounds):
+        for name, call in calls.items():
+            timing = minimum_seconds(call, budget=budget / rounds, warm=warm if turn == 0 else 0, least=1)
+            last = found.setdefault(name, timing)
+            if last is not timing:
+                last["calls"] += timing["calls"]
+                for key in ("seconds", "processor_seconds"):
+                    last[key] = min(last[key], timing[key])
+    return found
+
+
+def calculator_call(atoms: Atoms, calculator: Any) -> Callable[[], None]:
+    """A call for energy, forces and stress through an ASE calculator, with positions that change from call to call."""
+    atoms = atoms.copy()
     atoms.calc = calculator
     positions = atoms.get_positions()
     shifts = np.random.default_rng(2).normal(scale=NUDGE, size=(4, *positions.shape))
@@ -94,7 +113,12 @@ def time_calculator(atoms: Atoms, calculator: Any, *, budget: float, warm: int =
         if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
             raise FloatingPointError("energy, forces or stress are not finite")
 
-    return minimum_seconds(call, budget=budget, warm=warm)
+    return call
+
+
+def time_calculator(atoms: Atoms, calculator: Any, *, budget: float, warm: int = 2) -> dict[str, Any]:
+    """`minimum_seconds` of `calculator_call`."""
+    return minimum_seconds(calculator_call(atoms, calculator), budget=budget, warm=warm)
 
 
 def peak_memory_mb() -> float:

@@ -65,16 +65,13 @@ def evaluation_stages(potential: Potential, budget: float) -> dict[str, dict[str
     edges = neighbor_list(atoms, potential.cutoff)
     numbers, n = atoms.numbers, len(atoms)
     alone = isolated(n)
-    # in turns, so that all see the machine in the same state
     calls = {
         "whole": lambda: potential.evaluate(edges, numbers, threads=1),
         "forward": lambda: potential.features(edges, numbers),
         "train": lambda: potential.evaluate(alone, numbers, threads=1),
     }
-    least = dict.fromkeys(calls, float("inf"))
-    for _ in range(5):
-        for name, call in calls.items():
-            least[name] = min(least[name], seconds(call, 0.2 * budget))
+    timings = common.minimum_in_turns(calls, budget=budget, rounds=8)
+    least = {name: timing["processor_seconds"] for name, timing in timings.items()}
     evaluation = potential.evaluate(edges, numbers, threads=1)
     forces, virial = np.empty((n, 3)), np.empty((n, 3, 3))
 

@@ -138,6 +138,10 @@ PEER_POINTS: dict[str, list[Point]] = {
         Point("SNAP 2020", None, 5.45, 0.031, "published"),
         Point("MTP 2021", None, 5.24, 0.012, "published"),
     ],
+    "NbMoTaW, quaternary": [
+        Point("SNAP 2020", None, 5.88, 0.189, "published; trained with quaternary cells"),
+        Point("MTP 2021", None, 1.93, 0.130, "published; trained with quaternary cells"),
+    ],
 }
 #: Data sets of the accuracy page that the plot shows: name of its results, and the species of the timed cell.
 FITTED_SPECIES = {"emt6": EMT6_SPECIES, "NbMoTaW": list(common.SPECIES[:4])}
@@ -407,40 +411,45 @@ def table_points(results: dict[str, Any]) -> list[str]:
 def plot(results: dict[str, Any]) -> None:
     """Force error against time per atom, one panel per data set; what has no time is a line across."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     found = points(results)
-    figure = Figure(figsize=(4.3 * len(found), 4.2), dpi=110, layout="constrained", facecolor="white")
-    for axis, (key, values) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
-        timed_values = [(point, time) for point, time in values if time is not None]
+    times = [time for values in found.values() for _, time in values if time is not None]
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    figure = Figure(figsize=(9.6, 7.6), dpi=110, layout="constrained", facecolor="white")
+    axes = figure.subplots(-(-len(found) // 2), 2, squeeze=False).ravel()
+    for axis, (key, values) in zip(axes, found.items(), strict=False):
         placed: list[tuple[float, float]] = []
-        for point, time in timed_values:
-            own = point.label.startswith("etnpot")
-            axis.plot(
-                time, point.forces, "o", color="#0072B2" if own else "#D55E00", markersize=8 if own else 6
-            )
-            placed.append((time, point.forces))
-            axis.annotate(
-                point.label, (time, point.forces), xytext=(6, 4), textcoords="offset points", fontsize=8.5
-            )
-        front = sorted(placed)
-        best, steps = float("inf"), []
-        for time, error in front:
-            if error < best:
-                best = error
-                steps.append((time, error))
-        if len(steps) > 1:
-            axis.step(*zip(*steps, strict=True), where="post", color="#999999", linewidth=1.0, zorder=0)
-        for point, time in values:
+        for point, time in sorted(values, key=lambda entry: -entry[0].forces):
             if time is None:
                 axis.axhline(point.forces, color="#999999", linewidth=1.0, linestyle=(0, (4, 3)), zorder=0)
                 axis.annotate(f"{point.label}: time not known", (0.98, point.forces), xycoords=("axes fraction", "data"),
                               ha="right", va="bottom", fontsize=8, color="#666666")  # fmt: skip
+                continue
+            own = point.label.startswith("etnpot")
+            axis.plot(
+                time, point.forces, "o", color="#0072B2" if own else "#D55E00", markersize=8 if own else 6
+            )
+            crowded = any(t <= time < 10 * t and f < 1.35 * point.forces for t, f in placed)
+            axis.annotate(point.label, (time, point.forces), xytext=(6, -11 if crowded else 4),
+                          textcoords="offset points", fontsize=8.5)  # fmt: skip
+            placed.append((time, point.forces))
+        steps: list[tuple[float, float]] = []
+        for time, error in sorted(placed):
+            if not steps or error < steps[-1][1]:
+                steps.append((time, error))
+        if len(steps) > 1:
+            axis.step(*zip(*steps, strict=True), where="post", color="#999999", linewidth=1.0, zorder=0)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        times, errors = [time for time, _ in placed], [point.forces for point, _ in values]
         if times:
-            axis.set_xlim(min(times) / 2, max(times) * 6)
+            axis.set_xlim(min(times) / 2, max(times) * 7)
+        errors = [point.forces for point, _ in values]
         axis.set_ylim(min(errors) / 1.6, max(errors) * 1.6)
+        axis.xaxis.set_major_formatter(plain)
+        axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(plain)
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set_title(key, fontsize=10.5)
         axis.set_xlabel("µs per atom, one core", fontsize=9.5)
         axis.set_ylabel(f"test force {'RMSE' if key == 'emt6' else 'MAE'} (eV/Å)", fontsize=9.5)
@@ -453,7 +462,8 @@ def plot(results: dict[str, Any]) -> None:
 
 def machine_line(found: dict[str, Any]) -> str:
     """The machine in a sentence."""
-    known = [found[key] for key in ("family", "vector") if key in found]
+    known = [found.get("family", ""), found.get("vector", "").upper()]
+    known = [text for text in known if text]
     memory = [f"{found['memory_gib']} GiB"] if "memory_gib" in found else []
     parts = [
         f"{found.get('cpu', found['machine'])} ({', '.join(known)})" if known else str(found["machine"]),

@@ -84,14 +84,11 @@ def entry_of(name: str, value: Any) -> tuple[dict[str, float], dict[str, Callabl
 def series(name: str, budget: float) -> dict[str, dict[str, float]]:
     """All entries of a series, timed in turns, so that a busy spell of the machine does not meet one of them alone."""
     entries = {str(value): entry_of(name, value) for value in SERIES[name]}
-    found = {
-        value: {**known, **dict.fromkeys(calls, float("inf"))} for value, (known, calls) in entries.items()
-    }
-    for _ in range(ROUNDS):
-        for value, (_known, calls) in entries.items():
-            for key, call in calls.items():
-                timing = common.minimum_seconds(call, budget=budget / ROUNDS, warm=1, least=2)
-                found[value][key] = min(found[value][key], 1e6 * timing["processor_seconds"] / 500)
+    calls = {(value, key): call for value, (_, pair) in entries.items() for key, call in pair.items()}
+    timings = common.minimum_in_turns(calls, budget=budget, rounds=ROUNDS)
+    found = {value: known for value, (known, _) in entries.items()}
+    for (value, key), timing in timings.items():
+        found[value][key] = 1e6 * timing["processor_seconds"] / 500
     return found
 
 

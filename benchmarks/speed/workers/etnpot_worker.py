@@ -69,25 +69,23 @@ def main() -> None:
     small = common.cell(500, species)
     evaluated(potential, neighbor_list(small, potential.cutoff), small.numbers, threads)  # loads the kernels
     found = memory(potential, n_atoms, species, threads) if n_atoms >= 16_384 else None
-    budget = 0.25 * values["budget"]
-    # the kernels are loaded: the calculator needs one call to make its list, the rest of a large cell none
-    warm = 2 if n_atoms < 100_000 else 0
-    timings = {
-        "step": common.time_calculator(
-            atoms, etnpot.ETNCalculator(potential, threads=threads), budget=budget, warm=max(warm, 1)
-        ),
-        "with_list": common.time_calculator(
-            atoms, etnpot.ETNCalculator(potential, threads=threads, skin=0.0), budget=budget, warm=warm
-        ),
-    }
     edges = neighbor_list(atoms, potential.cutoff)
+    with_skin = etnpot.ETNCalculator(potential, threads=threads)
+    without = etnpot.ETNCalculator(potential, threads=threads, skin=0.0)
+    calls = {
+        "step": common.calculator_call(atoms, with_skin),
+        "with_list": common.calculator_call(atoms, without),
+        "list": lambda: neighbor_list(atoms, potential.cutoff),
+        "evaluation": lambda: evaluated(potential, edges, atoms.numbers, threads),
+    }
+    # the kernels are loaded: in a large cell only the first call of a calculator, which makes the list, needs company
+    many = n_atoms >= 100_000
+    timings = common.minimum_in_turns(
+        calls, budget=values["budget"] / 4, warm=0 if many else 2, rounds=2 if many else 8
+    )
     common.report(
-        timings["step"],
-        with_list=timings["with_list"],
-        list=common.minimum_seconds(lambda: neighbor_list(atoms, potential.cutoff), budget=budget, warm=warm),
-        evaluation=common.minimum_seconds(
-            lambda: evaluated(potential, edges, atoms.numbers, threads), budget=budget, warm=warm
-        ),
+        timings.pop("step"),
+        **timings,
         n_pairs=edges.n_pairs,
         n_parameters=potential.n_parameters,
         memory=found,
