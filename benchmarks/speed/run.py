@@ -8,7 +8,7 @@
 
 Every timing is a process of its own, in the environment of its potential (`peers.py`), pinned to a number of threads, on the
 same cell (`common.py`). Results are written after every timing. A peer that cannot be installed or fails has its reason in
-the table. docs/speed.md, its plot and the machine's description are written at the end.
+the table. docs/speed.md, its plot and the table of the README are written at the end.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
 ACCURACY = HERE.parent / "accuracy" / "results.json"
 PAGE = ROOT / "docs" / "speed.md"
+README = ROOT / "README.md"
 PLOT = ROOT / "docs" / "speed-accuracy.png"
 #: Longest time of one worker, s: the compilation of a neural potential is part of it.
 TIME_LIMIT = 900
@@ -308,6 +309,17 @@ def table_all(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def table_brief(results: dict[str, Any]) -> list[str]:
+    """One line for each potential, for the README."""
+    lines = ["| potential | µs per atom |", "|---|--:|"]
+    for name, row in all_rows().items():
+        time = time_of(results, name)
+        if time is not None and not name.startswith("fitted-"):
+            where = "" if per_atom(results, name, 4_000) is not None else " (500 atoms)"
+            lines.append(f"| {row.label} | {number(time)}{where} |")
+    return lines
+
+
 def missing(results: dict[str, Any]) -> list[str]:
     """What was not timed, and why."""
     lines = []
@@ -475,6 +487,16 @@ def machine_line(found: dict[str, Any]) -> str:
     return ", ".join(parts) + "."
 
 
+def load_remark(results: dict[str, Any]) -> str:
+    """A warning where other programs ran beside the timings; nothing on an idle machine."""
+    load = max((timing["load"] for timing in results["timings"].values() if "load" in timing), default=0.0)
+    return (
+        ""
+        if load < 1.5
+        else f" Other programs ran beside (load up to {load:.1f}): compare the rows, not the figures."
+    )
+
+
 def versions(results: dict[str, Any]) -> str:
     """Versions of everything that was timed."""
     found: dict[str, set[str]] = {}
@@ -564,6 +586,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shown = found.get("error") or f"{1e6 * best_seconds(found, threads) / n_atoms:.2f} µs/atom"
             print(f"{name:10s} {n_atoms:7d} atoms, threads {threads}: {shown}", flush=True)
     write_blocks(PAGE, blocks(results))
+    brief = [machine_line(results["machine"]) + load_remark(results), "", *table_brief(results)]
+    write_blocks(README, {"speed": brief})
     plot(results)
 
 
