@@ -21,7 +21,7 @@ import common
 import counts
 import numpy as np
 import run
-from models import potential_of
+from models import conditions, conditions_lines, potential_of
 
 from etnpot.kernels import assemble
 from etnpot.neighbors import EdgeList, neighbor_list
@@ -124,7 +124,7 @@ def training_stages(potential: Potential, budget: float) -> dict[str, dict[str, 
 
 def measure(budget: float) -> dict[str, Any]:
     """All presets."""
-    results: dict[str, Any] = {"machine": run.machine(), "load": round(os.getloadavg()[0], 2), "presets": {}}
+    results: dict[str, Any] = {"machine": run.machine(), "conditions": conditions(), "presets": {}}
     results["rates"] = machine_rates(budget)
     for name in PRESETS:
         potential = potential_of({"size": name}, list(common.SPECIES[:4]))
@@ -179,8 +179,8 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
         "",
         f"Matrix product of 1,024 rows and columns: {rates['matrix_product'] / 1e9:.1f} Gop/s; memory: "
         f"{rates['bandwidth'] / 1e9:.1f} GB/s (sum of two arrays of 16 million numbers); so the two limits meet at "
-        f"{rates['matrix_product'] / rates['bandwidth']:.1f} operations per byte. One thread; "
-        f"load {results['load']:.1f} when it began.",
+        f"{rates['matrix_product'] / rates['bandwidth']:.1f} operations per byte. One thread.",
+        *conditions_lines(results["conditions"]),
     ]
     return {"machine": machine, "roofline": lines}
 

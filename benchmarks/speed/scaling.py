@@ -25,7 +25,7 @@ from typing import Any
 import common
 import numpy as np
 import run
-from models import potential_of
+from models import conditions, conditions_lines, potential_of
 
 from etnpot.neighbors import EdgeList, neighbor_list
 
@@ -299,7 +299,7 @@ def measure(names: Sequence[str], budget: float) -> None:
     results: dict[str, Any] = {"series": {}}
     if RESULTS.exists():
         results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    results["machine"] = run.machine()
+    results["machine"], results["conditions"] = run.machine(), conditions()
     for name in names:
         begin = time.perf_counter()
         if name == "start":
@@ -331,7 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.render:
         measure(options.series, options.budget)
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    generated = {"machine": [run.machine_line(results["machine"])], "exponents": exponent_rows(results)}
+    machine = [run.machine_line(results["machine"]), *conditions_lines(results["conditions"])]
+    generated = {"machine": machine, "exponents": exponent_rows(results)}
     if "atoms" in results:
         generated["atoms"] = atom_rows(results)
     if "threads" in results:
