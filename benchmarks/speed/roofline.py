@@ -211,6 +211,7 @@ def plot(results: dict[str, Any]) -> None:
         axis.plot([], [], marker, color="#888888", fillstyle="none", label=name)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.set_ylim(top=1.6 * rates["matrix_product"] / 1e9)
     axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
