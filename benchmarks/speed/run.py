@@ -39,7 +39,7 @@ TIME_LIMIT = 900
 
 SIZES = (500, 4_000, 100_000)
 FEW_ATOMS = "not timed at 100,000 atoms: too slow and too large for this machine"
-MEMORY = "timed at 500 atoms: its memory grows by 2 MB and more per atom"
+MEMORY = "timed at 500 atoms only: it takes megabytes of memory per atom"
 
 
 @dataclass(frozen=True)
