@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import etnpot
+from etnpot.kernels import train
 from etnpot.potential.tables import TrainTables
 from etnpot.reference import evaluate
 
@@ -48,52 +50,74 @@ def counted(array: np.ndarray) -> list[Counted]:
     return [Counted(value) for value in array.tolist()]
 
 
-def paths(tables: TrainTables) -> list[list[int]]:
-    return [[int(x) for x in row] for row in tables.path]
+class Path:
+    """One path of the train with its three roles, contracted by eq. (2) of `etnpot.kernels.train`, written out."""
 
+    def __init__(self, tables: TrainTables, row: np.ndarray, weights: list[Counted]) -> None:
+        self.first = [int(row[2 * role]) for role in range(3)]
+        self.n = [int(row[2 * role + 1]) for role in range(3)]
+        self.dims = [int(row[train.COMPONENTS + role]) for role in range(3)]
+        self.s = int(row[train.SPECTATOR])
+        self.p, self.q = (self.s + 1) % 3, (self.s + 2) % 3
+        self.weights, self.weight = weights, int(row[train.WEIGHT])
+        entries = slice(int(row[train.COUPLING]), int(row[train.COUPLING_END]))
+        self.coupling = list(
+            zip(tables.coupling_index[entries].tolist(), tables.coupling_value[entries].tolist(), strict=True)
+        )
 
-def forward(tables: TrainTables, weights: list[Counted], v: list[Counted], x: list[Counted]) -> None:
-    """Eq. (1) of `etnpot.kernels.train`, written out."""
-    for left, n1, feature, n2, right, n3, weight, begin, end, components in paths(tables):
-        for a1 in range(n1):
-            t = {(m3, a2): Counted(0.0) for m3 in range(components) for a2 in range(n2)}
-            for z in range(begin, end):
-                m1, m2, m3 = tables.coupling_index[z].tolist()
-                cx = Counted(tables.coupling_value[z]) * x[left + m1 * n1 + a1]
-                for a2 in range(n2):
-                    t[m3, a2] = t[m3, a2] + cx * v[feature + m2 * n2 + a2]
-            for (m3, a2), value in t.items():
-                for a3 in range(n3):
-                    at = right + m3 * n3 + a3
-                    x[at] = x[at] + weights[weight + (a1 * n2 + a2) * n3 + a3] * value
+    def entry(self, *copies: tuple[int, int]) -> Counted:
+        at = dict(copies)
+        return self.weights[self.weight + (at[0] * self.n[1] + at[1]) * self.n[2] + at[2]]
 
+    def at(self, role: int, m: int, a: int) -> int:
+        return self.first[role] + m * self.n[role] + a
 
-def adjoint(
-    tables: TrainTables,
-    weights: list[Counted],
-    v: list[Counted],
-    x: list[Counted],
-    y: list[Counted],
-    g: list[Counted],
-) -> None:
-    """Eq. (2), written out."""
-    for left, n1, feature, n2, right, n3, weight, begin, end, components in reversed(paths(tables)):
-        for a1 in range(n1):
-            p = {(m3, a2): Counted(0.0) for m3 in range(components) for a2 in range(n2)}
-            for m3, a2 in p:
-                for a3 in range(n3):
-                    p[m3, a2] = (
-                        p[m3, a2] + weights[weight + (a1 * n2 + a2) * n3 + a3] * y[right + m3 * n3 + a3]
-                    )
-            for z in range(begin, end):
-                m1, m2, m3 = tables.coupling_index[z].tolist()
-                c, at = Counted(tables.coupling_value[z]), left + m1 * n1 + a1
-                cx, total = c * x[at], Counted(0.0)
-                for a2 in range(n2):
-                    total = total + p[m3, a2] * v[feature + m2 * n2 + a2]
-                    f = feature + m2 * n2 + a2
-                    g[f] = g[f] + p[m3, a2] * cx
-                y[at] = y[at] + c * total
+    def spread(self, z: list[Counted]) -> dict[tuple[int, int, int], Counted]:
+        s, p, q = self.s, self.p, self.q
+        w = {}
+        for m, a_p, a_q in itertools.product(range(self.dims[s]), range(self.n[p]), range(self.n[q])):
+            total = Counted(0.0)
+            for a in range(self.n[s]):
+                total = total + self.entry((s, a), (p, a_p), (q, a_q)) * z[self.at(s, m, a)]
+            w[m, a_p, a_q] = total
+        return w
+
+    def contract(
+        self, w: dict[tuple[int, int, int], Counted], role: int, z: list[Counted], out: list[Counted]
+    ) -> None:
+        other = 3 - role - self.s
+        for index, value in self.coupling:
+            for b in range(self.n[other]):
+                cz = Counted(value) * z[self.at(other, index[other], b)]
+                for a in range(self.n[role]):
+                    at = self.at(role, index[role], a)
+                    copies = (a, b) if role == self.p else (b, a)
+                    out[at] = out[at] + cz * w[index[self.s], *copies]
+
+    def couple(self, z_p: list[Counted], z_q: list[Counted], out: list[Counted]) -> None:
+        s, p, q = self.s, self.p, self.q
+        t = {
+            key: Counted(0.0)
+            for key in itertools.product(range(self.dims[s]), range(self.n[p]), range(self.n[q]))
+        }
+        for index, value in self.coupling:
+            for a_p in range(self.n[p]):
+                cz = Counted(value) * z_p[self.at(p, index[p], a_p)]
+                for a_q in range(self.n[q]):
+                    key = index[s], a_p, a_q
+                    t[key] = t[key] + cz * z_q[self.at(q, index[q], a_q)]
+        for (m, a_p, a_q), value in t.items():
+            for a in range(self.n[s]):
+                at = self.at(s, m, a)
+                out[at] = out[at] + self.entry((s, a), (p, a_p), (q, a_q)) * value
+
+    def into(
+        self, role: int, z: list[list[Counted]], w: dict[tuple[int, int, int], Counted], out: list[Counted]
+    ) -> None:
+        if role == self.s:
+            self.couple(z[self.p], z[self.q], out)
+        else:
+            self.contract(w, role, z[3 - role - self.s], out)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +139,19 @@ def test_train_operations_are_those_of_the_formulas(
     rank_0 = int(tables.bond_first[1])
     x = weights[:rank_0] + counted(np.zeros(tables.n_bond_rows - rank_0))
 
+    paths = [Path(tables, row, weights) for row in tables.path]
     Counted.operations = 0
-    forward(tables, weights, v_f, x)
+    for path in paths:
+        z = [x, v_f, x]
+        path.into(train.Y, z, {} if path.s == train.Y else path.spread(z[path.s]), x)
     found_forward = Counted.operations
     y, g = counted(np.zeros(tables.n_bond_rows)), counted(np.zeros(tables.n_features))
     y[-1] = Counted(1.0)
-    adjoint(tables, weights, v_f, x, y, g)
+    for path in reversed(paths):
+        z = [x, v_f, y]
+        w = path.spread(z[path.s])
+        path.into(train.X, z, w, y)
+        path.into(train.V, z, w, g)
 
     assert counts.train_operations(tables) == (found_forward, Counted.operations - found_forward)
     # what was counted is the train

@@ -1,13 +1,15 @@
 """Floating-point operations and bytes of an evaluation and of the parameter Jacobian, derived from a specification.
 
-The operations are those of the formulas of docs/theory.md in the order in which they are written there; a multiply-add
-counts as two. A kernel that reaches the same numbers with fewer operations shows as a higher rate. The sums over paths are
+A multiply-add counts as two operations. Those of the train are counted in the order in which its kernels contract each path,
+eq. (2) of `etnpot.kernels.train`, with s the spectator of the path, p and q the other two roles, n copies of each, z non-zero
+coupling coefficients, and each product C z_p formed once:
 
-    forward   sum over paths of 2 n1 n2 z + n1 z + 2 n1 n2 (2 l3 + 1) n3
-    adjoint   sum over paths of 4 n1 n2 z + 3 n1 z + 2 n1 n2 (2 l3 + 1) n3
+    spread     2 (2 l_s + 1) n_s n_p n_q
+    contract   n z + 2 n n' z                              from the role of n copies to the one of n'
+    couple     n_p z + 2 n_p n_q z + 2 (2 l_s + 1) n_s n_p n_q
 
-with n1, n2, n3 copies of the left, feature and right irrep and z non-zero coupling coefficients: the products C x are formed
-once per n1, both C x and the sum over n2 before its product with C in the adjoint.
+Those of the pairs are counted as docs/theory.md writes them; a kernel that reaches the same numbers with fewer operations shows
+as a higher rate.
 
 Bytes are those that must pass between memory and processor: every array of a length that grows with the number of atoms, once
 for each time that a stage reads or writes it. What fits the cache (weights, tables, the states of a block) is not counted.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from etnpot.kernels.train import CHANNELS, COMPONENTS, COUPLING, COUPLING_END, RANK_LEFT, RANK_RIGHT
+from etnpot.kernels.train import COMPONENTS, COUPLING, COUPLING_END, SPECTATOR, V, X, Y
 from etnpot.potential import PotentialSpec
 from etnpot.potential.tables import TrainTables, train_tables
 
@@ -41,11 +43,20 @@ def train_operations(tables: TrainTables) -> tuple[int, int]:
     """Operations per atom of the forward and of the adjoint pass."""
     forward = adjoint = 0
     for path in tables.path.tolist():
-        n1, n2, n3 = path[RANK_LEFT], path[CHANNELS], path[RANK_RIGHT]
         z = path[COUPLING_END] - path[COUPLING]
-        mixing = 2 * n1 * n2 * path[COMPONENTS] * n3
-        forward += 2 * n1 * n2 * z + n1 * z + mixing
-        adjoint += 4 * n1 * n2 * z + 3 * n1 * z + mixing
+        s = path[SPECTATOR]
+        n = [path[2 * role + 1] for role in (X, V, Y)]
+        p, q = (s + 1) % 3, (s + 2) % 3
+        spread = 2 * path[COMPONENTS + s] * n[s] * n[p] * n[q]
+        couple = n[p] * z + 2 * n[p] * n[q] * z + spread
+        for role in (X, V, Y):
+            other = X + V + Y - role - s
+            step = couple if role == s else n[other] * z + 2 * n[other] * n[role] * z
+            if role == Y:
+                forward += step if s == Y else spread + step
+            else:
+                adjoint += step
+        adjoint += spread
     return forward, adjoint
 
 
