@@ -237,9 +237,9 @@ class Fitter:
     def virial_shift(self) -> dict[str, float]:
         """By element, the constant virial (eV per atom) that the reference stresses of the training set have beyond the
         best potential; empty when none was fitted or there are no stresses."""
-        _, shift = self._problem.errors(self.best)
         if not any(labelled.stress is not None for labelled in self.train):
             return {}
+        _, shift = self._problem.errors(self.best)
         return {chemical_symbols[z]: float(p) for z, p in zip(self._problem.shifted, shift, strict=True)}
 
     @property
