@@ -1,0 +1,636 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Part of etnpot. This file needs nothing of LAMMPS.
+//
+// Energies and forces of a block of atoms.
+//
+//     R_lc(r)    = sum_n T[z_i, z_j, n, lc] phi_n(r)                                              (1)
+//     v[l, m, c] = sum_j R_lc(r_ij) Y_lm(u_ij),    v[constant] = 1                                (2)
+//     x_k[l3 m3 a3] = sum_paths sum_{a1 a2} A[a1, a2, a3] t[m3, a1, a2],
+//     t[m3, a1, a2] = sum_{m1 m2} C x_{k-1}[l1 m1 a1] v[l2 m2 a2],    E = x_d                     (3)
+//     P[m3, a1, a2] = sum_{a3} A[a1, a2, a3] y_k[l3 m3 a3],
+//     y_{k-1}[m1, a1] += C sum_{a2} P v[m2, a2],    g[m2, a2] += C sum_{a1} P x_{k-1}[m1, a1]     (4)
+//     dE/dr_p    = u sum_lmc g_lmc R'_lc Y_lm + (1/r) (1 - u u^T) sum_lmc g_lmc R_lc dS_lm/du     (5)
+//
+// The same equations as etnpot/kernels, which tests/lammps holds this file to. There are two kinds of vectors:
+// the pair stage, eqs. (1), (2), (5), takes `WIDTH` neighbours of one species and one centre at a time; the train,
+// eqs. (3), (4), carries `LANES` atoms, one row of lanes per component. Sums over neighbours end as rows of lanes.
+
+#ifndef ETN_KERNEL_H
+#define ETN_KERNEL_H
+
+#include "etn_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <utility>
+
+namespace etnpot {
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 8;
+#elif defined(__AVX__)
+constexpr int WIDTH = 4;
+#else
+constexpr int WIDTH = 2;
+#endif
+// Atoms of a block; a row of lanes is LANES / WIDTH vectors.
+constexpr int LANES = 8;
+
+typedef double Vec __attribute__((vector_size(WIDTH * sizeof(double))));
+
+inline Vec load(const double *at) { return *reinterpret_cast<const Vec *>(at); }
+inline void store(double *at, Vec value) { *reinterpret_cast<Vec *>(at) = value; }
+inline Vec splat(double number) { return number - Vec{}; }
+inline Vec select(Vec a, Vec b, Vec yes, Vec no) { return a < b ? yes : no; }
+inline Vec max(Vec a, Vec b) { return a < b ? b : a; }
+inline Vec min(Vec a, Vec b) { return b < a ? b : a; }
+inline double total(Vec x)
+{
+  double sum = 0.0;
+  for (int b = 0; b < WIDTH; b++) sum += x[b];
+  return sum;
+}
+inline Vec power(Vec x, int n)
+{
+  Vec result = splat(1.0);
+  for (int i = 0; i < n; i++) result *= x;
+  return result;
+}
+
+// Numbers aligned for vectors; what they held is lost when they grow.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(const Buffer &) = delete;
+  Buffer &operator=(const Buffer &) = delete;
+  ~Buffer() { std::free(data_); }
+  double *grow(std::size_t n)
+  {
+    if (n > size_) {
+      std::free(data_);
+      size_ = 0;
+      n = (n + n / 4 + 7) / 8 * 8;
+      data_ = static_cast<double *>(std::aligned_alloc(64, n * sizeof(double)));
+      if (!data_) throw std::bad_alloc();
+      size_ = n;
+    }
+    return data_;
+  }
+  double *data() { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  double *data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// ------------------------------------------------------------------------------------------------- the train
+
+// A part of a path with so few copies a1, a2 that all t[m3] of one m3 stay in registers.
+struct Tile {
+  const double *weight;    // A[a1, a2, 0] of its first a1, a2
+  const Coupling *coupling;
+  const int *m3_first;
+  int components, n3, weight_row;
+  int left, n1, feature, n2, right;    // in rows of lanes
+  void (*forward)(const Tile &, const double *v, double *x);
+  void (*adjoint)(const Tile &, const double *v, const double *x, double *y, double *g);
+};
+
+// Eq. (3) for one tile of N1 times N2 copies, PARTS vectors of each row at a time.
+template <int N1, int N2, int PARTS> void tile_forward(const Tile &tile, const double *v, double *x)
+{
+  for (int part = 0; part < LANES; part += PARTS * WIDTH) {
+    const double *const left = x + tile.left * LANES + part;
+    const double *const feature = v + tile.feature * LANES + part;
+    double *right = x + tile.right * LANES + part;
+    for (int m3 = 0; m3 < tile.components; m3++) {
+      Vec t[N1][N2][PARTS];
+      for (int a1 = 0; a1 < N1; a1++)
+        for (int a2 = 0; a2 < N2; a2++)
+          for (int h = 0; h < PARTS; h++) t[a1][a2][h] = Vec{};
+      const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1];
+      for (const Coupling *c = tile.coupling + tile.m3_first[m3]; c < stop; c++) {
+        const double *const x1 = left + c->m1 * tile.n1 * LANES;
+        const double *const v2 = feature + c->m2 * tile.n2 * LANES;
+        const Vec value = splat(c->value);
+        for (int h = 0; h < PARTS; h++) {
+          Vec cx[N1];
+          for (int a1 = 0; a1 < N1; a1++) cx[a1] = value * load(x1 + a1 * LANES + h * WIDTH);
+          for (int a2 = 0; a2 < N2; a2++) {
+            const Vec f = load(v2 + a2 * LANES + h * WIDTH);
+            for (int a1 = 0; a1 < N1; a1++) t[a1][a2][h] += cx[a1] * f;
+          }
+        }
+      }
+      for (int a3 = 0; a3 < tile.n3; a3++, right += LANES) {
+        Vec sum[PARTS];
+        for (int h = 0; h < PARTS; h++) sum[h] = load(right + h * WIDTH);
+        for (int a1 = 0; a1 < N1; a1++)
+          for (int a2 = 0; a2 < N2; a2++) {
+            const Vec w = splat(tile.weight[a1 * tile.weight_row + a2 * tile.n3 + a3]);
+            for (int h = 0; h < PARTS; h++) sum[h] += w * t[a1][a2][h];
+          }
+        for (int h = 0; h < PARTS; h++) store(right + h * WIDTH, sum[h]);
+      }
+    }
+  }
+}
+
+// Eq. (4) for one tile.
+template <int N1, int N2, int PARTS>
+void tile_adjoint(const Tile &tile, const double *v, const double *x, double *y, double *g)
+{
+  for (int part = 0; part < LANES; part += PARTS * WIDTH) {
+    const double *const left = x + tile.left * LANES + part;
+    const double *const feature = v + tile.feature * LANES + part;
+    double *const y_left = y + tile.left * LANES + part;
+    double *const g_feature = g + tile.feature * LANES + part;
+    const double *right = y + tile.right * LANES + part;
+    for (int m3 = 0; m3 < tile.components; m3++) {
+      Vec p[N1][N2][PARTS];
+      for (int a1 = 0; a1 < N1; a1++)
+        for (int a2 = 0; a2 < N2; a2++)
+          for (int h = 0; h < PARTS; h++) p[a1][a2][h] = Vec{};
+      for (int a3 = 0; a3 < tile.n3; a3++, right += LANES)
+        for (int a1 = 0; a1 < N1; a1++)
+          for (int a2 = 0; a2 < N2; a2++) {
+            const Vec w = splat(tile.weight[a1 * tile.weight_row + a2 * tile.n3 + a3]);
+            for (int h = 0; h < PARTS; h++) p[a1][a2][h] += w * load(right + h * WIDTH);
+          }
+      const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1];
+      for (const Coupling *c = tile.coupling + tile.m3_first[m3]; c < stop; c++) {
+        const int at1 = c->m1 * tile.n1 * LANES, at2 = c->m2 * tile.n2 * LANES;
+        const Vec value = splat(c->value);
+        for (int h = 0; h < PARTS; h++) {
+          Vec cx[N1], sum[N1];
+          for (int a1 = 0; a1 < N1; a1++) {
+            cx[a1] = value * load(left + at1 + a1 * LANES + h * WIDTH);
+            sum[a1] = Vec{};
+          }
+          for (int a2 = 0; a2 < N2; a2++) {
+            const int at = at2 + a2 * LANES + h * WIDTH;
+            const Vec f = load(feature + at);
+            Vec slope = load(g_feature + at);
+            for (int a1 = 0; a1 < N1; a1++) {
+              sum[a1] += p[a1][a2][h] * f;
+              slope += p[a1][a2][h] * cx[a1];
+            }
+            store(g_feature + at, slope);
+          }
+          for (int a1 = 0; a1 < N1; a1++) {
+            double *const at = y_left + at1 + a1 * LANES + h * WIDTH;
+            store(at, load(at) + value * sum[a1]);
+          }
+        }
+      }
+    }
+  }
+}
+
+#ifndef ETN_TILE1
+#define ETN_TILE1 3
+#define ETN_TILE2 3
+#define ETN_PARTS_F 1
+#define ETN_PARTS_A 1
+#endif
+constexpr int TILE1 = ETN_TILE1, TILE2 = ETN_TILE2;
+
+// Sets the two functions of a tile of n1 times n2 copies.
+template <int N1, int N2> void set_functions(Tile &tile, int n1, int n2)
+{
+  if (n1 == N1 && n2 == N2) {
+    tile.forward = tile_forward<N1, N2, ETN_PARTS_F>;
+    tile.adjoint = tile_adjoint<N1, N2, ETN_PARTS_A>;
+  } else if constexpr (N2 > 1)
+    set_functions<N1, N2 - 1>(tile, n1, n2);
+  else if constexpr (N1 > 1)
+    set_functions<N1 - 1, TILE2>(tile, n1, n2);
+}
+
+// ------------------------------------------------------------------------------------------------ the kernel
+
+// Carries blocks of up to LANES atoms: `set_lane` for every atom, `run`, then `gradient` of every lane.
+class Kernel {
+ public:
+  // Neighbours offered to `set_lane`: vectors from the centre, squared distances, types, and what they are called.
+  struct Candidates {
+    std::vector<double> x, y, z, r2;
+    std::vector<int> type, index;
+    void resize(std::size_t n)
+    {
+      if (n <= x.size()) return;
+      for (auto *numbers : {&x, &y, &z, &r2}) numbers->resize(n);
+      type.resize(n);
+      index.resize(n);
+    }
+  };
+
+  Candidates candidates;
+
+  // Pairs of the lane given last to `gradient`: dE/dr and names; -1 where there is no pair.
+  int n_slots = 0;
+  std::vector<double> gx, gy, gz, px, py, pz;
+  std::vector<int> index;
+
+  explicit Kernel(const Model &model_in) : model(model_in)
+  {
+    const int n_lm = (model.l_max + 1) * (model.l_max + 1);
+    // factors of the recurrence of Q_l^m, see `harmonics`
+    w1_.resize(n_lm);
+    w0_.resize(n_lm);
+    for (int l = 0; l <= model.l_max; l++)
+      for (int m = 0; m <= l; m++) {
+        w1_[l * l + l + m] = (2.0 * l + 1.0) / (l + 1 - m);
+        w0_[l * l + l + m] = (l + m) / (l + 1.0 - m);
+      }
+    stride_ = (5 + 2 * model.n_channels) * WIDTH;
+    v_.grow(model.n_features * LANES);
+    g_.grow(model.n_features * LANES);
+    x_.grow(model.n_rows * LANES);
+    y_.grow(model.n_rows * LANES);
+    work_.grow((model.n_features + 2 * model.n_radial + 4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
+    g_lane_.grow(model.n_features);
+    for (const Path &path : model.paths)
+      for (int a1 = 0; a1 < path.n1;) {
+        const int n1 = part(path.n1 - a1, TILE1);
+        for (int a2 = 0; a2 < path.n2;) {
+          const int n2 = part(path.n2 - a2, TILE2);
+          Tile tile{};
+          tile.weight = &model.weights[path.weight + (a1 * path.n2 + a2) * path.n3];
+          tile.coupling = &model.couplings[path.coupling];
+          tile.m3_first = path.m3_first.data();
+          tile.components = path.components;
+          tile.n3 = path.n3;
+          tile.weight_row = path.n2 * path.n3;
+          tile.left = path.left + a1;
+          tile.n1 = path.n1;
+          tile.feature = path.feature + a2;
+          tile.n2 = path.n2;
+          tile.right = path.right;
+          set_functions<TILE1, TILE2>(tile, n1, n2);
+          tiles_.push_back(tile);
+          a2 += n2;
+        }
+        a1 += n1;
+      }
+  }
+
+  Kernel(const Kernel &) = delete;
+  Kernel &operator=(const Kernel &) = delete;
+
+  // Neighbours and features of the atom in lane b: the first n of `candidates`, all within the cutoff.
+  void set_lane(int b, int type_i, int n)
+  {
+    type_[b] = type_i;
+    sort_by_type(b, type_i, n);
+    Lane &lane = lanes_[b];
+    const int n_groups = static_cast<int>(lane.index.size()) / WIDTH;
+    double *const sum = work_.data(), *const phi = sum + model.n_features * WIDTH, *const dphi = phi + model.n_radial * WIDTH,
+                  *const harmonic = dphi + model.n_radial * WIDTH;
+    for (int f = 0; f < model.n_features; f++) store(sum + f * WIDTH, Vec{});
+    for (int group = 0; group < n_groups; group++) {
+      double *const at = lane.groups.data() + group * stride_;
+      const Vec x = load(at + 2 * WIDTH), y = load(at + 3 * WIDTH), z = load(at + 4 * WIDTH);
+      const Vec r2 = x * x + y * y + z * z;
+      Vec r;
+      for (int k = 0; k < WIDTH; k++) r[k] = std::sqrt(r2[k]);
+      const Vec inverse = 1.0 / r;
+      store(at, r);
+      store(at + WIDTH, inverse);
+      store(at + 2 * WIDTH, x * inverse);
+      store(at + 3 * WIDTH, y * inverse);
+      store(at + 4 * WIDTH, z * inverse);
+      radial_functions(r, phi, dphi);
+      combine_radial(lane.table[group], phi, dphi, at + 5 * WIDTH, at + (5 + model.n_channels) * WIDTH);
+      harmonics(at + 2 * WIDTH, harmonic);
+      accumulate_features(at + 5 * WIDTH, harmonic, sum);
+    }
+    for (int f = 0; f < model.n_features; f++) v_.data()[f * LANES + b] = total(load(sum + f * WIDTH));
+    v_.data()[b] = 1.0;
+  }
+
+  // The train of all lanes; energies without the reference energies. Lanes beyond n_lanes repeat old atoms or zeros.
+  void run(int n_lanes, double *energy)
+  {
+    for (int b = n_lanes; b < LANES; b++) {
+      type_[b] = type_[0];
+      for (int f = 0; f < model.n_features; f++) v_.data()[f * LANES + b] = v_.data()[f * LANES];
+    }
+    double *const x = x_.data(), *const y = y_.data(), *const g = g_.data();
+    const double *const v = v_.data();
+    for (int a = 0; a < model.n_head; a++)
+      for (int b = 0; b < LANES; b++) x[a * LANES + b] = model.weights[type_[b] * model.n_head + a];
+    std::fill(x + model.n_head * LANES, x + model.n_rows * LANES, 0.0);
+    std::fill(y, y + (model.n_rows - 1) * LANES, 0.0);
+    std::fill(y + (model.n_rows - 1) * LANES, y + model.n_rows * LANES, 1.0);
+    std::fill(g, g + model.n_features * LANES, 0.0);
+    for (const Tile &tile : tiles_) tile.forward(tile, v, x);
+    for (auto tile = tiles_.rbegin(); tile != tiles_.rend(); ++tile) tile->adjoint(*tile, v, x, y, g);
+    for (int b = 0; b < n_lanes; b++) energy[b] = x[(model.n_rows - 1) * LANES + b];
+  }
+
+  // Eq. (5) for all pairs of lane b, after `run`: fills n_slots, g, p and index.
+  void gradient(int b)
+  {
+    Lane &lane = lanes_[b];
+    n_slots = static_cast<int>(lane.index.size());
+    if (static_cast<int>(gx.size()) < n_slots)
+      for (auto *numbers : {&gx, &gy, &gz, &px, &py, &pz}) numbers->resize(n_slots);
+    index.swap(lane.index);
+    double *const g = g_lane_.data();
+    for (int f = 0; f < model.n_features; f++) g[f] = g_.data()[f * LANES + b];
+    const int n_lm = (model.l_max + 1) * (model.l_max + 1);
+    double *const y = work_.data(), *const dy = y + n_lm * WIDTH, *const scratch = dy + 3 * n_lm * WIDTH;
+    for (int slot = 0; slot < n_slots; slot += WIDTH) {
+      const double *const at = lane.groups.data() + slot / WIDTH * stride_;
+      harmonics_gradient(at + 2 * WIDTH, scratch, y, dy);
+      const double *radial = at + 5 * WIDTH, *dradial = radial + model.n_channels * WIDTH;
+      Vec slope{}, sx{}, sy{}, sz{};
+      for (int l = 0; l <= model.l_max; l++) {
+        const int n = model.channels[l];
+        for (int lm = l * l; lm < (l + 1) * (l + 1); lm++) {
+          const double *const g_lm = g + model.feature_first[l] + (lm - l * l) * model.feature_rank[l];
+          Vec g_radial{}, g_slope{};
+          for (int c = 0; c < n; c++) {
+            const Vec w = splat(g_lm[c]);
+            g_radial += w * load(radial + c * WIDTH);
+            g_slope += w * load(dradial + c * WIDTH);
+          }
+          slope += g_slope * load(y + lm * WIDTH);
+          sx += g_radial * load(dy + lm * WIDTH);
+          sy += g_radial * load(dy + (n_lm + lm) * WIDTH);
+          sz += g_radial * load(dy + (2 * n_lm + lm) * WIDTH);
+        }
+        radial += n * WIDTH;
+        dradial += n * WIDTH;
+      }
+      const Vec r = load(at), inverse = load(at + WIDTH), ux = load(at + 2 * WIDTH), uy = load(at + 3 * WIDTH), uz = load(at + 4 * WIDTH);
+      const Vec along = slope - (ux * sx + uy * sy + uz * sz) * inverse;
+      const Vec fx = ux * along + sx * inverse, fy = uy * along + sy * inverse, fz = uz * along + sz * inverse;
+      for (int k = 0; k < WIDTH; k++) {
+        gx[slot + k] = fx[k];
+        gy[slot + k] = fy[k];
+        gz[slot + k] = fz[k];
+        px[slot + k] = ux[k] * r[k];
+        py[slot + k] = uy[k] * r[k];
+        pz[slot + k] = uz[k] * r[k];
+      }
+    }
+  }
+
+  // Bytes held.
+  double memory() const
+  {
+    double bytes = 8.0 * (v_.size() + g_.size() + x_.size() + y_.size() + work_.size() + 11.0 * candidates.x.size());
+    for (const Lane &lane : lanes_) bytes += 8.0 * lane.groups.size() + 4.0 * lane.index.capacity();
+    return bytes + sizeof(Tile) * tiles_.size() + 8.0 * (model.radial_table.size() + model.weights.size());
+  }
+
+  const Model model;
+
+ private:
+  // Neighbours of one atom in groups of WIDTH of one type. A group holds r, 1/r, u (x, y, z), R [lc], R' [lc].
+  struct Lane {
+    Buffer groups;
+    std::vector<int> index;                // names of the neighbours; -1 for none
+    std::vector<const double *> table;     // T[z_i, z_j] of every group
+  };
+
+  Lane lanes_[LANES];
+  int type_[LANES] = {};
+  int stride_;
+  std::vector<Tile> tiles_;
+  std::vector<double> w1_, w0_;
+  std::vector<int> first_;
+  Buffer v_, g_, x_, y_, work_, g_lane_;
+
+  // Copies are dealt out evenly: 4 as 2 + 2 where at most 3 fit.
+  static int part(int left, int most) { return left <= most ? left : (left < 2 * most ? (left + 1) / 2 : most); }
+
+  void sort_by_type(int b, int type_i, int n)
+  {
+    Lane &lane = lanes_[b];
+    const int n_species = static_cast<int>(model.species.size());
+    first_.assign(n_species + 1, 0);
+    for (int p = 0; p < n; p++) first_[candidates.type[p] + 1]++;
+    for (int z = 0; z < n_species; z++) first_[z + 1] = first_[z] + (first_[z + 1] + WIDTH - 1) / WIDTH * WIDTH;
+    const int size = first_[n_species];
+    lane.index.assign(size, -1);
+    lane.table.resize(size / WIDTH);
+    double *const groups = lane.groups.grow(size / WIDTH * stride_);
+    for (int z = 0; z < n_species; z++)
+      for (int group = first_[z] / WIDTH; group < first_[z + 1] / WIDTH; group++)
+        lane.table[group] = &model.radial_table[(type_i * n_species + z) * model.n_radial * model.n_channels];
+    // what is not filled lies at the cutoff, where everything vanishes
+    for (int group = 0; group < size / WIDTH; group++) {
+      store(groups + group * stride_ + 2 * WIDTH, Vec{});
+      store(groups + group * stride_ + 3 * WIDTH, Vec{});
+      store(groups + group * stride_ + 4 * WIDTH, splat(model.cutoff));
+    }
+    for (int p = 0; p < n; p++) {
+      const int slot = first_[candidates.type[p]]++;
+      double *const at = groups + slot / WIDTH * stride_ + slot % WIDTH;
+      at[2 * WIDTH] = candidates.x[p];
+      at[3 * WIDTH] = candidates.y[p];
+      at[4 * WIDTH] = candidates.z[p];
+      lane.index[slot] = candidates.index[p];
+    }
+  }
+
+  // phi_n(r) = f_c(r) g(r) p_n(x(r)) and derivatives, p_{n+1} = (a_n x + b_n) p_n - c_n p_{n-1}; zero from the cutoff on.
+  void radial_functions(Vec r, double *phi, double *dphi) const
+  {
+    const double slope = 1.0 / (model.cutoff - model.r_min);
+    // scaled coordinate, saturating smoothly below r_min
+    Vec s = (r - model.r_min) * slope;
+    const Vec h = min(max(-s / model.width, Vec{}), splat(1.0));
+    s = select(s, Vec{}, -model.width * (h - h * h * h * h * (2.5 - h * (3.0 - h))), s);
+    const Vec ds = slope * (1.0 - h * h * h * (10.0 - h * (15.0 - 6.0 * h)));
+    // cutoff f and its derivative
+    const int p_cut = model.power;
+    Vec f, df;
+    if (!model.envelope) {
+      f = power(1.0 - s, p_cut - 1);
+      df = -p_cut * f * ds;
+      f *= 1.0 - s;
+    } else {
+      const Vec t = r / model.cutoff, rest = 1.0 - t;
+      f = Vec{};
+      for (int k = p_cut - 1; k >= 0; k--) f = f * t + 0.5 * (k + 1) * (k + 2);
+      f *= rest * rest * rest;
+      df = -0.5 * p_cut * (p_cut + 1) * (p_cut + 2) / model.cutoff * power(t, p_cut - 1) * rest * rest;
+    }
+    // coordinate x and prefactor g
+    Vec x, dx;
+    if (!model.cosine) {
+      x = 2.0 * s - 1.0;
+      dx = 2.0 * ds;
+    } else {
+      const double q = M_PI / model.cutoff, scale = std::sqrt(2.0 / model.cutoff);
+      Vec g, dg;
+      for (int b = 0; b < WIDTH; b++) {
+        const double z = q * r[b], sine = std::sin(z);
+        x[b] = std::cos(z);
+        dx[b] = -q * sine;
+        if (z < 1e-2) {    // the series, exact to rounding here
+          const double z2 = z * z;
+          g[b] = scale * q * (1.0 - z2 / 6.0 * (1.0 - z2 / 20.0 * (1.0 - z2 / 42.0)));
+          dg[b] = scale * q * q * (-z / 3.0) * (1.0 - z2 / 10.0 * (1.0 - z2 / 28.0));
+        } else {
+          g[b] = scale * sine / r[b];
+          dg[b] = scale * (q * x[b] - sine / r[b]) / r[b];
+        }
+      }
+      df = df * g + f * dg;
+      f *= g;
+    }
+    f = select(r, splat(model.cutoff), f, Vec{});
+    df = select(r, splat(model.cutoff), df, Vec{});
+    Vec p_old{}, dp_old{}, p = splat(model.p0), dp{};
+    const double *const a = model.recurrence.data(), *const b = a + model.n_radial, *const c = b + model.n_radial;
+    for (int n = 0; n < model.n_radial; n++) {
+      store(phi + n * WIDTH, f * p);
+      store(dphi + n * WIDTH, df * p + f * dp * dx);
+      const Vec factor = a[n] * x + b[n];
+      const Vec p_new = factor * p - c[n] * p_old, dp_new = a[n] * p + factor * dp - c[n] * dp_old;
+      p_old = p;
+      dp_old = dp;
+      p = p_new;
+      dp = dp_new;
+    }
+  }
+
+  // Eq. (1) for N channels.
+  template <int N> void combine(const double *table, const double *phi, const double *dphi, double *radial, double *dradial) const
+  {
+    Vec sum[N], dsum[N];
+    for (int c = 0; c < N; c++) sum[c] = dsum[c] = Vec{};
+    for (int n = 0; n < model.n_radial; n++, table += model.n_channels) {
+      const Vec p = load(phi + n * WIDTH), dp = load(dphi + n * WIDTH);
+      for (int c = 0; c < N; c++) {
+        const Vec t = splat(table[c]);
+        sum[c] += t * p;
+        dsum[c] += t * dp;
+      }
+    }
+    for (int c = 0; c < N; c++) {
+      store(radial + c * WIDTH, sum[c]);
+      store(dradial + c * WIDTH, dsum[c]);
+    }
+  }
+
+  void combine_radial(const double *table, const double *phi, const double *dphi, double *radial, double *dradial) const
+  {
+    for (int c = 0; c < model.n_channels;) {
+      const int left = model.n_channels - c;
+      double *const r = radial + c * WIDTH, *const d = dradial + c * WIDTH;
+      if (left >= 5 || left == 4) {
+        combine<4>(table + c, phi, dphi, r, d);
+        c += 4;
+      } else if (left == 3) {
+        combine<3>(table + c, phi, dphi, r, d);
+        c += 3;
+      } else if (left == 2) {
+        combine<2>(table + c, phi, dphi, r, d);
+        c += 2;
+      } else {
+        combine<1>(table + c, phi, dphi, r, d);
+        c += 1;
+      }
+    }
+  }
+
+  // S_lm(u) = F_lm Q_l^|m|(u_z) { s_|m| (m < 0), c_m (m >= 0) }(u_x, u_y);
+  // Q_{l+1}^m = ((2l+1) z Q_l^m - (l+m) Q_{l-1}^m) / (l+1-m), Q_m^m = (2m-1)!!.
+  void harmonics(const double *u, double *y) const
+  {
+    const Vec ux = load(u), uy = load(u + WIDTH), uz = load(u + 2 * WIDTH);
+    Vec cosine = splat(1.0), sine{};
+    double double_factorial = 1.0;
+    for (int m = 0; m <= model.l_max; m++) {
+      Vec q0{}, q1 = splat(double_factorial);
+      for (int l = m; l <= model.l_max; l++) {
+        const int lm = l * l + l + m;
+        const Vec scaled = model.norms[lm] * q1;
+        store(y + lm * WIDTH, scaled * cosine);
+        if (m > 0) store(y + (lm - 2 * m) * WIDTH, scaled * sine);
+        const Vec q = w1_[lm] * uz * q1 - w0_[lm] * q0;
+        q0 = q1;
+        q1 = q;
+      }
+      const Vec next = ux * cosine - uy * sine;
+      sine = ux * sine + uy * cosine;
+      cosine = next;
+      double_factorial *= 2.0 * m + 1.0;
+    }
+  }
+
+  // The same with the gradient as a homogeneous polynomial: d_z Q_l^m = (l+m) Q_{l-1}^m, d_x Q_l^m = -x Q_{l-1}^{m+1},
+  // d_x c_m = m c_{m-1}, d_y c_m = -m s_{m-1}. Q_l^m lies in row l (l + 1) / 2 + m of the scratch.
+  void harmonics_gradient(const double *u, double *scratch, double *y, double *dy) const
+  {
+    const int l_max = model.l_max, n_lm = (l_max + 1) * (l_max + 1);
+    const Vec ux = load(u), uy = load(u + WIDTH), uz = load(u + 2 * WIDTH);
+    double double_factorial = 1.0;
+    for (int m = 0; m <= l_max; m++) {
+      Vec q0{}, q1 = splat(double_factorial);
+      for (int l = m; l <= l_max; l++) {
+        store(scratch + (l * (l + 1) / 2 + m) * WIDTH, q1);
+        const Vec q = w1_[l * l + l + m] * uz * q1 - w0_[l * l + l + m] * q0;
+        q0 = q1;
+        q1 = q;
+      }
+      double_factorial *= 2.0 * m + 1.0;
+    }
+    double *const dx_at = dy, *const dy_at = dy + n_lm * WIDTH, *const dz_at = dy + 2 * n_lm * WIDTH;
+    Vec cosine = splat(1.0), sine{}, cosine_old{}, sine_old{};
+    for (int m = 0; m <= l_max; m++) {
+      const Vec cosine_slope = m * cosine_old, sine_slope = m * sine_old;
+      for (int l = m; l <= l_max; l++) {
+        const double f = model.norms[l * l + l + m];
+        const double *const below = scratch + ((l - 1) * l / 2 + m) * WIDTH;
+        const Vec q = f * load(scratch + (l * (l + 1) / 2 + m) * WIDTH);
+        const Vec qz = l > m ? f * (l + m) * load(below) : Vec{};
+        const Vec qx = l > m + 1 ? -f * load(below + WIDTH) : Vec{};
+        const Vec qxx = qx * ux, qxy = qx * uy;
+        const int at = (l * l + l + m) * WIDTH;
+        store(y + at, q * cosine);
+        store(dx_at + at, qxx * cosine + q * cosine_slope);
+        store(dy_at + at, qxy * cosine - q * sine_slope);
+        store(dz_at + at, qz * cosine);
+        if (m > 0) {
+          const int below_zero = at - 2 * m * WIDTH;
+          store(y + below_zero, q * sine);
+          store(dx_at + below_zero, qxx * sine + q * sine_slope);
+          store(dy_at + below_zero, qxy * sine + q * cosine_slope);
+          store(dz_at + below_zero, qz * sine);
+        }
+      }
+      cosine_old = cosine;
+      sine_old = sine;
+      cosine = ux * cosine_old - uy * sine_old;
+      sine = ux * sine_old + uy * cosine_old;
+    }
+  }
+
+  // Eq. (2) for one group: a sum per lane, added up at the end.
+  void accumulate_features(const double *radial, const double *y, double *sum) const
+  {
+    for (int l = 0; l <= model.l_max; l++) {
+      const int row = model.feature_rank[l] * WIDTH;
+      double *first = sum + model.feature_first[l] * WIDTH;
+      for (int c = 0; c < model.channels[l]; c++, radial += WIDTH, first += WIDTH) {
+        const Vec r = load(radial);
+        double *at = first;
+        for (int lm = l * l; lm < (l + 1) * (l + 1); lm++, at += row) store(at, load(at) + r * load(y + lm * WIDTH));
+      }
+    }
+  }
+};
+
+}    // namespace etnpot
+
+#endif

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Part of etnpot. This file needs nothing of LAMMPS.
+//
+// A potential as `etnpot lammps` exports it: a text file of named tables, checked to the last byte.
+//
+//     # UNITS: metal  ...
+//     etnpot-lammps VERSION crc32 DIGEST bytes LENGTH
+//     NAME integer|real|text COUNT
+//     value value ...
+//     ...
+//     end
+//
+// DIGEST (CRC-32) and LENGTH are those of everything after the second line. docs/lammps.md lists the tables.
+
+#ifndef ETN_MODEL_H
+#define ETN_MODEL_H
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace etnpot {
+
+constexpr int FORMAT_VERSION = 1;
+
+// What is wrong with a file and what to do about it.
+struct FileError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// One non-zero Clebsch-Gordan coefficient; which m3 it belongs to, `Path::m3_first` says.
+struct Coupling {
+  int m1, m2;
+  double value;
+};
+
+// One block of one core: x[l3 m3 a3] += A[a1 a2 a3] C x[l1 m1 a1] v[l2 m2 a2].
+struct Path {
+  int left, n1;        // first row of the left irrep in the bond vectors, its rank
+  int feature, n2;     // first row of the irrep in the features, its rank
+  int right, n3;       // first row of the right irrep in the bond vectors, its rank
+  int weight;          // first entry of the block in the weights
+  int components;      // 2 l3 + 1
+  int coupling;        // first coefficient
+  std::vector<int> m3_first;    // of every m3, counted from `coupling`; one more at the end
+};
+
+struct Model {
+  std::vector<std::string> species;    // chemical symbols, in the order of the types
+  std::vector<double> reference_energies;
+  // radial functions, harmonics and features
+  int l_max, n_radial, n_channels, n_features;
+  bool cosine, envelope;    // coordinate, cutoff function
+  double r_min, cutoff, width, p0;
+  int power;
+  std::vector<double> recurrence;    // [3][n]
+  std::vector<double> norms;         // [lm]
+  std::vector<int> channels;         // [l]
+  std::vector<int> feature_first, feature_rank;    // [l]
+  std::vector<double> radial_table;                // [z_i][z_j][n][lc]
+  // train
+  int n_rows, n_head;    // rows of all bonds together, rank of bond 0
+  std::vector<Path> paths;
+  std::vector<Coupling> couplings;
+  std::vector<double> weights;
+
+  int type_of(const std::string &symbol) const
+  {
+    for (std::size_t z = 0; z < species.size(); z++)
+      if (species[z] == symbol) return static_cast<int>(z);
+    return -1;
+  }
+};
+
+namespace detail {
+
+  inline std::uint32_t crc32(const char *bytes, std::size_t n)
+  {
+    std::uint32_t crc = 0xFFFFFFFFu;
+    for (std::size_t i = 0; i < n; i++) {
+      crc ^= static_cast<unsigned char>(bytes[i]);
+      for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ (0xEDB88320u & (0u - (crc & 1u)));
+    }
+    return ~crc;
+  }
+
+  // The named tables of a file whose digest has been checked.
+  class Tables {
+   public:
+    Tables(const char *begin, const char *end) : at_(begin), end_(end)
+    {
+      for (std::string name = word(); name != "end"; name = word()) {
+        const std::string kind = word();
+        const long count = integer();
+        if (count < 0 || count > end_ - begin) damaged("table '" + name + "' cannot have " + std::to_string(count) + " entries");
+        if (kind == "text")
+          for (long i = 0; i < count; i++) texts_[name].push_back(word());
+        else if (kind == "integer")
+          for (long i = 0; i < count; i++) integers_[name].push_back(static_cast<int>(integer()));
+        else if (kind == "real")
+          for (long i = 0; i < count; i++) reals_[name].push_back(real());
+        else
+          damaged("table '" + name + "' is of the unknown kind '" + kind + "'");
+      }
+    }
+
+    const std::vector<std::string> &texts(const std::string &name) { return entry(texts_, name); }
+    const std::vector<int> &integers(const std::string &name) { return entry(integers_, name); }
+    const std::vector<double> &reals(const std::string &name) { return entry(reals_, name); }
+
+    [[noreturn]] static void damaged(const std::string &reason)
+    {
+      throw FileError("it is damaged: " + reason + "; write it again with 'etnpot lammps'");
+    }
+
+   private:
+    const char *at_, *end_;
+    std::map<std::string, std::vector<std::string>> texts_;
+    std::map<std::string, std::vector<int>> integers_;
+    std::map<std::string, std::vector<double>> reals_;
+
+    template <class T> const T &entry(const std::map<std::string, T> &tables, const std::string &name)
+    {
+      auto found = tables.find(name);
+      if (found == tables.end()) damaged("there is no table '" + name + "'");
+      return found->second;
+    }
+
+    static bool blank(char c) { return c == ' ' || c == '\n'; }
+
+    std::string word()
+    {
+      while (at_ < end_ && blank(*at_)) at_++;
+      const char *begin = at_;
+      while (at_ < end_ && !blank(*at_)) at_++;
+      if (begin == at_) damaged("it ends too early");
+      return std::string(begin, at_);
+    }
+
+    long integer()
+    {
+      const std::string text = word();
+      char *stop;
+      const long value = std::strtol(text.c_str(), &stop, 10);
+      if (*stop) damaged("'" + text + "' is no integer");
+      return value;
+    }
+
+    double real()
+    {
+      const std::string text = word();
+      char *stop;
+      const double value = std::strtod(text.c_str(), &stop);
+      if (*stop || !(value - value == 0.0)) damaged("'" + text + "' is no finite number");
+      return value;
+    }
+  };
+
+}    // namespace detail
+
+// The model in the content of a file; throws FileError.
+inline Model read_model(const std::string &content)
+{
+  using detail::Tables;
+  const std::string magic = "etnpot-lammps ";
+  if (content.size() > 16 && content.find("etnpot-potential") != std::string::npos && content.compare(0, 1, "#") != 0)
+    throw FileError("it is a potential file of etnpot itself, which LAMMPS does not read; export it with "
+                    "'etnpot lammps POTENTIAL --out DIR' and give the exported file");
+  const std::size_t second = content.find('\n') + 1;    // 0 without a line end
+  const std::size_t body = content.find('\n', second) + 1;
+  if (!second || content[0] != '#' || content.compare(second, magic.size(), magic) != 0)
+    throw FileError("it is not a potential exported by 'etnpot lammps POTENTIAL --out DIR'");
+  int version = 0;
+  unsigned int digest = 0;
+  unsigned long length = 0;
+  const std::string line = content.substr(second, (body ? body - 1 : content.size()) - second);
+  const int found = std::sscanf(line.c_str() + magic.size(), "%d crc32 %x bytes %lu", &version, &digest, &length);
+  if (found >= 1 && version != FORMAT_VERSION)
+    throw FileError("it has format version " + std::to_string(version) + ", but this plugin reads version " +
+                    std::to_string(FORMAT_VERSION) +
+                    "; export the potential again, or rebuild the plugin ('etnpot lammps --build'), with the same etnpot");
+  if (found != 3 || !body) Tables::damaged("its second line is '" + line + "'");
+  if (content.size() - body != length)
+    Tables::damaged("it has " + std::to_string(content.size() - body) + " bytes of tables instead of " + std::to_string(length));
+  if (detail::crc32(content.data() + body, length) != digest) Tables::damaged("its content does not have the digest that was stored with it");
+
+  Tables tables(content.data() + body, content.data() + content.size());
+  const auto require = [](bool truth, const char *what) {
+    if (!truth) Tables::damaged(std::string("its table '") + what + "' does not fit the others");
+  };
+  Model model;
+  model.species = tables.texts("species");
+  model.reference_energies = tables.reals("reference_energies");
+  const std::size_t n_species = model.species.size();
+  require(n_species > 0 && model.reference_energies.size() == n_species, "reference_energies");
+
+  const std::vector<int> &codes = tables.integers("radial_codes");
+  require(codes.size() == 3, "radial_codes");
+  model.cosine = codes[0] == 1;
+  model.envelope = codes[1] == 1;
+  model.power = codes[2];
+  const std::vector<double> &constants = tables.reals("radial_constants");
+  require(constants.size() == 4, "radial_constants");
+  model.r_min = constants[0];
+  model.cutoff = constants[1];
+  model.width = constants[2];
+  model.p0 = constants[3];
+  require(codes[0] / 2 == 0 && codes[1] / 2 == 0 && model.power >= 2 && model.cutoff > model.r_min, "radial_codes");
+  model.recurrence = tables.reals("radial_recurrence");
+  model.n_radial = static_cast<int>(model.recurrence.size() / 3);
+  model.channels = tables.integers("channels");
+  model.l_max = static_cast<int>(model.channels.size()) - 1;
+  model.n_channels = 0;
+  for (int c : model.channels) model.n_channels += c;
+  model.norms = tables.reals("harmonics_norms");
+  require(model.l_max >= 0 && model.norms.size() == static_cast<std::size_t>((model.l_max + 1) * (model.l_max + 1)), "harmonics_norms");
+  model.feature_first = tables.integers("feature_first");
+  model.feature_rank = tables.integers("feature_rank");
+  require(model.feature_first.size() == model.channels.size() && model.feature_rank.size() == model.channels.size(), "feature_first");
+  model.radial_table = tables.reals("radial_table");
+  require(model.n_radial > 0 && model.radial_table.size() == n_species * n_species * model.n_radial * model.n_channels, "radial_table");
+
+  const std::vector<int> &sizes = tables.integers("train_sizes");
+  require(sizes.size() == 3, "train_sizes");
+  model.n_features = sizes[0];
+  model.n_rows = sizes[1];
+  model.n_head = sizes[2];
+  for (int l = 0; l <= model.l_max; l++)
+    require(model.feature_first[l] >= 0 && model.channels[l] <= model.feature_rank[l] &&
+                model.feature_first[l] + 2 * l * model.feature_rank[l] + model.channels[l] <= model.n_features,
+            "feature_first");
+  model.weights = tables.reals("weights");
+  const std::vector<int> &index = tables.integers("coupling_index");
+  const std::vector<double> &value = tables.reals("coupling_value");
+  require(index.size() == 3 * value.size(), "coupling_index");
+  for (std::size_t z = 0; z < value.size(); z++) model.couplings.push_back({index[3 * z], index[3 * z + 1], value[z]});
+
+  const std::vector<int> &rows = tables.integers("paths");
+  require(rows.size() % 10 == 0, "paths");
+  for (std::size_t p = 0; p < rows.size(); p += 10) {
+    const int *row = &rows[p];
+    Path path{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[9], row[7], {}};
+    const int stop = row[8];
+    require(path.coupling >= 0 && stop >= path.coupling && static_cast<std::size_t>(stop) <= value.size(), "paths");
+    require(path.n1 > 0 && path.n2 > 0 && path.n3 > 0 && path.components > 0 && path.left >= 0 && path.feature >= 0 && path.right >= 0, "paths");
+    require(path.right + path.components * path.n3 <= model.n_rows, "paths");
+    require(path.weight >= 0 && static_cast<std::size_t>(path.weight + path.n1 * path.n2 * path.n3) <= model.weights.size(), "paths");
+    int z = path.coupling;
+    for (int m3 = 0; m3 < path.components; m3++) {
+      path.m3_first.push_back(z - path.coupling);
+      for (; z < stop && index[3 * z + 2] == m3; z++) {
+        require(index[3 * z] >= 0 && path.left + (index[3 * z] + 1) * path.n1 <= model.n_rows, "coupling_index");
+        require(index[3 * z + 1] >= 0 && path.feature + (index[3 * z + 1] + 1) * path.n2 <= model.n_features, "coupling_index");
+      }
+    }
+    path.m3_first.push_back(z - path.coupling);
+    require(z == stop, "coupling_index");
+    model.paths.push_back(path);
+  }
+  require(model.n_head > 0 && n_species * model.n_head <= model.weights.size(), "train_sizes");
+  return model;
+}
+
+}    // namespace etnpot
+
+#endif

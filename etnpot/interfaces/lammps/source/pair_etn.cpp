@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Part of etnpot: the LAMMPS pair style etn. See docs/lammps.md, also about the licence of what is compiled from it.
+//
+//     E = sum_i ( E0[z_i] + train(v_i) ),    f_i += dE_i/dr_ij,   f_j -= dE_i/dr_ij
+//
+// with dE_i/dr_ij from etn_kernel.h, i an owned atom and j owned or ghost: forces on ghosts go home by LAMMPS' reverse
+// communication, so that newton must be on. The virial of the pair (i, j) is -r_ij (x) dE_i/dr_ij. Of it, vatom gives one
+// half to i and one to j; cvatom gives all of it to j, which is what the heat flux of a many-body potential takes.
+
+#include "pair_etn.h"
+
+#include "etn_kernel.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+#include "force.h"
+#include "memory.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "update.h"
+#include "utils.h"
+
+#include <cerrno>
+#include <cstring>
+
+using namespace LAMMPS_NS;
+
+PairETN::PairETN(LAMMPS *lmp) : Pair(lmp), cutoff(0.0)
+{
+  restartinfo = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  single_enable = 0;
+  centroidstressflag = CENTROID_AVAIL;
+}
+
+PairETN::~PairETN()
+{
+  if (copymode) return;
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+  }
+}
+
+void PairETN::settings(int narg, char ** /*arg*/)
+{
+  if (narg != 0)
+    error->all(FLERR, "pair_style etn takes no arguments; got {}. The file and the elements go to pair_coeff", narg);
+}
+
+void PairETN::allocate()
+{
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+  for (int i = 1; i < n; i++)
+    for (int j = 1; j < n; j++) setflag[i][j] = 0;
+  map = new int[n];
+  allocated = 1;
+}
+
+// The content of a file, read by the first rank for all.
+std::string PairETN::read_file(const char *name)
+{
+  std::string content;
+  std::string reason;
+  if (comm->me == 0) {
+    errno = 0;
+    FILE *stream = utils::open_potential(name, lmp, nullptr);
+    if (!stream)
+      reason = errno ? std::strerror(errno) : "no such file";
+    else {
+      char piece[65536];
+      std::size_t n;
+      while ((n = std::fread(piece, 1, sizeof(piece), stream)) > 0) content.append(piece, n);
+      if (std::ferror(stream)) reason = "it cannot be read to its end";
+      std::fclose(stream);
+    }
+  }
+  bigint sizes[2] = {static_cast<bigint>(content.size()), static_cast<bigint>(reason.size())};
+  MPI_Bcast(sizes, 2, MPI_LMP_BIGINT, 0, world);
+  content.resize(sizes[0]);
+  reason.resize(sizes[1]);
+  if (sizes[1]) {
+    MPI_Bcast(&reason[0], static_cast<int>(sizes[1]), MPI_CHAR, 0, world);
+    error->all(FLERR,
+               "pair_coeff etn: cannot open the potential file {}: {}. Check the path, which starts from the directory where "
+               "LAMMPS runs; 'etnpot lammps POTENTIAL --out DIR' writes the file",
+               name, reason);
+  }
+  if (sizes[0] > MAXSMALLINT) error->all(FLERR, "pair_coeff etn: {} is too large to be a potential", name);
+  if (sizes[0]) MPI_Bcast(&content[0], static_cast<int>(sizes[0]), MPI_CHAR, 0, world);
+  return content;
+}
+
+void PairETN::coeff(int narg, char **arg)
+{
+  if (!allocated) allocate();
+  if (narg != 3 + atom->ntypes)
+    error->all(FLERR,
+               "pair_coeff etn: expected '* * FILE' and one element (or NULL) for each of the {} atom types, got {} words after "
+               "the file",
+               atom->ntypes, narg > 3 ? narg - 3 : 0);
+  if (std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
+    error->all(FLERR, "pair_coeff etn: the first two words must be * *, got {} {}", arg[0], arg[1]);
+  if (std::strcmp(update->unit_style, "metal") != 0)
+    error->all(FLERR, "pair style etn works in units metal (eV, Angstrom); this input has units {}", update->unit_style);
+
+  const std::string content = read_file(arg[2]);
+  try {
+    kernel = std::make_unique<etnpot::Kernel>(etnpot::read_model(content));
+  } catch (const etnpot::FileError &fault) {
+    error->all(FLERR, "pair_coeff etn: cannot use {}: {}", arg[2], fault.what());
+  }
+  cutoff = kernel->model.cutoff;
+
+  map_element2type(narg - 3, arg + 3);
+  species.assign(atom->ntypes + 1, -1);
+  for (int type = 1; type <= atom->ntypes; type++) {
+    const char *const symbol = arg[2 + type];
+    if (std::strcmp(symbol, "NULL") == 0) continue;
+    species[type] = kernel->model.type_of(symbol);
+    if (species[type] < 0) {
+      std::string known;
+      for (const std::string &name : kernel->model.species) known += " " + name;
+      error->all(FLERR, "pair_coeff etn: atom type {} is mapped to {}, which {} does not know; its elements are{}", type, symbol,
+                 arg[2], known);
+    }
+  }
+}
+
+void PairETN::init_style()
+{
+  if (!force->newton_pair)
+    error->all(FLERR, "pair style etn needs forces on ghost atoms: say 'newton on' before the box is made");
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+}
+
+double PairETN::init_one(int i, int j)
+{
+  if (setflag[i][j] == 0)
+    error->all(FLERR, "pair style etn: atom types {} and {} have no coefficients; pair_coeff * * names all types", i, j);
+  return cutoff;
+}
+
+// The region of ghost atoms is known now.
+void PairETN::setup()
+{
+  const double ghosts = comm->get_comm_cutoff();
+  if (ghosts < cutoff)
+    error->all(FLERR,
+               "pair style etn: the potential reaches {} Angstrom, but ghost atoms only {}; say 'comm_modify cutoff {}' or more",
+               cutoff, ghosts, cutoff + neighbor->skin);
+}
+
+void PairETN::compute(int eflag, int vflag)
+{
+  ev_init(eflag, vflag);
+
+  using etnpot::LANES;
+  const int *const type = atom->type;
+  const double *const *const x = atom->x;
+  const double cutoff2 = cutoff * cutoff;
+  const bool pair_virial = vflag_atom || cvflag_atom || (vflag_global && !vflag_fdotr);
+  etnpot::Kernel::Candidates &near = kernel->candidates;
+
+  int centres[LANES];
+  int n_lanes = 0;
+  for (int ii = 0; ii < list->inum; ii++) {
+    const int i = list->ilist[ii];
+    if (species[type[i]] >= 0) {
+      const int *const neighbours = list->firstneigh[i];
+      const int n_neighbours = list->numneigh[i];
+      const double xi = x[i][0], yi = x[i][1], zi = x[i][2];
+      near.resize(n_neighbours + 1);
+      int n = 0;
+      for (int jj = 0; jj < n_neighbours; jj++) {    // every one is written, those within the cutoff stay
+        const int j = neighbours[jj] & NEIGHMASK;
+        const double dx = x[j][0] - xi, dy = x[j][1] - yi, dz = x[j][2] - zi;
+        const int s = species[type[j]];
+        near.x[n] = dx;
+        near.y[n] = dy;
+        near.z[n] = dz;
+        near.type[n] = s;
+        near.index[n] = j;
+        n += (dx * dx + dy * dy + dz * dz < cutoff2) & (s >= 0);
+      }
+      kernel->set_lane(n_lanes, species[type[i]], n);
+      centres[n_lanes++] = i;
+    }
+    if (n_lanes == LANES || (n_lanes > 0 && ii == list->inum - 1)) {
+      double energy[LANES];
+      kernel->run(n_lanes, energy);
+      for (int b = 0; b < n_lanes; b++) {
+        const int centre = centres[b];
+        if (eflag_either) {
+          const double e = energy[b] + kernel->model.reference_energies[species[type[centre]]];
+          if (eflag_global) eng_vdwl += e;
+          if (eflag_atom) eatom[centre] += e;
+        }
+        kernel->gradient(b);
+        scatter(centre, pair_virial);
+      }
+      n_lanes = 0;
+    }
+  }
+
+  if (vflag_fdotr) virial_fdotr_compute();
+}
+
+// Forces, and where it is asked for the virial, of the pairs of centre i.
+void PairETN::scatter(int i, bool pair_virial)
+{
+  double **const f = atom->f;
+  const etnpot::Kernel &k = *kernel;
+  double fx = 0.0, fy = 0.0, fz = 0.0;
+  for (int s = 0; s < k.n_slots; s++) {
+    const int j = k.index[s];
+    if (j < 0) continue;
+    const double gx = k.gx[s], gy = k.gy[s], gz = k.gz[s];
+    fx += gx;
+    fy += gy;
+    fz += gz;
+    f[j][0] -= gx;
+    f[j][1] -= gy;
+    f[j][2] -= gz;
+    if (!pair_virial) continue;
+    const double rx = k.px[s], ry = k.py[s], rz = k.pz[s];
+    // xx yy zz xy xz yz, then yx zx zy: r first, force second
+    const double w[9] = {-rx * gx, -ry * gy, -rz * gz, -rx * gy, -rx * gz, -ry * gz, -ry * gx, -rz * gx, -rz * gy};
+    if (vflag_global && !vflag_fdotr)
+      for (int c = 0; c < 6; c++) virial[c] += w[c];
+    if (vflag_atom)
+      for (int c = 0; c < 6; c++) {
+        const double half = c < 3 ? 0.5 * w[c] : 0.25 * (w[c] + w[c + 3]);
+        vatom[i][c] += half;
+        vatom[j][c] += half;
+      }
+    if (cvflag_atom)
+      for (int c = 0; c < 9; c++) cvatom[j][c] += w[c];
+  }
+  f[i][0] += fx;
+  f[i][1] += fy;
+  f[i][2] += fz;
+}
+
+double PairETN::memory_usage()
+{
+  double bytes = Pair::memory_usage();
+  if (kernel) bytes += kernel->memory();
+  return bytes;
+}

@@ -1,0 +1,52 @@
+/* -*- c++ -*- SPDX-License-Identifier: BSD-3-Clause */
+// Part of etnpot: the LAMMPS pair style etn. See docs/lammps.md, also about the licence of what is compiled from it.
+
+#ifdef PAIR_CLASS
+// clang-format off
+PairStyle(etn,PairETN);
+// clang-format on
+#else
+
+#ifndef LMP_PAIR_ETN_H
+#define LMP_PAIR_ETN_H
+
+#include "pair.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace etnpot {
+class Kernel;
+}
+
+namespace LAMMPS_NS {
+
+// pair_style etn
+// pair_coeff * * FILE SYMBOL|NULL ...       (one per atom type)
+class PairETN : public Pair {
+ public:
+  explicit PairETN(class LAMMPS *);
+  ~PairETN() override;
+  void compute(int, int) override;
+  void settings(int, char **) override;
+  void coeff(int, char **) override;
+  void init_style() override;
+  double init_one(int, int) override;
+  void setup() override;
+  double memory_usage() override;
+
+ private:
+  std::unique_ptr<etnpot::Kernel> kernel;
+  double cutoff;
+  std::vector<int> species;    // of every atom type, 1-based: index in the potential, -1 for NULL
+
+  void allocate();
+  std::string read_file(const char *name);
+  void scatter(int i, bool pair_virial);
+};
+
+}    // namespace LAMMPS_NS
+
+#endif
+#endif
