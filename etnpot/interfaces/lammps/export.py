@@ -39,13 +39,12 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import etnpot
-from etnpot.errors import PotentialFileError, SpeciesError
+from etnpot.errors import PotentialFileError
 from etnpot.io.atomic import write_bytes_atomically
 from etnpot.network import TrainLayout
 from etnpot.potential import Potential
@@ -142,7 +141,11 @@ def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str,
     yield "feature_first", "integer", basis.feature_first
     yield "feature_rank", "integer", basis.feature_rank
     yield "radial_table", "real", potential.radial_table
-    sizes = [layout.feature.dimension, sum(bond.dimension for bond in layout.bonds), layout.bonds[0].dimension]
+    sizes = [
+        layout.feature.dimension,
+        sum(bond.dimension for bond in layout.bonds),
+        layout.bonds[0].dimension,
+    ]
     yield "train_sizes", "integer", sizes
     yield "paths", "integer", rows
     yield "coupling_index", "integer", index
@@ -209,7 +212,9 @@ def _input_text(potential: Potential, potential_name: str, n_cells: int) -> str:
     lattice, constant = _lattice(potential.species)
     n_types = len(symbols)
     # of what is there, one part in k becomes type k: equal shares in the end
-    fractions = [f"set             group all type/fraction {k} {1 / k:.6f} {1000 + k}" for k in range(2, n_types + 1)]
+    fractions = [
+        f"set             group all type/fraction {k} {1 / k:.6f} {1000 + k}" for k in range(2, n_types + 1)
+    ]
     masses = [
         f"mass            {k} {atomic_masses[z]:.4f}    # {symbol}"
         for k, (z, symbol) in enumerate(zip(potential.species, symbols, strict=True), start=1)
@@ -251,9 +256,10 @@ def _lattice(species: Sequence[int]) -> tuple[str, float]:
     from ase.data import covalent_radii, reference_states
 
     atoms_per_cell = {"fcc": 4, "bcc": 2, "diamond": 8}
-    found, volumes = [], []
+    found: list[str] = []
+    volumes: list[float] = []
     for z in species:
-        state = reference_states[z] if z < len(reference_states) else None
+        state: dict[str, Any] | None = reference_states[z] if z < len(reference_states) else None
         symmetry = state.get("symmetry") if state else None
         if state and symmetry in atoms_per_cell:
             found.append(symmetry)
@@ -269,10 +275,4 @@ def _lattice(species: Sequence[int]) -> tuple[str, float]:
 def _symbols(species: Sequence[int]) -> list[str]:
     from ase.data import chemical_symbols
 
-    unknown = [z for z in species if z >= len(chemical_symbols)]
-    if unknown:
-        raise SpeciesError(
-            f"species {unknown} have no chemical symbol, which LAMMPS needs; elements up to "
-            f"{len(chemical_symbols) - 1} can be exported"
-        )
     return [chemical_symbols[z] for z in species]

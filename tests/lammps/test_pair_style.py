@@ -1,0 +1,344 @@
+"""The pair style etn in stock LAMMPS gives the numbers of the ASE calculator, whatever LAMMPS does with it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+import etnpot
+from etnpot.fitting.settings import FitSettings
+from etnpot.interfaces.lammps.build import LammpsHeaders, build_plugin
+from etnpot.interfaces.lammps.export import write_export
+from etnpot.potential.build import random_potential
+
+from .conftest import MEASURES, Lammps, State, record
+
+pytestmark = pytest.mark.lammps
+
+#: Every factor of the formula in more than one form: names of the cases are those of the tests.
+POTENTIALS: dict[str, Callable[[], etnpot.Potential]] = {
+    "one species": lambda: etnpot.ETN("Ni", cutoff=4.2, order=3, l_max=3, seed=1),
+    "pair factor, envelope": lambda: etnpot.ETN(
+        ["Al", "Ni", "Cu"], cutoff=4.0, order=2, l_max=2, cutoff_function="envelope", cutoff_power=5, seed=2,
+        reference_energies={"Al": -1.0, "Ni": -2.5, "Cu": 3.25},
+    ),
+    "embedding, Bessel, pseudotensors": lambda: etnpot.ETN(
+        ["Al", "Ni", "Cu", "Ag", "Au"], cutoff=4.0, order=4, l_max=3, radial_family="bessel", radial_size=5,
+        channels=[7, 1, 4, 3], ranks=4, pseudotensors=True, seed=3,
+    ),
+    "scalars": lambda: etnpot.ETN(["Ni", "Cu"], cutoff=4.0, order=3, l_max=0, channels=1, ranks=1, seed=4),
+    "medium size": lambda: random_potential(
+        FitSettings(size="medium", cutoff=4.5).spec((13, 28, 29, 47), r_min=2.0, neighbor_scale=30.0),
+        np.random.default_rng(5),
+    ),
+}  # fmt: skip
+
+
+def triclinic(potential: etnpot.Potential, rng: np.random.Generator, n: int = 3) -> Atoms:
+    """A rattled random alloy in a skewed cell."""
+    atoms = bulk("Ni", cubic=True, a=3.7) * (n, n, n)
+    length = atoms.cell.array[0, 0]
+    atoms.set_cell(
+        [[length, 0, 0], [0.23 * length, 1.04 * length, 0], [-0.31 * length, 0.17 * length, 0.97 * length]],
+        scale_atoms=True,
+    )
+    atoms.positions += rng.normal(scale=0.12, size=(len(atoms), 3))
+    atoms.wrap()
+    atoms.numbers = rng.choice(potential.species, len(atoms))
+    return atoms
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_equals_ase(
+    name: str, ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    potential = POTENTIALS[name]()
+    atoms = triclinic(potential, rng)
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"), ranks=ranks)
+    state = State.read(lammps.directory, "state", list(potential.species))
+    assert len(set(state.rank_i)) == ranks
+    assert abs(state.force_ic.sum(axis=0)).max() < 1e-9 * abs(state.force_ic).max()
+    check_state(state, potential)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_after_dynamics_with_atoms_that_cross_borders(
+    ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    potential = POTENTIALS["pair factor, envelope"]()
+    text = (
+        lammps.setup(potential, triclinic(potential, rng))
+        + "velocity all create 4000.0 4711\nfix move all nve\n"
+    )
+    text += "timestep 0.002\nneigh_modify every 1 delay 0 check yes\nrun 0\n" + record("before")
+    lammps.run(text + "run 60\n" + record("after"), ranks=ranks)
+    species = list(potential.species)
+    before, after = (State.read(lammps.directory, name, species) for name in ("before", "after"))
+    assert ranks == 1 or (before.rank_i != after.rank_i).any()
+    check_state(after, potential)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_constant_pressure(
+    ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    """The cell moves and tilts; what the pair style says in the end is right for the last cell."""
+    potential = POTENTIALS["pair factor, envelope"]()
+    atoms = triclinic(potential, rng)
+    text = lammps.setup(potential, atoms) + "velocity all create 600.0 4711\n"
+    text += "fix move all npt temp 600 600 0.1 tri 0.0 0.0 0.1\nrun 40\n" + record("after")
+    lammps.run(text, ranks=ranks)
+    state = State.read(lammps.directory, "after", list(potential.species))
+    assert abs(state.atoms.cell.array - atoms.cell.array).max() > 1e-3
+    check_state(state, potential)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_cell_smaller_than_the_cutoff(ranks: int, lammps: Lammps, check_state: Callable[..., None]) -> None:
+    potential = POTENTIALS["pair factor, envelope"]()
+    atoms = Atoms(
+        "AlNi",
+        [[0.1, 0.2, 0.0], [1.4, 1.5, 1.6]],
+        cell=[[2.9, 0, 0], [0.4, 3.0, 0], [0.3, -0.2, 3.1]],
+        pbc=True,
+    )
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"), ranks=ranks)
+    check_state(State.read(lammps.directory, "state", list(potential.species)), potential)
+
+
+def test_ranks_without_atoms(
+    lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    """A molecule in one corner of a box for four ranks: three have none of its atoms."""
+    potential = POTENTIALS["embedding, Bessel, pseudotensors"]()
+    positions = np.array([[2, 2, 2], [4.2, 2, 2], [2, 4.4, 2.1], [2.2, 2, 4.3], [4.1, 4.2, 4]], dtype=float)
+    atoms = Atoms(potential.species, positions, cell=np.diag([40.0, 40.0, 40.0]))
+    text = lammps.setup(potential, atoms, boundary="f f f") + "run 0\n" + record("state")
+    lammps.run(text, ranks=4)
+    state = State.read(lammps.directory, "state", list(potential.species), pbc=False)
+    assert len(set(state.rank_i)) == 1
+    check_state(state, potential)
+
+
+def test_isolated_atoms(lammps: Lammps) -> None:
+    """Nothing within the cutoff: energies of atoms without neighbours, no force."""
+    potential = POTENTIALS["pair factor, envelope"]()
+    atoms = Atoms("AlNiCu", [[1, 1, 1], [15, 15, 15], [1, 15, 1]], cell=np.diag([30.0] * 3), pbc=True)
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"))
+    state = State.read(lammps.directory, "state", list(potential.species))
+    assert not state.force_ic.any()
+    atoms.calc = etnpot.ETNCalculator(potential)
+    np.testing.assert_allclose(state.energy_i, atoms.get_potential_energies(), rtol=1e-12)
+
+
+def test_minimise(lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]) -> None:
+    potential = POTENTIALS["pair factor, envelope"]()
+    text = lammps.setup(potential, triclinic(potential, rng)) + "run 0\n" + record("before")
+    lammps.run(text + "minimize 0.0 1e-3 40 400\n" + record("after"), ranks=2)
+    species = list(potential.species)
+    before, after = (State.read(lammps.directory, name, species) for name in ("before", "after"))
+    assert after.energy < before.energy - 1.0
+    check_state(after, potential)
+
+
+def test_energy_is_conserved_to_second_order(lammps: Lammps, rng: np.random.Generator) -> None:
+    """Half the time step, a quarter of the fluctuation of the energy."""
+    potential = POTENTIALS["pair factor, envelope"]()
+    text = lammps.setup(potential, triclinic(potential, rng))
+    text += "minimize 0.0 1e-3 200 2000\nvelocity all create 300.0 4711\nwrite_data start.data\n"
+    lammps.run(text)
+    spread = []
+    for step, n_steps in ((0.002, 100), (0.001, 200)):
+        again = text.split("minimize")[0].replace("data.test", "start.data")
+        again += f"fix move all nve\ntimestep {step}\nthermo 1\nrun {n_steps}\n"
+        log = lammps.run(again)
+        rows = [
+            line.split() for line in log.splitlines() if re.fullmatch(r"\s*\d+( +-?[\d.e+-]+){15,}\s*", line)
+        ]
+        total = np.array([float(row[3]) for row in rows[-n_steps - 1 :]])
+        assert len(total) == n_steps + 1
+        spread.append(total.std())
+    assert spread[0] / spread[1] == pytest.approx(4.0, rel=0.25)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_hybrid_overlay_is_the_sum(ranks: int, lammps: Lammps, rng: np.random.Generator) -> None:
+    potential = POTENTIALS["pair factor, envelope"]()
+    atoms = triclinic(potential, rng)
+
+    def zbl(name: str) -> str:
+        pairs = [(i, j) for i in (1, 2, 3) for j in range(i, 4)]
+        z = (0, *potential.species)
+        return "\n".join(f"pair_coeff {i} {j} {name} {z[i]} {z[j]}" for i, j in pairs)
+
+    etn = "etn test.lammps Al Ni Cu"
+    styles = {
+        "etn": "",
+        "zbl": f"pair_style zbl 2.0 3.0\n{zbl('')}",
+        "both": f"pair_style hybrid/overlay etn zbl 2.0 3.0\npair_coeff * * {etn}\n{zbl('zbl')}",
+    }
+    states = {}
+    for name, style in styles.items():
+        text = lammps.setup(potential, atoms, style=style)
+        lammps.run(text + "run 0\n" + record(name), ranks=ranks)
+        states[name] = State.read(lammps.directory, name, list(potential.species))
+    for field in ("energy", "energy_i", "force_ic", "stress", "virial_iv", "centroid_iv"):
+        parts = getattr(states["etn"], field) + getattr(states["zbl"], field)
+        np.testing.assert_allclose(
+            getattr(states["both"], field), parts, rtol=0, atol=1e-9 * np.abs(parts).max(), err_msg=field
+        )
+
+
+def test_types_that_are_not_its_own(
+    lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    """A type mapped to NULL is not there for etn: neither as centre nor as neighbour; two types may be one element."""
+    potential = POTENTIALS["pair factor, envelope"]()
+    atoms = triclinic(potential, rng)
+    style = (
+        "pair_style hybrid etn lj/cut 3.0\npair_coeff * * etn test.lammps NULL Ni Ni\n"
+        "pair_coeff 1 * lj/cut 0.0 2.0"
+    )
+    lammps.run(lammps.setup(potential, atoms, style=style) + "run 0\n" + record("state"), ranks=2)
+    state = State.read(lammps.directory, "state", [13, 28, 28])
+    own = state.atoms.numbers == 28
+    rest = state.atoms[own]
+    rest.calc = etnpot.ETNCalculator(potential)
+    assert state.energy == pytest.approx(rest.get_potential_energy(), rel=1e-9)
+    assert not state.force_ic[~own].any()
+    np.testing.assert_allclose(
+        state.force_ic[own], rest.get_forces(), rtol=0, atol=1e-9 * abs(state.force_ic).max()
+    )
+
+
+def test_replicate(lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]) -> None:
+    potential = POTENTIALS["pair factor, envelope"]()
+    text = lammps.setup(potential, triclinic(potential, rng, n=2)).replace(
+        "read_data data.test", "read_data data.test\nreplicate 2 1 2"
+    )
+    lammps.run(text + "run 0\n" + record("state"), ranks=2)
+    state = State.read(lammps.directory, "state", list(potential.species))
+    assert len(state.atoms) == 4 * 32
+    check_state(state, potential)
+
+
+def test_restart(lammps: Lammps, rng: np.random.Generator) -> None:
+    """A run that is cut in two, on another number of ranks, ends where the whole one ends."""
+    potential = POTENTIALS["pair factor, envelope"]()
+    dynamics = "fix move all nve\nrun 10\nwrite_restart middle.restart\nrun 10\n" + record("whole")
+    text = lammps.setup(potential, triclinic(potential, rng)) + "velocity all create 300.0 4711\n" + dynamics
+    lammps.run(text)
+    again = "read_restart middle.restart\npair_style etn\npair_coeff * * test.lammps Al Ni Cu\n" + MEASURES
+    lammps.run(again + "fix move all nve\nrun 10\n" + record("again"), ranks=2)
+    whole, second = (
+        State.read(lammps.directory, name, list(potential.species)) for name in ("whole", "again")
+    )
+    assert second.energy == pytest.approx(whole.energy, rel=1e-9)
+    np.testing.assert_allclose(second.atoms.positions, whole.atoms.positions, rtol=0, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------ what must stop
+
+
+def damage_truncate(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+def damage_digit(text: str) -> str:
+    at = text.rindex("1")
+    return text[:at] + "2" + text[at + 1 :]
+
+
+def damage_version(text: str) -> str:
+    return text.replace("etnpot-lammps 1 ", "etnpot-lammps 7 ")
+
+
+MISTAKES = {
+    "no such file": ("test.lammps Al", "nowhere.lammps Al", "cannot open the potential file nowhere.lammps"),
+    "unknown element": ("test.lammps Al Ni", "test.lammps Al Fe", r"atom type 2 is mapped to Fe.*elements are Al Ni Cu"),
+    "too few elements": ("test.lammps Al Ni Cu", "test.lammps Al", "one element .* for each of the 3 atom types"),
+    "not a potential": ("test.lammps", "in.test", "not a potential exported by 'etnpot lammps"),
+    "not exported": ("test.lammps", "test.etn", "export it with"),
+    "truncated": ("test.lammps", "damage_truncate", "damaged.*bytes of tables"),
+    "one digit": ("test.lammps", "damage_digit", "damaged.*digest"),
+    "newer": ("test.lammps", "damage_version", "format version 7, but this plugin reads version 1"),
+    "other units": ("units metal", "units real", "real|metal units"),
+    "newton off": ("atom_style atomic", "atom_style atomic\nnewton off", "newton on"),
+    "arguments": ("pair_style etn", "pair_style etn 5.0", "takes no arguments"),
+    "one pair": ("pair_coeff * *", "pair_coeff 1 2", r"must start with \* \*"),
+    "not set": ("pair_coeff * * test.lammps Al Ni Cu", "", "coeff"),
+    "in part": ("pair_coeff * * test.lammps Al Ni Cu", "pair_coeff * * test.lammps Al Ni NULL", "coeff"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_mistakes_are_named_in_the_log(
+    name: str, ranks: int, lammps: Lammps, rng: np.random.Generator
+) -> None:
+    potential = POTENTIALS["pair factor, envelope"]()
+    text = lammps.setup(potential, triclinic(potential, rng, n=2))
+    potential.save(lammps.directory / "test.etn")
+    exported = (lammps.directory / "test.lammps").read_text()
+    for damage in (damage_truncate, damage_digit, damage_version):
+        (lammps.directory / damage.__name__).write_text(damage(exported))
+    old, new, message = MISTAKES[name]
+    assert old in text
+    log = lammps.run(text.replace(old, new) + "run 0\n", ranks=ranks, fails=True)
+    assert re.search(f"ERROR.*{message}", log.replace("\n", " ")), log[-1000:]
+
+
+def test_ghosts_that_do_not_reach(lammps: Lammps, rng: np.random.Generator) -> None:
+    """LAMMPS itself widens a ghost region that is too small for the cutoff; where it cannot, it stops."""
+    potential = POTENTIALS["pair factor, envelope"]()
+    text = lammps.setup(potential, triclinic(potential, rng))
+    log = lammps.run(text + "comm_modify cutoff 2.0\nrun 0\n" + record("state"))
+    assert "ommunication cutoff" in log
+    state = State.read(lammps.directory, "state", list(potential.species))
+    atoms = state.atoms
+    atoms.calc = etnpot.ETNCalculator(potential)
+    assert state.energy == pytest.approx(atoms.get_potential_energy(), rel=1e-9)
+
+
+def test_plugin_of_another_version(plugin: Path, lammps: Lammps) -> None:
+    """What was compiled for another LAMMPS refuses to run in this one, and says so."""
+    headers = LammpsHeaders.of_package()
+    other = LammpsHeaders(headers.include, "2 Aug 2023", headers.compiler)
+    made = build_plugin(other, lammps.directory / "other", march="x86-64", flags=("-O0",))
+    log = lammps.run(f"plugin load {made}\n", fails=True)
+    assert "built for LAMMPS 20230802, but this is LAMMPS 20250722; build it again" in log.replace("\n", " ")
+
+
+def test_command_line_to_a_run(plugin: Path, lammps: Lammps) -> None:
+    """``etnpot lammps POTENTIAL --out DIR`` gives an input file that runs as it is."""
+    potential = POTENTIALS["pair factor, envelope"]()
+    potential.with_parameters(potential.parameters).save(lammps.directory / "alloy.etn")
+    command = [sys.executable, "-m", "etnpot", "lammps", "alloy.etn", "--out", "run"]
+    subprocess.run(command, cwd=lammps.directory, check=True, capture_output=True)
+    run = lammps.directory / "run"
+    assert {path.name for path in run.iterdir()} == {"alloy.lammps", "in.lammps"}
+    text = (run / "in.lammps").read_text().replace(" 6 0 6 0 6", " 3 0 3 0 3")
+    log = Lammps(run).run(text)
+    assert "Loop time" in log
+
+
+def test_export_is_read_bit_by_bit(lammps: Lammps, rng: np.random.Generator) -> None:
+    """The same potential written twice gives the same bits in LAMMPS."""
+    potential = POTENTIALS["medium size"]()
+    text = lammps.setup(potential, triclinic(potential, rng, n=2)) + "run 0\n"
+    lammps.run(text + record("one"))
+    again = etnpot.Potential(potential.spec, potential.parameters)
+    write_export(again, lammps.directory / "test.lammps")
+    lammps.run(text + record("two"))
+    one, two = (State.read(lammps.directory, name, list(potential.species)) for name in ("one", "two"))
+    assert one.energy == two.energy
+    assert (one.force_ic == two.force_ic).all()
