@@ -138,7 +138,8 @@ def build_plugin(
     number = headers.number
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / PLUGIN_NAME
-        command += ["-std=c++17", "-O3", f"-march={march}", "-ffp-contract=fast", "-fPIC", "-shared", *flags]
+        command += ["-std=c++17", "-O3", f"-march={march}", "-ffp-contract=fast", "-fno-math-errno"]
+        command += ["-fPIC", "-shared", *flags]
         command += [f"-DETN_LAMMPS_VERSION={number}", f'-DETN_LAMMPS_DATE="{headers.date}"']
         command += [f"-I{folder}" for folder in headers.include]
         command += [str(SOURCE / "pair_etn.cpp"), str(SOURCE / "etn_plugin.cpp"), "-o", str(made)]

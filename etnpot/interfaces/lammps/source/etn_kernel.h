@@ -23,6 +23,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -99,8 +100,11 @@ struct Tile {
   void (*adjoint)(const Tile &, const double *v, const double *x, double *y, double *g);
 };
 
+// Largest tile, and vectors of a row that are carried at once. Larger ones spill registers, smaller ones repeat the loads.
+constexpr int TILE1 = 3, TILE2 = 3, PARTS = LANES / WIDTH < 2 ? 1 : 2;
+
 // Eq. (3) for one tile of N1 times N2 copies, PARTS vectors of each row at a time.
-template <int N1, int N2, int PARTS> void tile_forward(const Tile &tile, const double *v, double *x)
+template <int N1, int N2> void tile_forward(const Tile &tile, const double *v, double *x)
 {
   for (int part = 0; part < LANES; part += PARTS * WIDTH) {
     const double *const left = x + tile.left * LANES + part;
@@ -140,7 +144,7 @@ template <int N1, int N2, int PARTS> void tile_forward(const Tile &tile, const d
 }
 
 // Eq. (4) for one tile.
-template <int N1, int N2, int PARTS>
+template <int N1, int N2>
 void tile_adjoint(const Tile &tile, const double *v, const double *x, double *y, double *g)
 {
   for (int part = 0; part < LANES; part += PARTS * WIDTH) {
@@ -190,20 +194,12 @@ void tile_adjoint(const Tile &tile, const double *v, const double *x, double *y,
   }
 }
 
-#ifndef ETN_TILE1
-#define ETN_TILE1 3
-#define ETN_TILE2 3
-#define ETN_PARTS_F 1
-#define ETN_PARTS_A 1
-#endif
-constexpr int TILE1 = ETN_TILE1, TILE2 = ETN_TILE2;
-
 // Sets the two functions of a tile of n1 times n2 copies.
 template <int N1, int N2> void set_functions(Tile &tile, int n1, int n2)
 {
   if (n1 == N1 && n2 == N2) {
-    tile.forward = tile_forward<N1, N2, ETN_PARTS_F>;
-    tile.adjoint = tile_adjoint<N1, N2, ETN_PARTS_A>;
+    tile.forward = tile_forward<N1, N2>;
+    tile.adjoint = tile_adjoint<N1, N2>;
   } else if constexpr (N2 > 1)
     set_functions<N1, N2 - 1>(tile, n1, n2);
   else if constexpr (N1 > 1)
@@ -251,8 +247,9 @@ class Kernel {
     g_.grow(model.n_features * LANES);
     x_.grow(model.n_rows * LANES);
     y_.grow(model.n_rows * LANES);
-    work_.grow((model.n_features + 2 * model.n_radial + 4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
+    work_.grow((model.n_features + 4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
     g_lane_.grow(model.n_features);
+    set_pair_stage<6>();
     for (const Path &path : model.paths)
       for (int a1 = 0; a1 < path.n1;) {
         const int n1 = part(path.n1 - a1, TILE1);
@@ -286,30 +283,7 @@ class Kernel {
   {
     type_[b] = type_i;
     sort_by_type(b, type_i, n);
-    Lane &lane = lanes_[b];
-    const int n_groups = static_cast<int>(lane.index.size()) / WIDTH;
-    double *const sum = work_.data(), *const phi = sum + model.n_features * WIDTH, *const dphi = phi + model.n_radial * WIDTH,
-                  *const harmonic = dphi + model.n_radial * WIDTH;
-    for (int f = 0; f < model.n_features; f++) store(sum + f * WIDTH, Vec{});
-    for (int group = 0; group < n_groups; group++) {
-      double *const at = lane.groups.data() + group * stride_;
-      const Vec x = load(at + 2 * WIDTH), y = load(at + 3 * WIDTH), z = load(at + 4 * WIDTH);
-      const Vec r2 = x * x + y * y + z * z;
-      Vec r;
-      for (int k = 0; k < WIDTH; k++) r[k] = std::sqrt(r2[k]);
-      const Vec inverse = 1.0 / r;
-      store(at, r);
-      store(at + WIDTH, inverse);
-      store(at + 2 * WIDTH, x * inverse);
-      store(at + 3 * WIDTH, y * inverse);
-      store(at + 4 * WIDTH, z * inverse);
-      radial_functions(r, phi, dphi);
-      combine_radial(lane.table[group], phi, dphi, at + 5 * WIDTH, at + (5 + model.n_channels) * WIDTH);
-      harmonics(at + 2 * WIDTH, harmonic);
-      accumulate_features(at + 5 * WIDTH, harmonic, sum);
-    }
-    for (int f = 0; f < model.n_features; f++) v_.data()[f * LANES + b] = total(load(sum + f * WIDTH));
-    v_.data()[b] = 1.0;
+    (this->*features_)(b);
   }
 
   // The train of all lanes; energies without the reference energies. Lanes beyond n_lanes repeat old atoms or zeros.
@@ -335,50 +309,12 @@ class Kernel {
   // Eq. (5) for all pairs of lane b, after `run`: fills n_slots, g, p and index.
   void gradient(int b)
   {
-    Lane &lane = lanes_[b];
-    n_slots = static_cast<int>(lane.index.size());
+    n_slots = static_cast<int>(lanes_[b].index.size());
     if (static_cast<int>(gx.size()) < n_slots)
       for (auto *numbers : {&gx, &gy, &gz, &px, &py, &pz}) numbers->resize(n_slots);
-    index.swap(lane.index);
-    double *const g = g_lane_.data();
-    for (int f = 0; f < model.n_features; f++) g[f] = g_.data()[f * LANES + b];
-    const int n_lm = (model.l_max + 1) * (model.l_max + 1);
-    double *const y = work_.data(), *const dy = y + n_lm * WIDTH, *const scratch = dy + 3 * n_lm * WIDTH;
-    for (int slot = 0; slot < n_slots; slot += WIDTH) {
-      const double *const at = lane.groups.data() + slot / WIDTH * stride_;
-      harmonics_gradient(at + 2 * WIDTH, scratch, y, dy);
-      const double *radial = at + 5 * WIDTH, *dradial = radial + model.n_channels * WIDTH;
-      Vec slope{}, sx{}, sy{}, sz{};
-      for (int l = 0; l <= model.l_max; l++) {
-        const int n = model.channels[l];
-        for (int lm = l * l; lm < (l + 1) * (l + 1); lm++) {
-          const double *const g_lm = g + model.feature_first[l] + (lm - l * l) * model.feature_rank[l];
-          Vec g_radial{}, g_slope{};
-          for (int c = 0; c < n; c++) {
-            const Vec w = splat(g_lm[c]);
-            g_radial += w * load(radial + c * WIDTH);
-            g_slope += w * load(dradial + c * WIDTH);
-          }
-          slope += g_slope * load(y + lm * WIDTH);
-          sx += g_radial * load(dy + lm * WIDTH);
-          sy += g_radial * load(dy + (n_lm + lm) * WIDTH);
-          sz += g_radial * load(dy + (2 * n_lm + lm) * WIDTH);
-        }
-        radial += n * WIDTH;
-        dradial += n * WIDTH;
-      }
-      const Vec r = load(at), inverse = load(at + WIDTH), ux = load(at + 2 * WIDTH), uy = load(at + 3 * WIDTH), uz = load(at + 4 * WIDTH);
-      const Vec along = slope - (ux * sx + uy * sy + uz * sz) * inverse;
-      const Vec fx = ux * along + sx * inverse, fy = uy * along + sy * inverse, fz = uz * along + sz * inverse;
-      for (int k = 0; k < WIDTH; k++) {
-        gx[slot + k] = fx[k];
-        gy[slot + k] = fy[k];
-        gz[slot + k] = fz[k];
-        px[slot + k] = ux[k] * r[k];
-        py[slot + k] = uy[k] * r[k];
-        pz[slot + k] = uz[k] * r[k];
-      }
-    }
+    index.swap(lanes_[b].index);
+    for (int f = 0; f < model.n_features; f++) g_lane_.data()[f] = g_.data()[f * LANES + b];
+    (this->*gradient_)(b);
   }
 
   // Bytes held.
@@ -405,7 +341,9 @@ class Kernel {
   std::vector<Tile> tiles_;
   std::vector<double> w1_, w0_;
   std::vector<int> first_;
-  Buffer v_, g_, x_, y_, work_, g_lane_;
+  Buffer v_, g_, x_, y_, work_, phi_, g_lane_;
+  void (Kernel::*features_)(int);
+  void (Kernel::*gradient_)(int);
 
   // Copies are dealt out evenly: 4 as 2 + 2 where at most 3 fit.
   static int part(int left, int most) { return left <= most ? left : (left < 2 * most ? (left + 1) / 2 : most); }
@@ -438,6 +376,92 @@ class Kernel {
       at[4 * WIDTH] = candidates.z[p];
       lane.index[slot] = candidates.index[p];
     }
+  }
+
+  // The stages of all neighbours one after the other: short loops, of which the processor overlaps several turns.
+  template <int L> void features(int b)
+  {
+    Lane &lane = lanes_[b];
+    const int n_groups = static_cast<int>(lane.table.size()), n_phi = 2 * model.n_radial * WIDTH;
+    double *const groups = lane.groups.data(), *const phi = phi_.grow(n_groups * n_phi);
+    for (int group = 0; group < n_groups; group++) {
+      double *const at = groups + group * stride_;
+      const Vec x = load(at + 2 * WIDTH), y = load(at + 3 * WIDTH), z = load(at + 4 * WIDTH);
+      const Vec r2 = x * x + y * y + z * z;
+      Vec r;
+      for (int k = 0; k < WIDTH; k++) r[k] = std::sqrt(r2[k]);
+      const Vec inverse = 1.0 / r;
+      store(at, r);
+      store(at + WIDTH, inverse);
+      store(at + 2 * WIDTH, x * inverse);
+      store(at + 3 * WIDTH, y * inverse);
+      store(at + 4 * WIDTH, z * inverse);
+      radial_functions(r, phi + group * n_phi, phi + group * n_phi + model.n_radial * WIDTH);
+    }
+    for (int group = 0; group < n_groups; group++) {
+      double *const at = groups + group * stride_ + 5 * WIDTH, *const phi_at = phi + group * n_phi;
+      combine_radial(lane.table[group], phi_at, phi_at + model.n_radial * WIDTH, at, at + model.n_channels * WIDTH);
+    }
+    double *const sum = work_.data(), *const harmonic = sum + model.n_features * WIDTH;
+    for (int f = 0; f < model.n_features; f++) store(sum + f * WIDTH, Vec{});
+    for (int group = 0; group < n_groups; group++) {
+      const double *const at = groups + group * stride_;
+      harmonics<L>(at + 2 * WIDTH, harmonic);
+      accumulate_features<L>(at + 5 * WIDTH, harmonic, sum);
+    }
+    for (int f = 0; f < model.n_features; f++) v_.data()[f * LANES + b] = total(load(sum + f * WIDTH));
+    v_.data()[b] = 1.0;
+  }
+
+  template <int L> void gradient_of(int b)
+  {
+    const int l_max = L >= 0 ? L : model.l_max, n_lm = (l_max + 1) * (l_max + 1);
+    const double *const g = g_lane_.data();
+    double *const y = work_.data(), *const dy = y + n_lm * WIDTH, *const scratch = dy + 3 * n_lm * WIDTH;
+    for (int slot = 0; slot < n_slots; slot += WIDTH) {
+      const double *const at = lanes_[b].groups.data() + slot / WIDTH * stride_;
+      harmonics_gradient<L>(at + 2 * WIDTH, scratch, y, dy);
+      const double *radial = at + 5 * WIDTH, *dradial = radial + model.n_channels * WIDTH;
+      Vec slope{}, sx{}, sy{}, sz{};
+      for (int l = 0; l <= l_max; l++) {
+        const int n = model.channels[l];
+        for (int lm = l * l; lm < (l + 1) * (l + 1); lm++) {
+          const double *const g_lm = g + model.feature_first[l] + (lm - l * l) * model.feature_rank[l];
+          Vec g_radial{}, g_slope{};
+          for (int c = 0; c < n; c++) {
+            const Vec w = splat(g_lm[c]);
+            g_radial += w * load(radial + c * WIDTH);
+            g_slope += w * load(dradial + c * WIDTH);
+          }
+          slope += g_slope * load(y + lm * WIDTH);
+          sx += g_radial * load(dy + lm * WIDTH);
+          sy += g_radial * load(dy + (n_lm + lm) * WIDTH);
+          sz += g_radial * load(dy + (2 * n_lm + lm) * WIDTH);
+        }
+        radial += n * WIDTH;
+        dradial += n * WIDTH;
+      }
+      const Vec r = load(at), inverse = load(at + WIDTH), ux = load(at + 2 * WIDTH), uy = load(at + 3 * WIDTH), uz = load(at + 4 * WIDTH);
+      const Vec along = slope - (ux * sx + uy * sy + uz * sz) * inverse;
+      const Vec fx = ux * along + sx * inverse, fy = uy * along + sy * inverse, fz = uz * along + sz * inverse;
+      const Vec x = ux * r, ry = uy * r, z = uz * r;
+      std::memcpy(&gx[slot], &fx, sizeof(Vec));
+      std::memcpy(&gy[slot], &fy, sizeof(Vec));
+      std::memcpy(&gz[slot], &fz, sizeof(Vec));
+      std::memcpy(&px[slot], &x, sizeof(Vec));
+      std::memcpy(&py[slot], &ry, sizeof(Vec));
+      std::memcpy(&pz[slot], &z, sizeof(Vec));
+    }
+  }
+
+  // The functions for the l_max of the model; L = -1 is for any.
+  template <int L> void set_pair_stage()
+  {
+    if (L == -1 || L == model.l_max) {
+      features_ = &Kernel::features<L>;
+      gradient_ = &Kernel::gradient_of<L>;
+    } else if constexpr (L >= 0)
+      set_pair_stage<L - 1>();
   }
 
   // phi_n(r) = f_c(r) g(r) p_n(x(r)) and derivatives, p_{n+1} = (a_n x + b_n) p_n - c_n p_{n-1}; zero from the cutoff on.
@@ -545,14 +569,15 @@ class Kernel {
 
   // S_lm(u) = F_lm Q_l^|m|(u_z) { s_|m| (m < 0), c_m (m >= 0) }(u_x, u_y);
   // Q_{l+1}^m = ((2l+1) z Q_l^m - (l+m) Q_{l-1}^m) / (l+1-m), Q_m^m = (2m-1)!!.
-  void harmonics(const double *u, double *y) const
+  template <int L> void harmonics(const double *u, double *y) const
   {
+    const int l_max = L >= 0 ? L : model.l_max;
     const Vec ux = load(u), uy = load(u + WIDTH), uz = load(u + 2 * WIDTH);
     Vec cosine = splat(1.0), sine{};
     double double_factorial = 1.0;
-    for (int m = 0; m <= model.l_max; m++) {
+    for (int m = 0; m <= l_max; m++) {
       Vec q0{}, q1 = splat(double_factorial);
-      for (int l = m; l <= model.l_max; l++) {
+      for (int l = m; l <= l_max; l++) {
         const int lm = l * l + l + m;
         const Vec scaled = model.norms[lm] * q1;
         store(y + lm * WIDTH, scaled * cosine);
@@ -570,9 +595,9 @@ class Kernel {
 
   // The same with the gradient as a homogeneous polynomial: d_z Q_l^m = (l+m) Q_{l-1}^m, d_x Q_l^m = -x Q_{l-1}^{m+1},
   // d_x c_m = m c_{m-1}, d_y c_m = -m s_{m-1}. Q_l^m lies in row l (l + 1) / 2 + m of the scratch.
-  void harmonics_gradient(const double *u, double *scratch, double *y, double *dy) const
+  template <int L> void harmonics_gradient(const double *u, double *scratch, double *y, double *dy) const
   {
-    const int l_max = model.l_max, n_lm = (l_max + 1) * (l_max + 1);
+    const int l_max = L >= 0 ? L : model.l_max, n_lm = (l_max + 1) * (l_max + 1);
     const Vec ux = load(u), uy = load(u + WIDTH), uz = load(u + 2 * WIDTH);
     double double_factorial = 1.0;
     for (int m = 0; m <= l_max; m++) {
@@ -617,9 +642,10 @@ class Kernel {
   }
 
   // Eq. (2) for one group: a sum per lane, added up at the end.
-  void accumulate_features(const double *radial, const double *y, double *sum) const
+  template <int L> void accumulate_features(const double *radial, const double *y, double *sum) const
   {
-    for (int l = 0; l <= model.l_max; l++) {
+    const int l_max = L >= 0 ? L : model.l_max;
+    for (int l = 0; l <= l_max; l++) {
       const int row = model.feature_rank[l] * WIDTH;
       double *first = sum + model.feature_first[l] * WIDTH;
       for (int c = 0; c < model.channels[l]; c++, radial += WIDTH, first += WIDTH) {
