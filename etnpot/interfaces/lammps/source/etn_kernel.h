@@ -22,6 +22,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -103,22 +104,23 @@ struct Tile {
 // Largest tile, and vectors of a row that are carried at once. Larger ones spill registers, smaller ones repeat the loads.
 constexpr int TILE1 = 3, TILE2 = 3, PARTS = LANES / WIDTH < 2 ? 1 : 2;
 
-// Eq. (3) for one tile of N1 times N2 copies, PARTS vectors of each row at a time.
-template <int N1, int N2> void tile_forward(const Tile &tile, const double *v, double *x)
+// Eq. (3) for one tile of N1 times N2 copies.
+template <int N1, int N2> void tile_forward(const Tile &tile, const double *__restrict v, double *__restrict x)
 {
+  const std::ptrdiff_t row1 = tile.n1 * LANES, row2 = tile.n2 * LANES;
+  const int components = tile.components, n3 = tile.n3, weight_row = tile.weight_row;
   for (int part = 0; part < LANES; part += PARTS * WIDTH) {
     const double *const left = x + tile.left * LANES + part;
     const double *const feature = v + tile.feature * LANES + part;
     double *right = x + tile.right * LANES + part;
-    for (int m3 = 0; m3 < tile.components; m3++) {
+    const Coupling *c = tile.coupling;
+    for (int m3 = 0; m3 < components; m3++) {
       Vec t[N1][N2][PARTS];
       for (int a1 = 0; a1 < N1; a1++)
         for (int a2 = 0; a2 < N2; a2++)
           for (int h = 0; h < PARTS; h++) t[a1][a2][h] = Vec{};
-      const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1];
-      for (const Coupling *c = tile.coupling + tile.m3_first[m3]; c < stop; c++) {
-        const double *const x1 = left + c->m1 * tile.n1 * LANES;
-        const double *const v2 = feature + c->m2 * tile.n2 * LANES;
+      for (const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1]; c < stop; c++) {
+        const double *const x1 = left + c->m1 * row1, *const v2 = feature + c->m2 * row2;
         const Vec value = splat(c->value);
         for (int h = 0; h < PARTS; h++) {
           Vec cx[N1];
@@ -129,12 +131,12 @@ template <int N1, int N2> void tile_forward(const Tile &tile, const double *v, d
           }
         }
       }
-      for (int a3 = 0; a3 < tile.n3; a3++, right += LANES) {
+      for (int a3 = 0; a3 < n3; a3++, right += LANES) {
         Vec sum[PARTS];
         for (int h = 0; h < PARTS; h++) sum[h] = load(right + h * WIDTH);
         for (int a1 = 0; a1 < N1; a1++)
           for (int a2 = 0; a2 < N2; a2++) {
-            const Vec w = splat(tile.weight[a1 * tile.weight_row + a2 * tile.n3 + a3]);
+            const Vec w = splat(tile.weight[a1 * weight_row + a2 * n3 + a3]);
             for (int h = 0; h < PARTS; h++) sum[h] += w * t[a1][a2][h];
           }
         for (int h = 0; h < PARTS; h++) store(right + h * WIDTH, sum[h]);
@@ -145,47 +147,44 @@ template <int N1, int N2> void tile_forward(const Tile &tile, const double *v, d
 
 // Eq. (4) for one tile.
 template <int N1, int N2>
-void tile_adjoint(const Tile &tile, const double *v, const double *x, double *y, double *g)
+void tile_adjoint(const Tile &tile, const double *__restrict v, const double *__restrict x, double *__restrict y, double *__restrict g)
 {
+  const std::ptrdiff_t row1 = tile.n1 * LANES, row2 = tile.n2 * LANES;
+  const int components = tile.components, n3 = tile.n3, weight_row = tile.weight_row;
   for (int part = 0; part < LANES; part += PARTS * WIDTH) {
-    const double *const left = x + tile.left * LANES + part;
-    const double *const feature = v + tile.feature * LANES + part;
-    double *const y_left = y + tile.left * LANES + part;
-    double *const g_feature = g + tile.feature * LANES + part;
+    const std::ptrdiff_t left = tile.left * LANES + part, feature = tile.feature * LANES + part;
     const double *right = y + tile.right * LANES + part;
-    for (int m3 = 0; m3 < tile.components; m3++) {
+    const Coupling *c = tile.coupling;
+    for (int m3 = 0; m3 < components; m3++) {
       Vec p[N1][N2][PARTS];
       for (int a1 = 0; a1 < N1; a1++)
         for (int a2 = 0; a2 < N2; a2++)
           for (int h = 0; h < PARTS; h++) p[a1][a2][h] = Vec{};
-      for (int a3 = 0; a3 < tile.n3; a3++, right += LANES)
+      for (int a3 = 0; a3 < n3; a3++, right += LANES)
         for (int a1 = 0; a1 < N1; a1++)
           for (int a2 = 0; a2 < N2; a2++) {
-            const Vec w = splat(tile.weight[a1 * tile.weight_row + a2 * tile.n3 + a3]);
+            const Vec w = splat(tile.weight[a1 * weight_row + a2 * n3 + a3]);
             for (int h = 0; h < PARTS; h++) p[a1][a2][h] += w * load(right + h * WIDTH);
           }
-      const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1];
-      for (const Coupling *c = tile.coupling + tile.m3_first[m3]; c < stop; c++) {
-        const int at1 = c->m1 * tile.n1 * LANES, at2 = c->m2 * tile.n2 * LANES;
+      for (const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1]; c < stop; c++) {
+        const std::ptrdiff_t at1 = left + c->m1 * row1, at2 = feature + c->m2 * row2;
+        const double *const x1 = x + at1, *const v2 = v + at2;
+        double *const y1 = y + at1, *const g2 = g + at2;
         const Vec value = splat(c->value);
         for (int h = 0; h < PARTS; h++) {
           Vec cx[N1], sum[N1];
-          for (int a1 = 0; a1 < N1; a1++) {
-            cx[a1] = value * load(left + at1 + a1 * LANES + h * WIDTH);
-            sum[a1] = Vec{};
-          }
+          for (int a1 = 0; a1 < N1; a1++) cx[a1] = value * load(x1 + a1 * LANES + h * WIDTH);
           for (int a2 = 0; a2 < N2; a2++) {
-            const int at = at2 + a2 * LANES + h * WIDTH;
-            const Vec f = load(feature + at);
-            Vec slope = load(g_feature + at);
+            const Vec f = load(v2 + a2 * LANES + h * WIDTH);
+            Vec slope = load(g2 + a2 * LANES + h * WIDTH);
             for (int a1 = 0; a1 < N1; a1++) {
-              sum[a1] += p[a1][a2][h] * f;
+              sum[a1] = a2 == 0 ? p[a1][a2][h] * f : sum[a1] + p[a1][a2][h] * f;
               slope += p[a1][a2][h] * cx[a1];
             }
-            store(g_feature + at, slope);
+            store(g2 + a2 * LANES + h * WIDTH, slope);
           }
           for (int a1 = 0; a1 < N1; a1++) {
-            double *const at = y_left + at1 + a1 * LANES + h * WIDTH;
+            double *const at = y1 + a1 * LANES + h * WIDTH;
             store(at, load(at) + value * sum[a1]);
           }
         }
@@ -247,7 +246,7 @@ class Kernel {
     g_.grow(model.n_features * LANES);
     x_.grow(model.n_rows * LANES);
     y_.grow(model.n_rows * LANES);
-    work_.grow((model.n_features + 4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
+    work_.grow((4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
     g_lane_.grow(model.n_features);
     set_pair_stage<6>();
     for (const Path &path : model.paths)
@@ -341,7 +340,7 @@ class Kernel {
   std::vector<Tile> tiles_;
   std::vector<double> w1_, w0_;
   std::vector<int> first_;
-  Buffer v_, g_, x_, y_, work_, phi_, g_lane_;
+  Buffer v_, g_, x_, y_, work_, phi_, harmonics_, g_lane_;
   void (Kernel::*features_)(int);
   void (Kernel::*gradient_)(int);
 
@@ -402,14 +401,23 @@ class Kernel {
       double *const at = groups + group * stride_ + 5 * WIDTH, *const phi_at = phi + group * n_phi;
       combine_radial(lane.table[group], phi_at, phi_at + model.n_radial * WIDTH, at, at + model.n_channels * WIDTH);
     }
-    double *const sum = work_.data(), *const harmonic = sum + model.n_features * WIDTH;
-    for (int f = 0; f < model.n_features; f++) store(sum + f * WIDTH, Vec{});
-    for (int group = 0; group < n_groups; group++) {
-      const double *const at = groups + group * stride_;
-      harmonics<L>(at + 2 * WIDTH, harmonic);
-      accumulate_features<L>(at + 5 * WIDTH, harmonic, sum);
+    const int l_max = L >= 0 ? L : model.l_max, n_lm = (l_max + 1) * (l_max + 1);
+    double *const y = harmonics_.grow(n_groups * n_lm * WIDTH);
+    for (int group = 0; group < n_groups; group++) harmonics<L>(groups + group * stride_ + 2 * WIDTH, y + group * n_lm * WIDTH);
+    const double *radial = groups + 5 * WIDTH;
+    for (int l = 0; l <= l_max; l++) {
+      for (int m = 0; m < 2 * l + 1;) {
+        const int n_m = part(2 * l + 1 - m, 3);
+        for (int c = 0; c < model.channels[l];) {
+          const int n_c = part(model.channels[l] - c, 3);
+          double *const v = v_.data() + (model.feature_first[l] + m * model.feature_rank[l] + c) * LANES + b;
+          sum_features<3, 3>(n_m, n_c, n_groups, radial + c * WIDTH, y + (l * l + m) * WIDTH, n_lm * WIDTH, v, model.feature_rank[l]);
+          c += n_c;
+        }
+        m += n_m;
+      }
+      radial += model.channels[l] * WIDTH;
     }
-    for (int f = 0; f < model.n_features; f++) v_.data()[f * LANES + b] = total(load(sum + f * WIDTH));
     v_.data()[b] = 1.0;
   }
 
@@ -421,29 +429,20 @@ class Kernel {
     for (int slot = 0; slot < n_slots; slot += WIDTH) {
       const double *const at = lanes_[b].groups.data() + slot / WIDTH * stride_;
       harmonics_gradient<L>(at + 2 * WIDTH, scratch, y, dy);
-      const double *radial = at + 5 * WIDTH, *dradial = radial + model.n_channels * WIDTH;
-      Vec slope{}, sx{}, sy{}, sz{};
+      const double *radial = at + 5 * WIDTH;
+      Sums sums{};
       for (int l = 0; l <= l_max; l++) {
-        const int n = model.channels[l];
-        for (int lm = l * l; lm < (l + 1) * (l + 1); lm++) {
-          const double *const g_lm = g + model.feature_first[l] + (lm - l * l) * model.feature_rank[l];
-          Vec g_radial{}, g_slope{};
-          for (int c = 0; c < n; c++) {
-            const Vec w = splat(g_lm[c]);
-            g_radial += w * load(radial + c * WIDTH);
-            g_slope += w * load(dradial + c * WIDTH);
-          }
-          slope += g_slope * load(y + lm * WIDTH);
-          sx += g_radial * load(dy + lm * WIDTH);
-          sy += g_radial * load(dy + (n_lm + lm) * WIDTH);
-          sz += g_radial * load(dy + (2 * n_lm + lm) * WIDTH);
-        }
+        const int n = model.channels[l], rank = model.feature_rank[l];
+        const double *const g_l = g + model.feature_first[l], *const y_l = y + l * l * WIDTH;
+        add_components<1>(n, rank, g_l, radial, y_l, n_lm, sums);
+        int m = 1;
+        for (; m + 4 <= 2 * l + 1; m += 4) add_components<4>(n, rank, g_l + m * rank, radial, y_l + m * WIDTH, n_lm, sums);
+        if (m < 2 * l + 1) add_components<2>(n, rank, g_l + m * rank, radial, y_l + m * WIDTH, n_lm, sums);
         radial += n * WIDTH;
-        dradial += n * WIDTH;
       }
       const Vec r = load(at), inverse = load(at + WIDTH), ux = load(at + 2 * WIDTH), uy = load(at + 3 * WIDTH), uz = load(at + 4 * WIDTH);
-      const Vec along = slope - (ux * sx + uy * sy + uz * sz) * inverse;
-      const Vec fx = ux * along + sx * inverse, fy = uy * along + sy * inverse, fz = uz * along + sz * inverse;
+      const Vec along = sums.slope - (ux * sums.x + uy * sums.y + uz * sums.z) * inverse;
+      const Vec fx = ux * along + sums.x * inverse, fy = uy * along + sums.y * inverse, fz = uz * along + sums.z * inverse;
       const Vec x = ux * r, ry = uy * r, z = uz * r;
       std::memcpy(&gx[slot], &fx, sizeof(Vec));
       std::memcpy(&gy[slot], &fy, sizeof(Vec));
@@ -641,18 +640,49 @@ class Kernel {
     }
   }
 
-  // Eq. (2) for one group: a sum per lane, added up at the end.
-  template <int L> void accumulate_features(const double *radial, const double *y, double *sum) const
+  // Eq. (2) for M components and C channels over all groups: `v` is theirs in one lane of the block.
+  template <int M, int C>
+  void sum_features(int n_m, int n_c, int n_groups, const double *radial, const double *y, int y_stride, double *v, int rank) const
   {
-    const int l_max = L >= 0 ? L : model.l_max;
-    for (int l = 0; l <= l_max; l++) {
-      const int row = model.feature_rank[l] * WIDTH;
-      double *first = sum + model.feature_first[l] * WIDTH;
-      for (int c = 0; c < model.channels[l]; c++, radial += WIDTH, first += WIDTH) {
-        const Vec r = load(radial);
-        double *at = first;
-        for (int lm = l * l; lm < (l + 1) * (l + 1); lm++, at += row) store(at, load(at) + r * load(y + lm * WIDTH));
+    if (n_m == M && n_c == C) {
+      Vec sum[M][C];
+      for (int m = 0; m < M; m++)
+        for (int c = 0; c < C; c++) sum[m][c] = Vec{};
+      for (int group = 0; group < n_groups; group++, radial += stride_, y += y_stride)
+        for (int c = 0; c < C; c++) {
+          const Vec r = load(radial + c * WIDTH);
+          for (int m = 0; m < M; m++) sum[m][c] += r * load(y + m * WIDTH);
+        }
+      for (int m = 0; m < M; m++)
+        for (int c = 0; c < C; c++) v[(m * rank + c) * LANES] = total(sum[m][c]);
+    } else if constexpr (C > 1)
+      sum_features<M, C - 1>(n_m, n_c, n_groups, radial, y, y_stride, v, rank);
+    else if constexpr (M > 1)
+      sum_features<M - 1, 3>(n_m, n_c, n_groups, radial, y, y_stride, v, rank);
+  }
+
+  // The sums of eq. (5) over the channels of l, for M components of one group.
+  struct Sums {
+    Vec slope, x, y, z;
+  };
+  template <int M> void add_components(int n, int rank, const double *g, const double *radial, const double *y, int n_lm, Sums &sums) const
+  {
+    const double *const dradial = radial + model.n_channels * WIDTH, *const dy = y + n_lm * WIDTH;
+    Vec value[M], slope[M];
+    for (int m = 0; m < M; m++) value[m] = slope[m] = Vec{};
+    for (int c = 0; c < n; c++) {
+      const Vec r = load(radial + c * WIDTH), dr = load(dradial + c * WIDTH);
+      for (int m = 0; m < M; m++) {
+        const Vec w = splat(g[m * rank + c]);
+        value[m] += w * r;
+        slope[m] += w * dr;
       }
+    }
+    for (int m = 0; m < M; m++) {
+      sums.slope += slope[m] * load(y + m * WIDTH);
+      sums.x += value[m] * load(dy + m * WIDTH);
+      sums.y += value[m] * load(dy + (n_lm + m) * WIDTH);
+      sums.z += value[m] * load(dy + (2 * n_lm + m) * WIDTH);
     }
   }
 };
