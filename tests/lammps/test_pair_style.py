@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from etnpot.interfaces.lammps.build import LammpsHeaders, build_plugin
 from etnpot.interfaces.lammps.export import write_export
 from etnpot.potential.build import random_potential
 
-from .conftest import MEASURES, Lammps, State, record
+from .conftest import MEASURES, SCRIPTS, Lammps, State, record
 
 pytestmark = pytest.mark.lammps
 
@@ -280,8 +281,11 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [(name, 1) for name in MISTAKES]
+    + [(name, 2) for name in ("no such file", "unknown element", "one digit")],
+)
 def test_mistakes_are_named_in_the_log(
     name: str, ranks: int, lammps: Lammps, rng: np.random.Generator
 ) -> None:
@@ -316,6 +320,30 @@ def test_plugin_of_another_version(plugin: Path, lammps: Lammps) -> None:
     made = build_plugin(other, lammps.directory / "other", march="x86-64", flags=("-O0",))
     log = lammps.run(f"plugin load {made}\n", fails=True)
     assert "built for LAMMPS 20230802, but this is LAMMPS 20250722; build it again" in log.replace("\n", " ")
+
+
+def test_plugin_for_a_source_tree(plugin: Path, lammps: Lammps) -> None:
+    """What is built against the ``src`` of a LAMMPS runs after ``plugin load``."""
+    (headers,) = LammpsHeaders.of_package().include
+    tree = lammps.directory / "mylammps" / "src"
+    shutil.copytree(headers, tree)
+    (tree / "version.h").write_text('#define LAMMPS_VERSION "22 Jul 2025"\n')
+    command = [
+        sys.executable,
+        "-m",
+        "etnpot",
+        "lammps",
+        "--build",
+        "--lammps",
+        "mylammps",
+        "--plugin-dir",
+        "made",
+    ]
+    command += ["--compiler", f"{SCRIPTS / 'mpicxx'} -O0", "--march", "x86-64"]
+    done = subprocess.run(command, cwd=lammps.directory, check=True, capture_output=True, text=True)
+    assert f"plugin load {lammps.directory / 'made' / 'etnplugin.so'}" in done.stdout
+    log = lammps.run("plugin unload pair etn\nplugin load made/etnplugin.so\nunits metal\npair_style etn\n")
+    assert "Loading plugin: equivariant tensor network potentials" in log
 
 
 def test_command_line_to_a_run(plugin: Path, lammps: Lammps) -> None:
