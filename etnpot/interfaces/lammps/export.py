@@ -44,11 +44,12 @@ from typing import Any
 import numpy as np
 
 import etnpot
+from etnpot.basis import recurrence_constants
 from etnpot.errors import PotentialFileError
 from etnpot.io.atomic import write_bytes_atomically
 from etnpot.network import TrainLayout
 from etnpot.potential import Potential
-from etnpot.so3 import coupling_table
+from etnpot.so3 import Irrep, coupling_table
 
 __all__ = ["EXPORT_VERSION", "export_text", "write_export", "write_input"]
 
@@ -127,19 +128,21 @@ def _write(path: str | os.PathLike[str], text: str) -> None:
 
 def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     """Name, kind and values of every table."""
-    spec, basis = potential.spec, potential.basis_tables
-    r_min, cutoff, width, p0, power = basis.constants[:5]
+    spec = potential.spec
     layout = spec.layout
+    codes, constants, recurrence = spec.radial.kernel_tables()
+    r_min, cutoff, width, p0, power = constants[:5]
+    irreps = [Irrep.natural(l) for l in range(spec.l_max + 1)]
     rows, index, value = _paths(layout)
     yield "species", "text", symbols
     yield "reference_energies", "real", potential.arrays["reference_energies"]
-    yield "radial_codes", "integer", [*basis.codes, power]
+    yield "radial_codes", "integer", [*codes, power]
     yield "radial_constants", "real", [r_min, cutoff, width, p0]
-    yield "radial_recurrence", "real", basis.recurrence
+    yield "radial_recurrence", "real", recurrence
     yield "channels", "integer", spec.channels
-    yield "harmonics_norms", "real", basis.norms
-    yield "feature_first", "integer", basis.feature_first
-    yield "feature_rank", "integer", basis.feature_rank
+    yield "harmonics_norms", "real", recurrence_constants(spec.l_max)
+    yield "feature_first", "integer", [spec.feature.offset(irrep) + (irrep.l == 0) for irrep in irreps]
+    yield "feature_rank", "integer", [spec.feature.rank(irrep) for irrep in irreps]
     yield "radial_table", "real", potential.radial_table
     sizes = [
         layout.feature.dimension,
