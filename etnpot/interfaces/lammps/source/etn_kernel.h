@@ -9,6 +9,15 @@
 //     t[m3, a1, a2] = sum_{m1 m2} C x_{k-1}[l1 m1 a1] v[l2 m2 a2],    E = x_d                     (3)
 //     P[m3, a1, a2] = sum_{a3} A[a1, a2, a3] y_k[l3 m3 a3],
 //     y_{k-1}[m1, a1] += C sum_{a2} P v[m2, a2],    g[m2, a2] += C sum_{a1} P x_{k-1}[m1, a1]     (4)
+//
+// Of the three irreps of a path, one meets the weights A alone, before or after the other two are coupled: its spectator.
+// In eqs. (3), (4) it is the right one. With the feature as spectator, and with the left irrep likewise,
+//
+//     B[m2, a1, a3] = sum_{a2} A[a1, a2, a3] v[m2, a2],    x_k[m3, a3] += C sum_{a1} B x_{k-1}[m1, a1],
+//     y_{k-1}[m1, a1] += C sum_{a3} B y_k[m3, a3],
+//     D[m2, a1, a3] = sum_{m1 m3} C x_{k-1}[m1, a1] y_k[m3, a3],    g[m2, a2] += sum_{a1 a3} A D      (4a)
+//
+// The cheapest is taken.
 //     dE/dr_p    = u sum_lmc g_lmc R'_lc Y_lm + (1/r) (1 - u u^T) sum_lmc g_lmc R_lc dS_lm/du     (5)
 //
 // The same equations as etnpot/kernels, which tests/lammps holds this file to. There are two kinds of vectors:
@@ -90,25 +99,32 @@ class Buffer {
 
 // ------------------------------------------------------------------------------------------------- the train
 
-// A part of a path with so few copies a1, a2 that all t[m3] of one m3 stay in registers.
+// A part of a path with so few copies of the two coupled irreps that their products, for one component of the spectator,
+// stay in registers. Of the spectator it has all copies.
 struct Tile {
-  const double *weight;    // A[a1, a2, 0] of its first a1, a2
+  const double *weight;    // A of its first copies
+  // coefficients by component of the spectator; their m1 and m2 are those of the left irrep and the feature where the right
+  // irrep is the spectator, else those of the coupled one of these two and of the right irrep
   const Coupling *coupling;
-  const int *m3_first;
-  int components, n3, weight_row;
+  const int *first;    // of every component; one more at the end
+  int components;      // of the spectator
+  int n3;              // copies of the right irrep
+  int n_spectator;     // copies of the spectator in eq. (4a)
+  int weight1, weight2;                // distance in A of neighbouring copies: left, feature
   int left, n1, feature, n2, right;    // in rows of lanes
   void (*forward)(const Tile &, const double *v, double *x);
   void (*adjoint)(const Tile &, const double *v, const double *x, double *y, double *g);
 };
 
 // Largest tile, and vectors of a row that are carried at once. Larger ones spill registers, smaller ones repeat the loads.
-constexpr int TILE1 = 3, TILE2 = 3, PARTS = LANES / WIDTH < 2 ? 1 : 2;
+constexpr int TILE1 = 3, TILE2 = 3;
+constexpr int PARTS = LANES / WIDTH < 2 ? 1 : 2;
 
 // Eq. (3) for one tile of N1 times N2 copies.
 template <int N1, int N2> void tile_forward(const Tile &tile, const double *__restrict v, double *__restrict x)
 {
   const std::ptrdiff_t row1 = tile.n1 * LANES, row2 = tile.n2 * LANES;
-  const int components = tile.components, n3 = tile.n3, weight_row = tile.weight_row;
+  const int components = tile.components, n3 = tile.n3, weight1 = tile.weight1;
   for (int part = 0; part < LANES; part += PARTS * WIDTH) {
     const double *const left = x + tile.left * LANES + part;
     const double *const feature = v + tile.feature * LANES + part;
@@ -119,7 +135,7 @@ template <int N1, int N2> void tile_forward(const Tile &tile, const double *__re
       for (int a1 = 0; a1 < N1; a1++)
         for (int a2 = 0; a2 < N2; a2++)
           for (int h = 0; h < PARTS; h++) t[a1][a2][h] = Vec{};
-      for (const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1]; c < stop; c++) {
+      for (const Coupling *const stop = tile.coupling + tile.first[m3 + 1]; c < stop; c++) {
         const double *const x1 = left + c->m1 * row1, *const v2 = feature + c->m2 * row2;
         const Vec value = splat(c->value);
         for (int h = 0; h < PARTS; h++) {
@@ -136,7 +152,7 @@ template <int N1, int N2> void tile_forward(const Tile &tile, const double *__re
         for (int h = 0; h < PARTS; h++) sum[h] = load(right + h * WIDTH);
         for (int a1 = 0; a1 < N1; a1++)
           for (int a2 = 0; a2 < N2; a2++) {
-            const Vec w = splat(tile.weight[a1 * weight_row + a2 * n3 + a3]);
+            const Vec w = splat(tile.weight[a1 * weight1 + a2 * n3 + a3]);
             for (int h = 0; h < PARTS; h++) sum[h] += w * t[a1][a2][h];
           }
         for (int h = 0; h < PARTS; h++) store(right + h * WIDTH, sum[h]);
@@ -147,10 +163,11 @@ template <int N1, int N2> void tile_forward(const Tile &tile, const double *__re
 
 // Eq. (4) for one tile.
 template <int N1, int N2>
-void tile_adjoint(const Tile &tile, const double *__restrict v, const double *__restrict x, double *__restrict y, double *__restrict g)
+void tile_adjoint(const Tile &tile, const double *__restrict v, const double *__restrict x, double *__restrict y,
+                  double *__restrict g)
 {
   const std::ptrdiff_t row1 = tile.n1 * LANES, row2 = tile.n2 * LANES;
-  const int components = tile.components, n3 = tile.n3, weight_row = tile.weight_row;
+  const int components = tile.components, n3 = tile.n3, weight1 = tile.weight1;
   for (int part = 0; part < LANES; part += PARTS * WIDTH) {
     const std::ptrdiff_t left = tile.left * LANES + part, feature = tile.feature * LANES + part;
     const double *right = y + tile.right * LANES + part;
@@ -163,10 +180,10 @@ void tile_adjoint(const Tile &tile, const double *__restrict v, const double *__
       for (int a3 = 0; a3 < n3; a3++, right += LANES)
         for (int a1 = 0; a1 < N1; a1++)
           for (int a2 = 0; a2 < N2; a2++) {
-            const Vec w = splat(tile.weight[a1 * weight_row + a2 * n3 + a3]);
+            const Vec w = splat(tile.weight[a1 * weight1 + a2 * n3 + a3]);
             for (int h = 0; h < PARTS; h++) p[a1][a2][h] += w * load(right + h * WIDTH);
           }
-      for (const Coupling *const stop = tile.coupling + tile.m3_first[m3 + 1]; c < stop; c++) {
+      for (const Coupling *const stop = tile.coupling + tile.first[m3 + 1]; c < stop; c++) {
         const std::ptrdiff_t at1 = left + c->m1 * row1, at2 = feature + c->m2 * row2;
         const double *const x1 = x + at1, *const v2 = v + at2;
         double *const y1 = y + at1, *const g2 = g + at2;
@@ -193,16 +210,127 @@ void tile_adjoint(const Tile &tile, const double *__restrict v, const double *__
   }
 }
 
-// Sets the two functions of a tile of n1 times n2 copies.
-template <int N1, int N2> void set_functions(Tile &tile, int n1, int n2)
+// Eq. (4a), forward, for N copies o of the coupled one of left irrep and feature, and N3 copies a3 of the right irrep.
+// The other of the two is the spectator s: the feature if IS_FEATURE, else the left irrep.
+template <int N, int N3, bool IS_FEATURE> void mixed_forward(const Tile &tile, const double *__restrict v, double *__restrict x)
 {
-  if (n1 == N1 && n2 == N2) {
-    tile.forward = tile_forward<N1, N2>;
-    tile.adjoint = tile_adjoint<N1, N2>;
-  } else if constexpr (N2 > 1)
-    set_functions<N1, N2 - 1>(tile, n1, n2);
-  else if constexpr (N1 > 1)
-    set_functions<N1 - 1, TILE2>(tile, n1, n2);
+  const double *const spectator = IS_FEATURE ? v + tile.feature * LANES : x + tile.left * LANES;
+  const double *const other = IS_FEATURE ? x + tile.left * LANES : v + tile.feature * LANES;
+  const int weight_s = IS_FEATURE ? tile.weight2 : tile.weight1, weight_o = IS_FEATURE ? tile.weight1 : tile.weight2;
+  const std::ptrdiff_t row_o = (IS_FEATURE ? tile.n1 : tile.n2) * LANES, row3 = tile.n3 * LANES;
+  const int n_spectator = tile.n_spectator, components = tile.components;
+  for (int part = 0; part < LANES; part += PARTS * WIDTH) {
+    const double *s = spectator + part;
+    const Coupling *c = tile.coupling;
+    for (int m = 0; m < components; m++) {
+      Vec b[N][N3][PARTS];
+      for (int o = 0; o < N; o++)
+        for (int a3 = 0; a3 < N3; a3++)
+          for (int h = 0; h < PARTS; h++) b[o][a3][h] = Vec{};
+      for (int a = 0; a < n_spectator; a++, s += LANES)
+        for (int o = 0; o < N; o++)
+          for (int a3 = 0; a3 < N3; a3++) {
+            const Vec w = splat(tile.weight[a * weight_s + o * weight_o + a3]);
+            for (int h = 0; h < PARTS; h++) b[o][a3][h] += w * load(s + h * WIDTH);
+          }
+      for (const Coupling *const stop = tile.coupling + tile.first[m + 1]; c < stop; c++) {
+        const double *const o1 = other + part + c->m1 * row_o;
+        double *const x3 = x + tile.right * LANES + part + c->m2 * row3;
+        const Vec value = splat(c->value);
+        for (int h = 0; h < PARTS; h++) {
+          Vec co[N];
+          for (int o = 0; o < N; o++) co[o] = value * load(o1 + o * LANES + h * WIDTH);
+          for (int a3 = 0; a3 < N3; a3++) {
+            Vec sum = load(x3 + a3 * LANES + h * WIDTH);
+            for (int o = 0; o < N; o++) sum += b[o][a3][h] * co[o];
+            store(x3 + a3 * LANES + h * WIDTH, sum);
+          }
+        }
+      }
+    }
+  }
+}
+
+// Eq. (4a), adjoint, likewise.
+template <int N, int N3, bool IS_FEATURE>
+void mixed_adjoint(const Tile &tile, const double *__restrict v, const double *__restrict x, double *__restrict y,
+                   double *__restrict g)
+{
+  const double *const spectator = IS_FEATURE ? v + tile.feature * LANES : x + tile.left * LANES;
+  const double *const other = IS_FEATURE ? x + tile.left * LANES : v + tile.feature * LANES;
+  double *const spectator_slope = IS_FEATURE ? g + tile.feature * LANES : y + tile.left * LANES;
+  double *const other_slope = IS_FEATURE ? y + tile.left * LANES : g + tile.feature * LANES;
+  const int weight_s = IS_FEATURE ? tile.weight2 : tile.weight1, weight_o = IS_FEATURE ? tile.weight1 : tile.weight2;
+  const std::ptrdiff_t row_o = (IS_FEATURE ? tile.n1 : tile.n2) * LANES, row3 = tile.n3 * LANES;
+  // of the spectator, all copies of one component lie together
+  const std::ptrdiff_t row_s = (IS_FEATURE ? tile.n2 : tile.n1) * LANES;
+  const int n_spectator = tile.n_spectator, components = tile.components;
+  for (int part = 0; part < LANES; part += PARTS * WIDTH) {
+    const Coupling *c = tile.coupling;
+    for (int m = 0; m < components; m++) {
+      const double *const s = spectator + part + m * row_s;
+      Vec b[N][N3][PARTS], d[N][N3][PARTS];
+      for (int o = 0; o < N; o++)
+        for (int a3 = 0; a3 < N3; a3++)
+          for (int h = 0; h < PARTS; h++) b[o][a3][h] = d[o][a3][h] = Vec{};
+      for (int a = 0; a < n_spectator; a++)
+        for (int o = 0; o < N; o++)
+          for (int a3 = 0; a3 < N3; a3++) {
+            const Vec w = splat(tile.weight[a * weight_s + o * weight_o + a3]);
+            for (int h = 0; h < PARTS; h++) b[o][a3][h] += w * load(s + a * LANES + h * WIDTH);
+          }
+      for (const Coupling *const stop = tile.coupling + tile.first[m + 1]; c < stop; c++) {
+        const double *const o1 = other + part + c->m1 * row_o;
+        double *const y1 = other_slope + part + c->m1 * row_o;
+        const double *const y3 = y + tile.right * LANES + part + c->m2 * row3;
+        const Vec value = splat(c->value);
+        for (int h = 0; h < PARTS; h++) {
+          Vec cy[N3];
+          for (int a3 = 0; a3 < N3; a3++) cy[a3] = value * load(y3 + a3 * LANES + h * WIDTH);
+          for (int o = 0; o < N; o++) {
+            const Vec f = load(o1 + o * LANES + h * WIDTH);
+            Vec slope = load(y1 + o * LANES + h * WIDTH);
+            for (int a3 = 0; a3 < N3; a3++) {
+              slope += b[o][a3][h] * cy[a3];
+              d[o][a3][h] += f * cy[a3];
+            }
+            store(y1 + o * LANES + h * WIDTH, slope);
+          }
+        }
+      }
+      double *const slope = spectator_slope + part + m * row_s;
+      for (int a = 0; a < n_spectator; a++)
+        for (int h = 0; h < PARTS; h++) {
+          Vec sum = load(slope + a * LANES + h * WIDTH);
+          for (int o = 0; o < N; o++)
+            for (int a3 = 0; a3 < N3; a3++) sum += splat(tile.weight[a * weight_s + o * weight_o + a3]) * d[o][a3][h];
+          store(slope + a * LANES + h * WIDTH, sum);
+        }
+    }
+  }
+}
+
+// The irrep of a path that meets the weights alone.
+enum Spectator { LEFT = 0, FEATURE = 1, RIGHT = 2 };
+
+// Sets the two functions of a tile; n and n_other are its copies of the coupled irreps, in the order left, feature, right.
+template <int N, int NO> void set_functions(Tile &tile, Spectator spectator, int n, int n_other)
+{
+  if (n == N && n_other == NO) {
+    if (spectator == RIGHT) {
+      tile.forward = tile_forward<N, NO>;
+      tile.adjoint = tile_adjoint<N, NO>;
+    } else if (spectator == FEATURE) {
+      tile.forward = mixed_forward<N, NO, true>;
+      tile.adjoint = mixed_adjoint<N, NO, true>;
+    } else {
+      tile.forward = mixed_forward<N, NO, false>;
+      tile.adjoint = mixed_adjoint<N, NO, false>;
+    }
+  } else if constexpr (NO > 1)
+    set_functions<N, NO - 1>(tile, spectator, n, n_other);
+  else if constexpr (N > 1)
+    set_functions<N - 1, TILE2>(tile, spectator, n, n_other);
 }
 
 // ------------------------------------------------------------------------------------------------ the kernel
@@ -249,29 +377,7 @@ class Kernel {
     work_.grow((4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
     g_lane_.grow(model.n_features);
     set_pair_stage<6>();
-    for (const Path &path : model.paths)
-      for (int a1 = 0; a1 < path.n1;) {
-        const int n1 = part(path.n1 - a1, TILE1);
-        for (int a2 = 0; a2 < path.n2;) {
-          const int n2 = part(path.n2 - a2, TILE2);
-          Tile tile{};
-          tile.weight = &model.weights[path.weight + (a1 * path.n2 + a2) * path.n3];
-          tile.coupling = &model.couplings[path.coupling];
-          tile.m3_first = path.m3_first.data();
-          tile.components = path.components;
-          tile.n3 = path.n3;
-          tile.weight_row = path.n2 * path.n3;
-          tile.left = path.left + a1;
-          tile.n1 = path.n1;
-          tile.feature = path.feature + a2;
-          tile.n2 = path.n2;
-          tile.right = path.right;
-          set_functions<TILE1, TILE2>(tile, n1, n2);
-          tiles_.push_back(tile);
-          a2 += n2;
-        }
-        a1 += n1;
-      }
+    for (const Path &path : model.paths) add_tiles(path);
   }
 
   Kernel(const Kernel &) = delete;
@@ -344,6 +450,85 @@ class Kernel {
   void (Kernel::*features_)(int);
   void (Kernel::*gradient_)(int);
 
+  // Coefficients of a path by component of its spectator.
+  struct Order {
+    std::vector<Coupling> couplings;
+    std::vector<int> first;
+  };
+  std::map<std::pair<int, int>, Order> orders_;    // by first coefficient and spectator
+
+  const Order &order(const Path &path, Spectator spectator)
+  {
+    const auto at = std::make_pair(path.coupling, static_cast<int>(spectator));
+    const auto found = orders_.find(at);
+    if (found != orders_.end()) return found->second;
+    Order &order = orders_[at];
+    int components = path.components;
+    if (spectator != RIGHT) {
+      components = 0;
+      for (int z = path.coupling; z < path.coupling + path.m3_first.back(); z++)
+        components = std::max(components, 1 + (spectator == LEFT ? model.couplings[z].m1 : model.couplings[z].m2));
+    }
+    for (int m = 0; m < components; m++) {
+      order.first.push_back(static_cast<int>(order.couplings.size()));
+      for (int m3 = 0; m3 < path.components; m3++)
+        for (int z = path.coupling + path.m3_first[m3]; z < path.coupling + path.m3_first[m3 + 1]; z++) {
+          const Coupling &c = model.couplings[z];
+          if (spectator == RIGHT && m3 == m) order.couplings.push_back(c);
+          if (spectator == FEATURE && c.m2 == m) order.couplings.push_back({c.m1, m3, c.value});
+          if (spectator == LEFT && c.m1 == m) order.couplings.push_back({c.m2, m3, c.value});
+        }
+    }
+    order.first.push_back(static_cast<int>(order.couplings.size()));
+    return order;
+  }
+
+  // Multiplications of a path over forward and adjoint pass with one spectator.
+  double cost(const Path &path, Spectator spectator)
+  {
+    const int n = spectator == RIGHT ? path.n3 : spectator == FEATURE ? path.n2 : path.n1;
+    const double all = path.n1 * path.n2 * path.n3, terms = path.m3_first.back();
+    const double components = static_cast<double>(order(path, spectator).first.size() - 1);
+    return 3.0 * all / n * terms + (spectator == RIGHT ? 2.0 : 3.0) * components * all;
+  }
+
+  void add_tiles(const Path &path)
+  {
+    Spectator spectator = RIGHT;
+    for (Spectator other : {FEATURE, LEFT})
+      if (cost(path, other) < cost(path, spectator)) spectator = other;
+    const int n = spectator == LEFT ? path.n2 : path.n1;
+    const int n_other = spectator == RIGHT ? path.n2 : path.n3;
+    for (int a = 0; a < n;) {
+      const int part_n = part(n - a, TILE1);
+      for (int b = 0; b < n_other;) {
+        const int part_other = part(n_other - b, TILE2);
+        const int a1 = spectator == LEFT ? 0 : a;
+        const int a2 = spectator == LEFT ? a : spectator == RIGHT ? b : 0;
+        const int a3 = spectator == RIGHT ? 0 : b;
+        const Order &in_order = order(path, spectator);
+        Tile tile{};
+        tile.weight = &model.weights[path.weight + (a1 * path.n2 + a2) * path.n3 + a3];
+        tile.coupling = in_order.couplings.data();
+        tile.first = in_order.first.data();
+        tile.components = static_cast<int>(in_order.first.size()) - 1;
+        tile.n3 = path.n3;
+        tile.n_spectator = spectator == LEFT ? path.n1 : path.n2;
+        tile.weight1 = path.n2 * path.n3;
+        tile.weight2 = path.n3;
+        tile.left = path.left + a1;
+        tile.n1 = path.n1;
+        tile.feature = path.feature + a2;
+        tile.n2 = path.n2;
+        tile.right = path.right + a3;
+        set_functions<TILE1, TILE2>(tile, spectator, part_n, part_other);
+        tiles_.push_back(tile);
+        b += part_other;
+      }
+      a += part_n;
+    }
+  }
+
   // Copies are dealt out evenly: 4 as 2 + 2 where at most 3 fit.
   static int part(int left, int most) { return left <= most ? left : (left < 2 * most ? (left + 1) / 2 : most); }
 
@@ -411,7 +596,8 @@ class Kernel {
         for (int c = 0; c < model.channels[l];) {
           const int n_c = part(model.channels[l] - c, 3);
           double *const v = v_.data() + (model.feature_first[l] + m * model.feature_rank[l] + c) * LANES + b;
-          sum_features<3, 3>(n_m, n_c, n_groups, radial + c * WIDTH, y + (l * l + m) * WIDTH, n_lm * WIDTH, v, model.feature_rank[l]);
+          sum_features<3, 3>(n_m, n_c, n_groups, radial + c * WIDTH, y + (l * l + m) * WIDTH, n_lm * WIDTH, v,
+                             model.feature_rank[l]);
           c += n_c;
         }
         m += n_m;
@@ -440,7 +626,8 @@ class Kernel {
         if (m < 2 * l + 1) add_components<2>(n, rank, g_l + m * rank, radial, y_l + m * WIDTH, n_lm, sums);
         radial += n * WIDTH;
       }
-      const Vec r = load(at), inverse = load(at + WIDTH), ux = load(at + 2 * WIDTH), uy = load(at + 3 * WIDTH), uz = load(at + 4 * WIDTH);
+      const Vec r = load(at), inverse = load(at + WIDTH);
+      const Vec ux = load(at + 2 * WIDTH), uy = load(at + 3 * WIDTH), uz = load(at + 4 * WIDTH);
       const Vec along = sums.slope - (ux * sums.x + uy * sums.y + uz * sums.z) * inverse;
       const Vec fx = ux * along + sums.x * inverse, fy = uy * along + sums.y * inverse, fz = uz * along + sums.z * inverse;
       const Vec x = ux * r, ry = uy * r, z = uz * r;
@@ -527,7 +714,8 @@ class Kernel {
   }
 
   // Eq. (1) for N channels.
-  template <int N> void combine(const double *table, const double *phi, const double *dphi, double *radial, double *dradial) const
+  template <int N>
+  void combine(const double *table, const double *phi, const double *dphi, double *radial, double *dradial) const
   {
     Vec sum[N], dsum[N];
     for (int c = 0; c < N; c++) sum[c] = dsum[c] = Vec{};
@@ -642,7 +830,8 @@ class Kernel {
 
   // Eq. (2) for M components and C channels over all groups: `v` is theirs in one lane of the block.
   template <int M, int C>
-  void sum_features(int n_m, int n_c, int n_groups, const double *radial, const double *y, int y_stride, double *v, int rank) const
+  void sum_features(int n_m, int n_c, int n_groups, const double *radial, const double *y, int y_stride, double *v,
+                    int rank) const
   {
     if (n_m == M && n_c == C) {
       Vec sum[M][C];
@@ -665,7 +854,8 @@ class Kernel {
   struct Sums {
     Vec slope, x, y, z;
   };
-  template <int M> void add_components(int n, int rank, const double *g, const double *radial, const double *y, int n_lm, Sums &sums) const
+  template <int M>
+  void add_components(int n, int rank, const double *g, const double *radial, const double *y, int n_lm, Sums &sums) const
   {
     const double *const dradial = radial + model.n_channels * WIDTH, *const dy = y + n_lm * WIDTH;
     Vec value[M], slope[M];
