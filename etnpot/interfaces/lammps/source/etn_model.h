@@ -97,7 +97,8 @@ namespace detail {
       for (std::string name = word(); name != "end"; name = word()) {
         const std::string kind = word();
         const long count = integer();
-        if (count < 0 || count > end_ - begin) damaged("table '" + name + "' cannot have " + std::to_string(count) + " entries");
+        if (count < 0 || count > end_ - begin)
+          damaged("table '" + name + "' cannot have " + std::to_string(count) + " entries");
         if (kind == "text")
           for (long i = 0; i < count; i++) texts_[name].push_back(word());
         else if (kind == "integer")
@@ -186,8 +187,10 @@ inline Model read_model(const std::string &content)
                     "; export the potential again, or rebuild the plugin ('etnpot lammps --build'), with the same etnpot");
   if (found != 3 || !body) Tables::damaged("its second line is '" + line + "'");
   if (content.size() - body != length)
-    Tables::damaged("it has " + std::to_string(content.size() - body) + " bytes of tables instead of " + std::to_string(length));
-  if (detail::crc32(content.data() + body, length) != digest) Tables::damaged("its content does not have the digest that was stored with it");
+    Tables::damaged("it has " + std::to_string(content.size() - body) + " bytes of tables instead of " +
+                    std::to_string(length));
+  if (detail::crc32(content.data() + body, length) != digest)
+    Tables::damaged("its content does not have the digest that was stored with it");
 
   Tables tables(content.data() + body, content.data() + content.size());
   const auto require = [](bool truth, const char *what) {
@@ -218,12 +221,14 @@ inline Model read_model(const std::string &content)
   model.n_channels = 0;
   for (int c : model.channels) model.n_channels += c;
   model.norms = tables.reals("harmonics_norms");
-  require(model.l_max >= 0 && model.norms.size() == static_cast<std::size_t>((model.l_max + 1) * (model.l_max + 1)), "harmonics_norms");
+  const std::size_t n_l = model.channels.size();
+  require(n_l > 0 && model.norms.size() == n_l * n_l, "harmonics_norms");
   model.feature_first = tables.integers("feature_first");
   model.feature_rank = tables.integers("feature_rank");
-  require(model.feature_first.size() == model.channels.size() && model.feature_rank.size() == model.channels.size(), "feature_first");
+  require(model.feature_first.size() == n_l && model.feature_rank.size() == n_l, "feature_first");
   model.radial_table = tables.reals("radial_table");
-  require(model.n_radial > 0 && model.radial_table.size() == n_species * n_species * model.n_radial * model.n_channels, "radial_table");
+  require(model.n_radial > 0 && model.radial_table.size() == n_species * n_species * model.n_radial * model.n_channels,
+          "radial_table");
 
   const std::vector<int> &sizes = tables.integers("train_sizes");
   require(sizes.size() == 3, "train_sizes");
@@ -247,9 +252,11 @@ inline Model read_model(const std::string &content)
     Path path{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[9], row[7], {}};
     const int stop = row[8];
     require(path.coupling >= 0 && stop >= path.coupling && static_cast<std::size_t>(stop) <= value.size(), "paths");
-    require(path.n1 > 0 && path.n2 > 0 && path.n3 > 0 && path.components > 0 && path.left >= 0 && path.feature >= 0 && path.right >= 0, "paths");
+    require(path.n1 > 0 && path.n2 > 0 && path.n3 > 0 && path.components > 0, "paths");
+    require(path.left >= 0 && path.feature >= 0 && path.right >= 0, "paths");
     require(path.right + path.components * path.n3 <= model.n_rows, "paths");
-    require(path.weight >= 0 && static_cast<std::size_t>(path.weight + path.n1 * path.n2 * path.n3) <= model.weights.size(), "paths");
+    const int size = path.n1 * path.n2 * path.n3;
+    require(path.weight >= 0 && static_cast<std::size_t>(path.weight + size) <= model.weights.size(), "paths");
     int z = path.coupling;
     for (int m3 = 0; m3 < path.components; m3++) {
       path.m3_first.push_back(z - path.coupling);
