@@ -252,7 +252,11 @@ BAD_IMPORTS = {
         "def f():\n    import etnpot.cli",
         "Imports point one way",
     ),
-    "between twins": ("reference/__init__.py", "import etnpot.kernels", "The reference does not use the kernels"),
+    "between twins": (
+        "reference/__init__.py",
+        "import etnpot.kernels",
+        "The reference does not use the kernels",
+    ),
     "of classes into kernels": (
         "kernels/__init__.py",
         "import etnpot.basis",

@@ -298,8 +298,9 @@ class _Chunk:
         self, factor_iqm: Floats, prime_ifc: Floats, f_m: Integers, q_i: Integers, gradient_qc: Floats
     ) -> None:
         jacobian.add_rows(
-            np.ascontiguousarray(factor_iqm), prime_ifc, f_m, q_i, self.site_is, self.count_i, gradient_qc
-        )
+            np.ascontiguousarray(factor_iqm), prime_ifc, np.ascontiguousarray(f_m), q_i, self.site_is, self.count_i,
+            gradient_qc,
+        )  # fmt: skip
 
     def _add_cores(self, energy_iq: Floats, gradient_qc: Floats) -> None:
         """Eqs. (1) and (2), for a few atoms at a time."""

@@ -234,7 +234,7 @@ def test_a_fit_from_the_command_line(
     out = capsys.readouterr().out
     # the data come first, then a line per step, then the errors
     assert out.index("force components") < out.index("step stage") < out.index("errors on the test set")
-    assert out.count("\n   ") >= 4 and "polish steps (4 steps" in out
+    assert out.count("\n   ") >= 4 and "polish steps (5 steps" in out
     run = Path("run")
     metrics = json.loads((run / "metrics.json").read_text())
     assert f"{metrics['test']['forces']['rmse']:.3g}"[:4] in out
