@@ -89,7 +89,8 @@ ROWS: dict[str, Row] = {
                "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1, "5o": 1}, "robust": 1.0},
               "MAE: GAP 2.24, 0.09; MTP 2.83, 0.090"),
     "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"},
-              {**ELEMENT, "order": 6, "channels": [4, 3, 2, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1}},
+              {**ELEMENT, "order": 6, "channels": [4, 3, 2, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1},
+               "robust": 1.0},
               "MAE: MTP 2.21, 0.056"),
     "Ni": Row("zuo2020/Ni/train.extxyz", {"test": "zuo2020/Ni/test.extxyz"}, FCC,
               "MAE: GAP 0.42, 0.02; MTP 0.48, 0.0140"),
@@ -97,8 +98,7 @@ ROWS: dict[str, Row] = {
               "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},
-        {**ELEMENT, "order": 4, "species_form": "embedding", "embedding": [3, 3], "species_rank": 4, "robust": 1.0,
-         "time_limit": 900},
+        {**ELEMENT, "order": 4, "species_rank": 4, "robust": 1.0, "time_limit": 960},
         "MAE: elements SNAP 4.29, 0.132, MTP 5.39, 0.118; binaries SNAP 5.45, 0.031, MTP 5.24, 0.012; "
         "quaternary SNAP 5.88, 0.189, MTP 1.93, 0.130 (both trained with quaternary cells)",
         by_elements=True,
