@@ -37,7 +37,7 @@ RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "training-cost.md"
 BEGIN, END = "<!-- begin generated tables -->", "<!-- end generated tables -->"
 #: Atoms of the training sets of the memory part, with about this many parameters.
-ATOMS, PARAMETERS = (25_000, 50_000, 100_000, 200_000), 2000
+ATOMS, PARAMETERS = (50_000, 200_000), 2000
 #: Elements of the species part, and the forms of the species factor with their settings.
 SPECIES = (2, 4, 8, 16)
 FORMS: dict[str, dict[str, Any]] = {
