@@ -394,7 +394,7 @@ def large(results: dict[str, Any]) -> str:
         "",
         f"Assumptions: {ranks} ranks on processors as fast as this one, each with a cube of {edge:.0f} Å and "
         f"{ghosts:.1f} ghosts per atom of its own; the parallel efficiency of the weak scaling measured above, "
-        f"{efficiency:.0%}, at any number of ranks (pessimistic, since that machine was busy; optimistic where the "
+        f"{efficiency:.0%}, at any number of ranks (optimistic where the "
         "network does not keep up: neighbours exchange ghosts only); ghosts take as much memory as atoms, an upper bound; "
         "no output.",
     ]
