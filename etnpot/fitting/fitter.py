@@ -280,12 +280,9 @@ class Fitter:
     def _feature_step(self, half_sweep: int) -> dict[str, Any]:
         """Gauss-Newton on the radial and species factors with all cores fixed, damped where it must be."""
         progress = self._progress
-        groups = tuple(
-            name for name in self.potential.spec.shapes if name.startswith(("species.", "radial."))
-        )
         step = polish_step(
-            self._working_problem(), self.potential, Damping(), groups=groups, fixed_ridge=True
-        )
+            self._working_problem(), self.potential, Damping(), groups=self.potential.spec.shared_groups, fixed_ridge=True
+        )  # fmt: skip
         self.potential = step.potential
         progress.sweep_at += 1
         if progress.sweep_at == self._n_local_solves:

@@ -96,9 +96,9 @@ class Sensitivities:
         at = names.index(wanted[0])
         if names[at : at + len(wanted)] != wanted:
             raise SpecificationError(f"groups: expected consecutive names of {names}, got {wanted}")
-        shared = [name for name in names if name.startswith(("species.", "radial."))]
+        shared = spec.shared_groups
         if 0 < len(set(wanted) & set(shared)) < len(shared):
-            raise SpecificationError(f"groups: {shared} come together, got {wanted}")
+            raise SpecificationError(f"groups: {list(shared)} come together, got {wanted}")
         self.potential = potential
         self.start = spec.slices[wanted[0]].start
         self.stop = spec.slices[wanted[-1]].stop

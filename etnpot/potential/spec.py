@@ -171,6 +171,11 @@ class PotentialSpec:
         return slices
 
     @cached_property
+    def shared_groups(self) -> tuple[str, ...]:
+        """The groups that every core depends on, consecutive: species factor and radial coefficients."""
+        return tuple(name for name in self.shapes if name.startswith(("species.", "radial.")))
+
+    @cached_property
     def n_parameters(self) -> int:
         """Length of the flat parameter vector."""
         return sum(math.prod(shape) for shape in self.shapes.values())

@@ -177,7 +177,8 @@ def test_a_feature_step_moves_the_shared_factors_alone_and_lowers_the_loss(
 ) -> None:
     problem = Problem.from_dataset(labelled_by(teacher, n=3), teacher.cutoff, FitSettings().loss_weights)
     student = reseeded(teacher, 3)
-    shared = tuple(name for name in student.spec.shapes if name.startswith(("species.", "radial.")))
+    shared = student.spec.shared_groups
+    assert shared == ("species.pair", "radial.0", "radial.1")
     step = polish_step(problem, student, Damping(), groups=shared, fixed_ridge=True)
     assert step.loss == pytest.approx(problem.loss(step.potential))
     assert step.loss < 0.9 * problem.loss(student)
