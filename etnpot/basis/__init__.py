@@ -10,6 +10,8 @@ Y_lm           `angular`
 S^l[k]         `species`
 ============== ===============================================
 
+`repulsion` is what the energy has below the shortest distances of the data.
+
 Everything here is plain numpy, written to be read; compiled kernels repeat it from the tables that
 `RadialBasis.kernel_tables`, `recurrence_constants` and `SpeciesFactor.table` hand over.
 """
@@ -17,6 +19,7 @@ Everything here is plain numpy, written to be read; compiled kernels repeat it f
 from etnpot.basis.angular import recurrence_constants, solid_harmonics, spherical_harmonics
 from etnpot.basis.cutoff import CUTOFF_FUNCTIONS, SATURATION_WIDTH, evaluate_cutoff, scaled_coordinate
 from etnpot.basis.radial import RADIAL_FAMILIES, RadialBasis
+from etnpot.basis.repulsion import BOUND_WIDTH, REPULSIONS, Repulsion, bounded, smooth_step, zbl
 from etnpot.basis.species import (
     SPECIES_FORMS,
     EmbeddingProduct,
@@ -26,18 +29,24 @@ from etnpot.basis.species import (
 )
 
 __all__ = [
+    "BOUND_WIDTH",
     "CUTOFF_FUNCTIONS",
     "RADIAL_FAMILIES",
+    "REPULSIONS",
     "SATURATION_WIDTH",
     "SPECIES_FORMS",
     "EmbeddingProduct",
     "PairTable",
     "RadialBasis",
+    "Repulsion",
     "SpeciesFactor",
+    "bounded",
     "evaluate_cutoff",
     "make_species_factor",
     "recurrence_constants",
     "scaled_coordinate",
+    "smooth_step",
     "solid_harmonics",
     "spherical_harmonics",
+    "zbl",
 ]

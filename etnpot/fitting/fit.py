@@ -248,6 +248,8 @@ def fit(
             _warm_up(fitter)
         while not fitter.finished:
             record = fitter.step()
+            if record["is_best"] and (run is not None or comm.size > 1):
+                fitter.bounded_best()  # by all ranks together
             if run is not None:
                 run.save(fitter.state(), fitter.history)
                 run.log(one_line(record))
@@ -255,11 +257,12 @@ def fit(
                     _provisional(fitter, data).save(run.file("potential.etn"))
             if callback is not None and comm.is_root:
                 callback(record)
-        predictions = {name: predict(fitter.best, part, threads=threads) for name, part in data.sets.items()}
+        best = fitter.bounded_best()
+        predictions = {name: predict(best, part, threads=threads) for name, part in data.sets.items()}
         metrics = {name: evaluate_errors(part, predictions[name]) for name, part in data.sets.items()}
         provenance = describe(fitter, data, metrics)
         result = FitResult(
-            potential=fitter.best.with_parameters(fitter.best.parameters, provenance),
+            potential=best.with_parameters(best.parameters, provenance),
             history=list(fitter.history),
             metrics=metrics,
             virial_shift=fitter.virial_shift(),
@@ -433,7 +436,8 @@ def _blas_threads(threads: int) -> Any:
 
 
 def _provisional(fitter: Fitter, data: FitData) -> Potential:
-    return fitter.best.with_parameters(fitter.best.parameters, describe(fitter, data, {}))
+    best = fitter.bounded_best()
+    return best.with_parameters(best.parameters, describe(fitter, data, {}))
 
 
 def describe(fitter: Fitter, data: FitData, metrics: Mapping[str, Metrics]) -> dict[str, Any]:

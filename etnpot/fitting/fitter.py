@@ -54,6 +54,8 @@ _FIRST_ORDER, _GROWTH_STEPS, _GROWTH_GAIN = 2, 4, 0.05
 _FIRST_DAMPING = 1e-3
 #: mu of the first step with a new core.
 _GROWTH_DAMPING = 1e-5
+#: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
+_BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.5, 0.5, 2.0, 10.0
 
 
 @dataclass
@@ -115,7 +117,10 @@ class Fitter:
         if valid is not None:
             valid.check_against(train)
         self._reduce, self._shard = reduce, shard
-        self.potential = initial_potential(train, settings, species) if start is None else start
+        if start is None:
+            self.potential = initial_potential(train, settings, species)
+        else:
+            self.potential = start.with_energy_bounds(None)  # those of other data
         #: What the train grows to.
         self._target = self.potential.spec.layout
         if start is None and settings.growth and not settings.two_site:
@@ -133,6 +138,7 @@ class Fitter:
         self._samples: dict[int, Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
+        self._bounded: tuple[Potential, Potential] | None = None
         self.history: list[dict[str, Any]] = []
 
     # ------------------------------------------------------------------------------------------------ state
@@ -241,6 +247,24 @@ class Fitter:
             return {}
         _, shift = self._problem.errors(self.best)
         return {chemical_symbols[z]: float(p) for z, p in zip(self._problem.shifted, shift, strict=True)}
+
+    def bounded_best(self) -> Potential:
+        """The best potential, its learned energies held in the neighbourhood of those of the training set.
+
+        The bounds lie below the lowest energy of an atom by half of the range, at least 0.5 eV, and above the highest by
+        twice the range, at least 10 eV.
+        """
+        if self.settings.repulsion == "none":
+            return self.best
+        if self._bounded is None or self._bounded[0] is not self.best:
+            low, high = self._problem.energy_range(self.best)
+            span = high - low
+            bounds = (
+                low - max(_BELOW * span, _LEAST_BELOW),
+                high + max(_ABOVE * span, _LEAST_ABOVE),
+            )
+            self._bounded = self.best, self.best.with_energy_bounds(bounds)
+        return self._bounded[1]
 
     @property
     def _grown(self) -> bool:
@@ -423,7 +447,10 @@ def initial_potential(
     shortest = min(distances.values(), default=0.5 * settings.cutoff)
     r_min = min(0.97 * shortest, 0.8 * settings.cutoff)
     spec = settings.spec(
-        elements, r_min=round(r_min, 3), neighbor_scale=_mean_neighbors(train, settings.cutoff)
+        elements,
+        r_min=round(r_min, 3),
+        neighbor_scale=_mean_neighbors(train, settings.cutoff),
+        distances=distances,
     )
     energies: dict[str | int, float] = {}
     if train.n_energies:

@@ -333,6 +333,25 @@ class Problem:
                 errors[name] = float(np.sqrt(sums[at] / sums[at + 1]))
         return errors, virial_shift
 
+    def energy_range(self, potential: Potential) -> tuple[float, float]:
+        """Lowest and highest energy of an atom without its reference energy, eV, of all ranks."""
+        rank, size = self.shard
+        reference_z = potential.arrays["reference_energies"]
+        extremes = np.zeros((2, size))
+        found = np.empty((len(self.configurations), 2))
+
+        def work(index: int) -> None:
+            c = self.configurations[index]
+            energy_i = potential.evaluate(c.edges, c.numbers, threads=1).energy_i
+            energy_i = energy_i - reference_z[potential.type_index(c.numbers)]
+            found[index] = energy_i.min(), energy_i.max()
+
+        self._each(work)
+        if len(found):
+            extremes[:, rank] = found[:, 0].min(), found[:, 1].max()
+        extremes = self._summed(extremes)
+        return float(extremes[0].min()), float(extremes[1].max())
+
     def residuals(self, potential: Potential) -> list[Floats]:
         """Weighted residual rows of every configuration, at the best virial shift."""
         rows = self._unshifted(potential)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from etnpot.basis import REPULSIONS
 from etnpot.errors import SpecificationError
 from etnpot.fitting.problem import LossWeights
 from etnpot.potential import PotentialSpec
@@ -66,6 +67,9 @@ class FitSettings:
         Default: a little less than the shortest distance in the training set.
     neighbor_scale : float, optional
         Default: the mean number of neighbours in the training set.
+    repulsion : {"zbl", "none"}
+        A screened nuclear repulsion below the shortest distance of each pair of elements in the training set, so that no
+        configuration collapses.
     energy_weight : float, 1/eV²
         Weight w_E of the squared energy errors in the loss.
     forces_weight : float, (Å/eV)²
@@ -132,6 +136,7 @@ class FitSettings:
     cutoff_power: int = 3
     r_min: float | None = None
     neighbor_scale: float | None = None
+    repulsion: str = "zbl"
     energy_weight: float = 300.0
     forces_weight: float = 1.0
     stress_weight: float = 10.0
@@ -182,6 +187,10 @@ class FitSettings:
             raise SpecificationError(
                 f"method: expected 'levenberg-marquardt' or 'l-bfgs', got {self.method!r}"
             )
+        if self.repulsion not in REPULSIONS:
+            raise SpecificationError(
+                f"repulsion: expected {' or '.join(map(repr, REPULSIONS))}, got {self.repulsion!r}"
+            )
         if self.threads is not None and (isinstance(self.threads, bool) or self.threads < 1):
             raise SpecificationError(f"threads: expected a positive integer, got {self.threads!r}")
         _ = self.loss_weights
@@ -206,10 +215,21 @@ class FitSettings:
         """Plain values."""
         return asdict(self)
 
-    def spec(self, species: Sequence[int], *, r_min: float, neighbor_scale: float) -> PotentialSpec:
-        """The model for given elements; `r_min` and `neighbor_scale` are used where the settings leave them open."""
+    def spec(
+        self,
+        species: Sequence[int],
+        *,
+        r_min: float,
+        neighbor_scale: float,
+        distances: Mapping[tuple[int, int], float] | None = None,
+    ) -> PotentialSpec:
+        """The model for given elements; `r_min` and `neighbor_scale` are used where the settings leave them open.
+
+        `distances` are the shortest ones of the data (Å), from which the repulsion takes its radii.
+        """
+        data = {"r_min": r_min, "neighbor_scale": neighbor_scale, "distances": distances}
         if isinstance(self.size, str):
-            return self._spec(species, SIZES[self.size], r_min, neighbor_scale)
+            return self._spec(species, SIZES[self.size], data)
         # between and beyond the named sizes: theirs with more or fewer copies of every irrep
         best = None
         for base in SIZES.values():
@@ -217,9 +237,7 @@ class FitSettings:
                 for more_channels in (more_ranks - 1, more_ranks, more_ranks + 1):
                     ranks = {irrep: max(1, rank + more_ranks) for irrep, rank in base["ranks"].items()}
                     channels = [max(1, count + more_channels) for count in base["channels"]]
-                    spec = self._spec(
-                        species, {**base, "ranks": ranks, "channels": channels}, r_min, neighbor_scale
-                    )
+                    spec = self._spec(species, {**base, "ranks": ranks, "channels": channels}, data)
                     distance = abs(math.log(spec.n_parameters / self.size))
                     if best is None or distance < best[0]:
                         best = distance, spec
@@ -229,7 +247,7 @@ class FitSettings:
         return best[1]
 
     def _spec(
-        self, species: Sequence[int], preset: Mapping[str, Any], r_min: float, neighbor_scale: float
+        self, species: Sequence[int], preset: Mapping[str, Any], data: Mapping[str, Any]
     ) -> PotentialSpec:
         def chosen(name: str) -> Any:
             value = getattr(self, name)
@@ -246,11 +264,12 @@ class FitSettings:
             species_rank = min(species_rank, len(species) ** 2)
         return make_spec(
             list(species), cutoff=self.cutoff, order=chosen("order"), l_max=l_max, radial_size=chosen("radial_size"),
-            channels=channels, ranks=ranks, r_min=self.r_min if self.r_min is not None else r_min,
+            channels=channels, ranks=ranks, r_min=data["r_min"] if self.r_min is None else self.r_min,
             radial_family=self.radial_family, cutoff_function=self.cutoff_function, cutoff_power=self.cutoff_power,
             species_form=self.species_form, species_rank=species_rank, embedding=self.embedding,
             bond_l_max=self.bond_l_max, pseudotensors=self.pseudotensors, head_rank=self.head_rank,
-            neighbor_scale=self.neighbor_scale if self.neighbor_scale is not None else neighbor_scale,
+            neighbor_scale=data["neighbor_scale"] if self.neighbor_scale is None else self.neighbor_scale,
+            repulsion=self.repulsion, distances=data["distances"],
         )  # fmt: skip
 
     def _bond_ranks(self, preset: Mapping[str, int], l_max: int) -> dict[str, int]:

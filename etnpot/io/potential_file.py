@@ -8,7 +8,7 @@ The header names each array with its shape and place, and under ``__metadata__``
 key                 value
 ==================  ==========================================================================================
 format              ``etnpot-potential``
-format_version      ``1``
+format_version      ``2``
 library_version     version of etnpot that wrote the file
 spec                specification, as JSON
 provenance          training provenance, as JSON
@@ -51,7 +51,7 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "StoredPotential", "read_potential_file",
 FORMAT = "etnpot-potential"
 
 #: The format version that this library writes. It reads all versions from 1 to this one.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _MAX_HEADER = 64 * 1024**2  # bytes; a specification takes kilobytes
 _ZEROS = b"0" * 64

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from etnpot.basis import RadialBasis
+from etnpot.basis import REPULSIONS, RadialBasis, Repulsion
 from etnpot.errors import SpeciesError, SpecificationError
 from etnpot.network import SCALAR, Bond, Train, TrainLayout
 from etnpot.potential.potential import Potential, symbols_to_numbers
@@ -43,6 +43,7 @@ def ETN(
     pseudotensors: bool = False,
     head_rank: int | None = None,
     neighbor_scale: float | None = None,
+    repulsion: str = "none",
     reference_energies: Mapping[str | int, float] | None = None,
 ) -> Potential:
     """Make a potential with random parameters.
@@ -88,6 +89,9 @@ def ETN(
         species, as far as bond 1 can use it.
     neighbor_scale : float
         N of the features. Default: the neighbours within `cutoff` in a dense metal.
+    repulsion : {"none", "zbl"}
+        A screened nuclear repulsion below 0.8 times the sum of the covalent radii: see `etnpot.basis.repulsion`. Fits
+        have it by default, with radii from their data.
     reference_energies : mapping
         Energy per element in eV, by symbol or number; 0 where not given.
 
@@ -105,7 +109,7 @@ def ETN(
         ranks=ranks, r_min=r_min, radial_family=radial_family, cutoff_function=cutoff_function,
         cutoff_power=cutoff_power, species_form=species_form, species_rank=species_rank, embedding=embedding,
         bond_l_max=bond_l_max, pseudotensors=pseudotensors, head_rank=head_rank,
-        neighbor_scale=neighbor_scale,
+        neighbor_scale=neighbor_scale, repulsion=repulsion,
     )  # fmt: skip
     rng = np.random.default_rng(_checked_integer("seed", seed, 0, None))
     return random_potential(spec, rng, reference_energies)
@@ -163,8 +167,10 @@ def make_spec(
     pseudotensors: bool,
     head_rank: int | None,
     neighbor_scale: float | None,
+    repulsion: str = "none",
+    distances: Mapping[tuple[int, int], float] | None = None,
 ) -> PotentialSpec:
-    """The specification that `ETN` makes from its settings."""
+    """The specification that `ETN` makes from its settings; `distances` as in `Repulsion.for_species`."""
     numbers = symbols_to_numbers(species)
     n_species = len(numbers)
     if not numbers:
@@ -204,6 +210,10 @@ def make_spec(
     layout = TrainLayout(
         n_species, feature, (Bond.of({SCALAR: head_rank}), *inner, Bond.of({SCALAR: 1}))
     ).trimmed()
+    if repulsion not in REPULSIONS:
+        raise SpecificationError(
+            f"repulsion: expected {' or '.join(map(repr, REPULSIONS))}, got {repulsion!r}"
+        )
     return PotentialSpec(
         species=numbers,
         radial=radial,
@@ -214,6 +224,7 @@ def make_spec(
         embedding=embedding,
         bonds=layout.bonds,
         neighbor_scale=neighbor_scale,
+        repulsion=Repulsion.for_species(numbers, radial.cutoff, distances) if repulsion == "zbl" else None,
     )
 
 

@@ -2,6 +2,8 @@
 
     E = sum_i ( E0[z_i] + train(v_i) ),    F_i = -dE/dx_i,    stress = (1/V) sum_p r_p (x) dE/dr_p
 
+Below the distances of the data a nuclear repulsion takes over: `etnpot.potential.short_range`.
+
 `Potential` is the one evaluation path: ASE, LAMMPS and the training all hand it an edge list.
 """
 
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import etnpot
+from etnpot.basis import bounded
 from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import PotentialFileError, SpeciesError, SpecificationError, StructureError
 from etnpot.io.potential_file import read_potential_file, write_potential_file
@@ -24,6 +27,7 @@ from etnpot.kernels import assemble, evaluate, gradient
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.network import Train
+from etnpot.potential.short_range import ShortRange, short_range
 from etnpot.potential.spec import PotentialSpec
 from etnpot.potential.tables import BasisTables, TrainTables, basis_tables, train_tables
 from etnpot.potential.threads import run_ranges
@@ -37,6 +41,7 @@ __all__ = ["Evaluation", "Potential", "load"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+_Arguments = tuple[Any, Any, Any, Any, Any, Any, Any, Any]
 
 #: Fewer atoms than this are not worth another thread.
 _ATOMS_PER_THREAD = 64
@@ -215,6 +220,10 @@ class Potential:
         spec = replace(self.spec, bonds=train.layout.bonds)
         return Potential(spec, np.concatenate([shared, train.flat]), self.provenance)
 
+    def with_energy_bounds(self, bounds: tuple[float, float] | None) -> Potential:
+        """The same potential with the learned energy of an atom held between bounds (eV, without the reference energy)."""
+        return Potential(replace(self.spec, energy_bounds=bounds), self.parameters, self.provenance)
+
     def type_index(self, numbers: ArrayLike) -> Integers:
         """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""
         numbers = np.asarray(numbers, dtype=np.int64)
@@ -249,14 +258,15 @@ class Potential:
         Evaluation
         """
         type_i = self.type_index(numbers)
-        arguments = self._kernel_arguments(edges, type_i)
-        energy_i = np.empty(edges.n_atoms)
-        dE_dr_pc = np.empty((edges.n_pairs, 3))
-
-        def work(start: int, stop: int) -> None:
-            evaluate.evaluate(*arguments, start, stop, energy_i, dE_dr_pc)
-
-        run_ranges(work, edges.n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
+        arguments, close = self._arguments(edges, type_i)
+        energy_i, dE_dr_pc = _learned(arguments, threads)
+        bounds = self.spec.energy_bounds
+        if bounds is not None and self._leaves_bounds(energy_i):
+            energy_i, slope_i, _ = bounded(energy_i, *bounds)
+            dE_dr_pc *= slope_i[edges.center, None]
+        if close is not None:
+            dE_dr_pc = close.held(dE_dr_pc)
+            close.add_repulsion(energy_i, dE_dr_pc)
         energy_i += self.arrays["reference_energies"][type_i[: edges.n_atoms]]
         return Evaluation(edges, energy_i, dE_dr_pc, len(type_i))
 
@@ -288,8 +298,21 @@ class Potential:
             )
         dL_dtable = np.zeros_like(self.radial_table)
         total = np.zeros(self.n_parameters)
+        arguments, close = self._arguments(edges, type_i)
+        weight_i = e_i
+        if close is not None:
+            direction_pc = close.held(direction_pc)
+        bounds = self.spec.energy_bounds
+        if bounds is not None:
+            energy_i, dE_dq_pc = _learned(arguments, 1)
+            if self._leaves_bounds(energy_i):
+                _, slope_i, curvature_i = bounded(energy_i, *bounds)
+                along_p = np.einsum("pc,pc->p", direction_pc, dE_dq_pc)
+                along_i = np.bincount(edges.center, weights=along_p, minlength=edges.n_atoms)
+                weight_i = slope_i * e_i + curvature_i * along_i
+                direction_pc = slope_i[edges.center, None] * direction_pc
         gradient.gradient(
-            *self._kernel_arguments(edges, type_i), 0, edges.n_atoms, e_i, direction_pc,
+            *arguments, 0, edges.n_atoms, weight_i, direction_pc,
             dL_dtable, total[self.spec.slices["head"].start :],
         )  # fmt: skip
         self._add_radial_gradient(dL_dtable, total)
@@ -310,7 +333,7 @@ class Potential:
     def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """Features v_i in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
         type_i = self.type_index(numbers)
-        first, r_pc, _, type_p, basis, table, _, _ = self._kernel_arguments(edges, type_i)
+        (first, r_pc, _, type_p, basis, table, _, _), _ = self._arguments(edges, type_i)
         v_if = np.empty((edges.n_atoms, self.spec.feature.dimension))
         evaluate.features(first, r_pc, type_i, type_p, basis, table, 0, edges.n_atoms, v_if)
         return v_if
@@ -354,9 +377,8 @@ class Potential:
         check_distances(edges)
         return edges
 
-    def _kernel_arguments(
-        self, edges: EdgeList, type_i: Integers
-    ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any]:
+    def _arguments(self, edges: EdgeList, type_i: Integers) -> tuple[_Arguments, ShortRange | None]:
+        """What the kernels of the learned energy take, close pairs held, and the short range if there are any."""
         if len(type_i) < edges.n_atoms:
             raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
         try:
@@ -366,9 +388,12 @@ class Potential:
                 f"expected the atomic numbers of all {int(edges.neighbor.max()) + 1} atoms that the edges "
                 f"name, ghosts included, got {len(type_i)}"
             ) from None
-        return (
+        close = None
+        if self.spec.repulsion is not None:
+            close = short_range(self.spec.repulsion, self.species, edges, type_i, type_p)
+        arguments = (
             edges.first,
-            edges.r_pc,
+            edges.r_pc if close is None else close.r_pc,
             type_i,
             type_p,
             self.basis_tables,
@@ -376,6 +401,12 @@ class Potential:
             self.train_tables,
             self.weights,
         )
+        return arguments, close
+
+    def _leaves_bounds(self, energy_i: Floats) -> bool:
+        """Whether the learned energy of any atom lies beyond ``spec.energy_bounds``."""
+        bounds = self.spec.energy_bounds
+        return bounds is not None and bool(((energy_i < bounds[0]) | (energy_i > bounds[1])).any())
 
     def _add_radial_gradient(self, dL_dtable: Floats, total: Floats) -> None:
         """Chain rule from the radial table to the radial and species parameters (adds to `total`)."""
@@ -420,6 +451,7 @@ class Potential:
                 f"{name} {sum(int(np.prod(spec.shapes[g])) for g in spec.shapes if g.split('.')[0] == name)}"
                 for name in dict.fromkeys(g.split(".")[0] for g in spec.shapes)
             ),
+            "  repulsion    " + _repulsion_text(spec),
             "  E0 (eV)      "
             + ", ".join(
                 f"{_symbol(z)} {e:.6g}"
@@ -439,6 +471,18 @@ class Potential:
     def __reduce__(self) -> tuple[Any, ...]:
         # caches (tables, views) are left behind: they are remade where they are needed
         return Potential, (self.spec, self.parameters, dict(self.provenance))
+
+
+def _learned(arguments: _Arguments, threads: int | None) -> tuple[Floats, Floats]:
+    """x_i and dx_i/dq_p of `etnpot.potential.short_range`, from the kernels."""
+    n_atoms = len(arguments[0]) - 1
+    energy_i, dE_dr_pc = np.empty(n_atoms), np.empty_like(arguments[1])
+
+    def work(start: int, stop: int) -> None:
+        evaluate.evaluate(*arguments, start, stop, energy_i, dE_dr_pc)
+
+    run_ranges(work, n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
+    return energy_i, dE_dr_pc
 
 
 def load(path: str | os.PathLike[str]) -> Potential:
@@ -475,6 +519,21 @@ def _checked_groups(spec: PotentialSpec, arrays: Mapping[str, Floats]) -> Mappin
     if found != spec.shapes:
         raise SpecificationError(f"its specification asks for arrays {spec.shapes}, it holds {found}")
     return arrays
+
+
+def _repulsion_text(spec: PotentialSpec) -> str:
+    if spec.repulsion is None:
+        return "none"
+    radii = [
+        f"{_symbol(z)}-{_symbol(w)} {spec.repulsion.outer[i][j]:.3g}"
+        for i, z in enumerate(spec.species)
+        for j, w in enumerate(spec.species)
+        if i <= j
+    ]
+    text = "ZBL below (Å) " + ", ".join(radii[:10]) + (", ..." if len(radii) > 10 else "")
+    if spec.energy_bounds is not None:
+        text += "; learned energy from {:.3g} to {:.3g} eV per atom".format(*spec.energy_bounds)
+    return text
 
 
 def _symbol(z: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from etnpot.conventions import VOIGT
 from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
 from etnpot.kernels.lanes import LANES
@@ -140,9 +141,11 @@ class Sensitivities:
         n_atoms, n_sites, n_q = edges.n_atoms, len(type_i), self.n_parameters
         energy_iq = np.zeros((n_atoms if per_atom else 1, n_q))
         gradient_qc = np.zeros((n_q, 3 * n_sites + 6))
-        arguments = self.potential._kernel_arguments(edges, type_i)
+        arguments, close = self.potential._arguments(edges, type_i)
         v_if = np.empty((n_atoms, spec.feature.dimension))
         evaluate.features(*arguments[:6], 0, n_atoms, v_if)
+        if close is not None or self._leaves_bounds(v_if, type_i[:n_atoms]):
+            return self._row_by_row(edges, numbers, n_sites, per_atom=per_atom)
         touched = _touched_sites(edges, n_sites)
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
         chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
@@ -150,6 +153,37 @@ class Sensitivities:
             stop = min(start + chunk, n_atoms)
             work = _Chunk(self, edges, arguments, touched, v_if, start, stop)
             work.add(energy_iq[start:stop] if per_atom else energy_iq, gradient_qc)
+        return Jacobian(energy_iq, gradient_qc)
+
+    def _leaves_bounds(self, v_if: Floats, type_i: Integers) -> bool:
+        if self.potential.spec.energy_bounds is None:
+            return False
+        x_ia = np.empty((len(v_if), self.potential.train_tables.n_bond_rows))
+        evaluate.bonds(v_if, type_i, self.potential.train_tables, self.potential.weights, x_ia)
+        return self.potential._leaves_bounds(x_ia[:, -1])
+
+    def _row_by_row(self, edges: EdgeList, numbers: ArrayLike, n_sites: int, *, per_atom: bool) -> Jacobian:
+        """The Jacobian where the short range acts, from one `Potential.gradient` for each row: slow, and rare, since it
+        acts on no configuration of a training set."""
+        n_atoms = edges.n_atoms
+        none_pc = np.zeros((edges.n_pairs, 3))
+
+        def row(e_i: Floats, direction_pc: Floats) -> Floats:
+            return self.potential.gradient(edges, numbers, e_i, direction_pc)[self.start : self.stop]
+
+        weights = np.eye(n_atoms) if per_atom else np.ones((1, n_atoms))
+        energy_iq = np.stack([row(e_i, none_pc) for e_i in weights])
+        gradient_qc = np.empty((self.n_parameters, 3 * n_sites + 6))
+        for at in range(3 * n_sites):
+            site, c = divmod(at, 3)
+            direction_pc = np.zeros((edges.n_pairs, 3))
+            direction_pc[:, c] = (edges.neighbor == site).astype(float) - (edges.center == site)
+            gradient_qc[:, at] = row(np.zeros(n_atoms), direction_pc)
+        for at, (a, b) in enumerate(VOIGT):
+            direction_pc = np.zeros((edges.n_pairs, 3))
+            direction_pc[:, a] += 0.5 * edges.r_pc[:, b]
+            direction_pc[:, b] += 0.5 * edges.r_pc[:, a]
+            gradient_qc[:, 3 * n_sites + at] = row(np.zeros(n_atoms), direction_pc)
         return Jacobian(energy_iq, gradient_qc)
 
 

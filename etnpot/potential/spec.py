@@ -25,13 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from etnpot.basis import RadialBasis, SpeciesFactor, make_species_factor
+from etnpot.basis import RadialBasis, Repulsion, SpeciesFactor, make_species_factor
 from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import SpecificationError
 from etnpot.network import SCALAR, Bond, TrainLayout
 from etnpot.so3 import Irrep
 
 __all__ = ["PotentialSpec"]
+
+
+#: Fields that files of format version 1 lack; None means the same there.
+_SINCE_VERSION_2 = ("repulsion", "energy_bounds")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class PotentialSpec:
         Bonds 0 .. order of the train; bond 0 carries scalars, the last one is one scalar, the energy.
     neighbor_scale : float
         N of the features: about the mean number of neighbours.
+    repulsion : Repulsion or None
+        Below the distances of the data: see `etnpot.basis.repulsion`.
+    energy_bounds : (float, float) or None
+        Between which the learned energy of an atom is left alone, without its reference energy, eV.
     """
 
     species: tuple[int, ...]
@@ -69,6 +77,8 @@ class PotentialSpec:
     embedding: tuple[int, int] | None
     bonds: tuple[Bond, ...]
     neighbor_scale: float
+    repulsion: Repulsion | None = None
+    energy_bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         species = checked_integers("species", self.species)
@@ -100,6 +110,10 @@ class PotentialSpec:
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not (0 < scale < math.inf):
             raise SpecificationError(f"neighbor_scale: expected a positive number, got {scale!r}")
         object.__setattr__(self, "neighbor_scale", float(scale))
+        if self.repulsion is not None:
+            self._check_repulsion(self.repulsion)
+        if self.energy_bounds is not None:
+            object.__setattr__(self, "energy_bounds", _checked_bounds(self.energy_bounds))
         bonds = tuple(self.bonds)
         if len(bonds) < 2 or not all(isinstance(bond, Bond) for bond in bonds):
             raise SpecificationError(f"bonds: expected at least two Bond objects, got {self.bonds!r}")
@@ -115,6 +129,21 @@ class PotentialSpec:
             _ = self.species_factor
         except SpecificationError as error:
             raise SpecificationError(f"species_form, embedding: {error}") from error
+
+    def _check_repulsion(self, repulsion: Repulsion) -> None:
+        if not isinstance(repulsion, Repulsion):
+            raise SpecificationError(
+                f"repulsion: expected a Repulsion or None, got {type(repulsion).__name__}"
+            )
+        if len(repulsion.outer) != self.n_species:
+            raise SpecificationError(
+                f"repulsion: expected radii for {self.n_species} species, got them for {len(repulsion.outer)}"
+            )
+        largest = max(map(max, repulsion.outer))
+        if largest > self.radial.cutoff:
+            raise SpecificationError(
+                f"repulsion: expected outer radii within the cutoff of {self.radial.cutoff:g} Å, got {largest:g} Å"
+            )
 
     @property
     def cutoff(self) -> float:
@@ -192,12 +221,15 @@ class PotentialSpec:
             "embedding": None if self.embedding is None else list(self.embedding),
             "bonds": [bond.to_dict() for bond in self.bonds],
             "neighbor_scale": self.neighbor_scale,
+            "repulsion": None if self.repulsion is None else self.repulsion.to_dict(),
+            "energy_bounds": None if self.energy_bounds is None else list(self.energy_bounds),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PotentialSpec:
         """Specification from plain values; unknown and missing fields are named."""
         known = {field.name for field in fields(cls)}
+        values = {**dict.fromkeys(_SINCE_VERSION_2), **values}
         _check_fields("specification", values, known)
         if not isinstance(values["radial"], Mapping):
             raise SpecificationError(f"radial: expected a mapping of fields, got {values['radial']!r}")
@@ -208,8 +240,21 @@ class PotentialSpec:
             raise SpecificationError(
                 f"bonds: expected a list of mappings such as {{'0e': 4}}: {error}"
             ) from error
-        rest = {name: values[name] for name in known - {"radial", "bonds"}}
-        return cls(radial=RadialBasis(**values["radial"]), bonds=bonds, **rest)
+        rest = {name: values[name] for name in known - {"radial", "bonds", "repulsion"}}
+        repulsion = None if values["repulsion"] is None else Repulsion.from_dict(values["repulsion"])
+        return cls(radial=RadialBasis(**values["radial"]), bonds=bonds, repulsion=repulsion, **rest)
+
+
+def _checked_bounds(bounds: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not -math.inf < low < high < math.inf:
+        raise SpecificationError(
+            f"energy_bounds: expected two finite numbers in eV, the lower first, got {bounds!r}"
+        )
+    return low, high
 
 
 def _check_fields(where: str, values: Mapping[str, Any], known: set[str]) -> None:

@@ -18,10 +18,11 @@ module        twins
 `jacobian`    derivatives of energies and pair derivatives, forces and virial by every parameter
 `gradient`    the same, contracted with weights
 `assemble`    forces and virials
+`short_range` the repulsion, and what it makes of the learned energy
 `pairs`       vectors of listed pairs, and which of them are within the cutoff
 ============  =======================================================================================
 """
 
-from etnpot.reference import assemble, basis, dense, evaluate, gradient, jacobian, pairs, train
+from etnpot.reference import assemble, basis, dense, evaluate, gradient, jacobian, pairs, short_range, train
 
-__all__ = ["assemble", "basis", "dense", "evaluate", "gradient", "jacobian", "pairs", "train"]
+__all__ = ["assemble", "basis", "dense", "evaluate", "gradient", "jacobian", "pairs", "short_range", "train"]
