@@ -19,7 +19,15 @@ Everything here is plain numpy, written to be read; compiled kernels repeat it f
 from etnpot.basis.angular import recurrence_constants, solid_harmonics, spherical_harmonics
 from etnpot.basis.cutoff import CUTOFF_FUNCTIONS, SATURATION_WIDTH, evaluate_cutoff, scaled_coordinate
 from etnpot.basis.radial import RADIAL_FAMILIES, RadialBasis
-from etnpot.basis.repulsion import BOUND_WIDTH, REPULSIONS, Repulsion, bounded, smooth_step, zbl
+from etnpot.basis.repulsion import (
+    BOUND_WIDTH,
+    REPULSIONS,
+    ZBL_CONSTANTS,
+    Repulsion,
+    bounded,
+    smooth_step,
+    zbl,
+)
 from etnpot.basis.species import (
     SPECIES_FORMS,
     EmbeddingProduct,
@@ -35,6 +43,7 @@ __all__ = [
     "REPULSIONS",
     "SATURATION_WIDTH",
     "SPECIES_FORMS",
+    "ZBL_CONSTANTS",
     "EmbeddingProduct",
     "PairTable",
     "RadialBasis",

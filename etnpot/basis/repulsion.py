@@ -40,7 +40,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.errors import SpecificationError
 
-__all__ = ["BOUND_WIDTH", "REPULSIONS", "Repulsion", "bounded", "smooth_step", "zbl"]
+__all__ = ["BOUND_WIDTH", "REPULSIONS", "ZBL_CONSTANTS", "Repulsion", "bounded", "smooth_step", "zbl"]
 
 Floats = NDArray[np.float64]
 
@@ -55,6 +55,8 @@ SCREENING_POWER = 0.23
 #: c_k, which add up to one, and d_k of the screening function.
 _AMPLITUDES = np.array([0.18175, 0.50986, 0.28022, 0.02817])
 _RATES = np.array([3.19980, 0.94229, 0.40290, 0.20162])
+#: All constants of V: e²/(4πε0), 0.8854 a0, the exponent, c_k, d_k.
+ZBL_CONSTANTS = (COULOMB, SCREENING_LENGTH, SCREENING_POWER, *_AMPLITUDES.tolist(), *_RATES.tolist())
 #: a/b where radii are chosen, not given.
 _INNER = 0.85
 #: b over the shortest distance in the data: pairs of elements of which there are few come closer in other configurations.

@@ -12,6 +12,16 @@ from etnpot._jit import njit
 __all__ = ["close_pairs"]
 
 
+@njit(inner=True)
+def any_within(r_pc, radius):
+    """Whether any vector is shorter than `radius`: without a branch in the loop, this is a pass through memory."""
+    n_within, square = 0, radius * radius
+    for p in range(r_pc.shape[0]):
+        x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
+        n_within += 1 if x * x + y * y + z * z < square else 0
+    return n_within > 0
+
+
 @njit
 def close_pairs(first, r_pc, type_i, type_p, outer_zz, found):
     """Number of close pairs; the first of them, as many as fit, are written to `found` in ascending order.
@@ -30,11 +40,13 @@ def close_pairs(first, r_pc, type_i, type_p, outer_zz, found):
     for z in range(outer_zz.shape[0]):
         for w in range(outer_zz.shape[1]):
             largest = max(largest, outer_zz[z, w])
+    if not any_within(r_pc, largest):
+        return 0
     for i in range(first.shape[0] - 1):
         zi = type_i[i]
         for p in range(first[i], first[i + 1]):
-            square = r_pc[p, 0] * r_pc[p, 0] + r_pc[p, 1] * r_pc[p, 1] + r_pc[p, 2] * r_pc[p, 2]
-            if square < largest * largest and math.sqrt(square) < outer_zz[zi, type_p[p]]:
+            r = math.sqrt(r_pc[p, 0] * r_pc[p, 0] + r_pc[p, 1] * r_pc[p, 1] + r_pc[p, 2] * r_pc[p, 2])
+            if r < outer_zz[zi, type_p[p]]:
                 if n_found < found.shape[0]:
                     found[n_found] = p
                 n_found += 1

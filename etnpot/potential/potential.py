@@ -265,7 +265,7 @@ class Potential:
             energy_i, slope_i, _ = bounded(energy_i, *bounds)
             dE_dr_pc *= slope_i[edges.center, None]
         if close is not None:
-            dE_dr_pc = close.held(dE_dr_pc)
+            close.hold(dE_dr_pc)
             close.add_repulsion(energy_i, dE_dr_pc)
         energy_i += self.arrays["reference_energies"][type_i[: edges.n_atoms]]
         return Evaluation(edges, energy_i, dE_dr_pc, len(type_i))
@@ -301,7 +301,8 @@ class Potential:
         arguments, close = self._arguments(edges, type_i)
         weight_i = e_i
         if close is not None:
-            direction_pc = close.held(direction_pc)
+            direction_pc = direction_pc.copy()
+            close.hold(direction_pc)
         bounds = self.spec.energy_bounds
         if bounds is not None:
             energy_i, dE_dq_pc = _learned(arguments, 1)

@@ -60,16 +60,12 @@ class ShortRange:
     r_pc: Floats
     u_i: Floats
 
-    def held(self, g_pc: Floats) -> Floats:
-        """H g, of derivatives by q as of directions of r."""
-        result_pc = g_pc.copy()
+    def hold(self, g_pc: Floats) -> None:
+        """H g in place of g, of derivatives by q as of directions of r."""
         g_kc = g_pc[self.close_p]
         radial_k = np.einsum("kc,kc->k", g_kc, self.unit_kc)
-        result_pc[self.close_p] = (
-            self.across_k[:, None] * g_kc
-            + ((self.along_k - self.across_k) * radial_k)[:, None] * self.unit_kc
-        )
-        return result_pc
+        turned_kc = ((self.along_k - self.across_k) * radial_k)[:, None] * self.unit_kc
+        g_pc[self.close_p] = self.across_k[:, None] * g_kc + turned_kc
 
     def add_repulsion(self, energy_i: Floats, dE_dr_pc: Floats) -> None:
         """Add u_i and du_i/dr_p."""

@@ -18,11 +18,18 @@ import etnpot
 from etnpot.fitting.settings import FitSettings
 from etnpot.interfaces.lammps.build import LammpsHeaders, build_plugin
 from etnpot.interfaces.lammps.export import write_export
+from etnpot.network import scale
 from etnpot.potential.build import random_potential
 
 from .conftest import MEASURES, SCRIPTS, Lammps, State, record
 
 pytestmark = pytest.mark.lammps
+
+
+def scaled(potential: etnpot.Potential, factor: float) -> etnpot.Potential:
+    """The same potential with larger learned energies."""
+    return potential.with_train(scale(potential.train, factor))
+
 
 #: Every factor of the formula in more than one form: names of the cases are those of the tests.
 POTENTIALS: dict[str, Callable[[], etnpot.Potential]] = {
@@ -36,6 +43,12 @@ POTENTIALS: dict[str, Callable[[], etnpot.Potential]] = {
         channels=[7, 1, 4, 3], ranks=4, pseudotensors=True, seed=3,
     ),
     "scalars": lambda: etnpot.ETN(["Ni", "Cu"], cutoff=4.0, order=3, l_max=0, channels=1, ranks=1, seed=4),
+    "repulsion and bounds": lambda: scaled(
+        etnpot.ETN(
+            ["Al", "Ni", "Cu"], cutoff=4.0, order=3, l_max=2, seed=6, repulsion="zbl",
+            reference_energies={"Al": -1.0, "Ni": -2.5, "Cu": 3.25},
+        ), 40.0,
+    ).with_energy_bounds((-0.3, 0.3)),
     "medium size": lambda: random_potential(
         FitSettings(size="medium", cutoff=4.5).spec((13, 28, 29, 47), r_min=2.0, neighbor_scale=30.0),
         np.random.default_rng(5),
@@ -69,6 +82,60 @@ def test_equals_ase(
     assert len(set(state.rank_i)) == ranks
     assert abs(state.force_ic.sum(axis=0)).max() < 1e-9 * abs(state.force_ic).max()
     check_state(state, potential)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_atoms_closer_than_the_data(
+    ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    """Pairs on both sides of both radii of the repulsion, and learned energies beyond their bounds."""
+    potential = POTENTIALS["repulsion and bounds"]()
+    atoms = triclinic(potential, rng)
+    atoms.positions += rng.normal(scale=0.3, size=atoms.positions.shape)
+    atoms.wrap()
+    edges = potential.edges(atoms)
+    distances = np.linalg.norm(edges.r_pc, axis=1)
+    assert distances.min() < 1.4
+    unbounded = potential.with_energy_bounds(None).evaluate(edges, atoms.numbers)
+    bounded = potential.evaluate(edges, atoms.numbers)
+    assert (abs(bounded.energy_i - unbounded.energy_i) > 1e-3).sum() > 20
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"), ranks=ranks)
+    check_state(State.read(lammps.directory, "state", list(potential.species)), potential)
+
+
+def test_repulsion_is_that_of_the_pair_style_zbl(lammps: Lammps) -> None:
+    """Below the inner radius, dimers of light and heavy elements beside LAMMPS' own implementation, which shifts the energy
+    of each pair of types by a constant."""
+    potential = etnpot.ETN(["H", "Ni", "Au"], cutoff=4.0, order=2, l_max=1, seed=1, repulsion="zbl")
+    ends = {
+        "HH": (0.3, 0.4),
+        "HNi": (0.6, 0.9),
+        "HAu": (0.5, 0.9),
+        "NiNi": (0.7, 1.6),
+        "NiAu": (1.5, 1.7),
+        "AuAu": (0.2, 1.8),
+    }
+    dimers = [(symbols, r) for symbols, both in ends.items() for r in both]
+    atoms = Atoms(cell=np.diag([10.0 * len(dimers) + 10.0, 10.0, 10.0]))
+    for k, (symbols, r) in enumerate(dimers):
+        atoms += Atoms(symbols, [[5 + 10 * k, 5, 5], [5 + 10 * k + 0.6 * r, 5, 5 - 0.8 * r]])
+    style = "pair_style zbl 3.0 4.0\n" + "".join(
+        f"pair_coeff {i} {j} {z} {w}\n"
+        for i, z in enumerate(potential.species, start=1)
+        for j, w in enumerate(potential.species, start=1)
+        if i <= j
+    )
+    text = lammps.setup(potential, atoms, boundary="f f f", style=style) + "run 0\n" + record("state")
+    lammps.run(text)
+    state = State.read(lammps.directory, "state", list(potential.species), pbc=False)
+    found = potential.with_parameters(np.zeros(potential.n_parameters)).evaluate(
+        potential.edges(atoms), atoms.numbers
+    )
+    np.testing.assert_allclose(found.forces, state.force_ic, rtol=1e-9, atol=1e-9)
+    pairs, expected = (
+        energy_i.reshape(-1, 2, 2).sum(axis=2) for energy_i in (found.energy_i, state.energy_i)
+    )
+    np.testing.assert_allclose(pairs[:, 0] - pairs[:, 1], expected[:, 0] - expected[:, 1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -260,7 +327,7 @@ def damage_digit(text: str) -> str:
 
 
 def damage_version(text: str) -> str:
-    return text.replace("etnpot-lammps 1 ", "etnpot-lammps 7 ")
+    return text.replace("etnpot-lammps 2 ", "etnpot-lammps 7 ")
 
 
 MISTAKES = {
@@ -271,7 +338,7 @@ MISTAKES = {
     "not exported": ("test.lammps", "test.etn", "export it with"),
     "truncated": ("test.lammps", "damage_truncate", "damaged.*bytes of tables"),
     "one digit": ("test.lammps", "damage_digit", "damaged.*digest"),
-    "newer": ("test.lammps", "damage_version", "format version 7, but this plugin reads version 1"),
+    "newer": ("test.lammps", "damage_version", "format version 7, but this plugin reads version 2"),
     "other units": ("units metal", "units real", "real|metal units"),
     "newton off": ("atom_style atomic", "atom_style atomic\nnewton off", "newton on"),
     "arguments": ("pair_style etn", "pair_style etn 5.0", "takes no arguments"),

@@ -24,6 +24,11 @@ harmonics_norms      real     F_lm [lm]
 feature_first        integer  feature of (l, m = -l, first channel) [l]
 feature_rank         integer  features per component of l [l]
 radial_table         real     T [z_i, z_j, n, lc], with N^(-1/2)
+repulsion_charges    integer  atomic numbers [z]
+repulsion_inner      real     a [z_i, z_j], Å; empty without a repulsion
+repulsion_outer      real     b [z_i, z_j], Å; empty without a repulsion
+repulsion_constants  real     of `etnpot.basis.zbl`: e²/(4πε0), 0.8854 a0, the exponent 0.23, c_k [4], d_k [4]
+energy_bounds        real     x_low, x_high, D of `etnpot.basis.bounded`, eV; empty without bounds
 train_sizes          integer  length of the features, of all bond vectors, and of bond 0
 paths                integer  [path, 10]: row of the left irrep, its rank, of the feature, its rank, of the right
                               irrep, its rank, first weight, first coupling, end of the couplings, 2 l3 + 1
@@ -44,7 +49,7 @@ from typing import Any
 import numpy as np
 
 import etnpot
-from etnpot.basis import recurrence_constants
+from etnpot.basis import BOUND_WIDTH, ZBL_CONSTANTS, recurrence_constants
 from etnpot.errors import PotentialFileError
 from etnpot.io.atomic import write_bytes_atomically
 from etnpot.network import TrainLayout
@@ -54,7 +59,7 @@ from etnpot.so3 import Irrep, coupling_table
 __all__ = ["EXPORT_VERSION", "export_text", "write_export", "write_input"]
 
 #: Version of the exported file; ``FORMAT_VERSION`` of ``source/etn_model.h`` is the same.
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 
 _VALUES_PER_LINE = 10
 
@@ -144,6 +149,12 @@ def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str,
     yield "feature_first", "integer", [spec.feature.offset(irrep) + (irrep.l == 0) for irrep in irreps]
     yield "feature_rank", "integer", [spec.feature.rank(irrep) for irrep in irreps]
     yield "radial_table", "real", potential.radial_table
+    repulsion, bounds = spec.repulsion, spec.energy_bounds
+    yield "repulsion_charges", "integer", spec.species
+    yield "repulsion_inner", "real", [] if repulsion is None else repulsion.inner
+    yield "repulsion_outer", "real", [] if repulsion is None else repulsion.outer
+    yield "repulsion_constants", "real", ZBL_CONSTANTS
+    yield "energy_bounds", "real", [] if bounds is None else [*bounds, BOUND_WIDTH]
     sizes = [
         layout.feature.dimension,
         sum(bond.dimension for bond in layout.bonds),

@@ -26,7 +26,7 @@
 
 namespace etnpot {
 
-constexpr int FORMAT_VERSION = 1;
+constexpr int FORMAT_VERSION = 2;
 
 // What is wrong with a file and what to do about it.
 struct FileError : std::runtime_error {
@@ -63,6 +63,11 @@ struct Model {
   std::vector<int> channels;         // [l]
   std::vector<int> feature_first, feature_rank;    // [l]
   std::vector<double> radial_table;                // [z_i][z_j][n][lc]
+  // short range
+  std::vector<int> charges;                      // [z]
+  std::vector<double> inner, outer, repulsion;    // [z_i][z_j], [z_i][z_j], 11 constants; empty without a repulsion
+  bool bounded;
+  double low, high, bound_width;
   // train
   int n_rows, n_head;    // rows of all bonds together, rank of bond 0
   std::vector<Path> paths;
@@ -99,13 +104,16 @@ namespace detail {
         const long count = integer();
         if (count < 0 || count > end_ - begin)
           damaged("table '" + name + "' cannot have " + std::to_string(count) + " entries");
-        if (kind == "text")
-          for (long i = 0; i < count; i++) texts_[name].push_back(word());
-        else if (kind == "integer")
-          for (long i = 0; i < count; i++) integers_[name].push_back(static_cast<int>(integer()));
-        else if (kind == "real")
-          for (long i = 0; i < count; i++) reals_[name].push_back(real());
-        else
+        if (kind == "text") {
+          std::vector<std::string> &values = texts_[name];    // there even when it is empty
+          for (long i = 0; i < count; i++) values.push_back(word());
+        } else if (kind == "integer") {
+          std::vector<int> &values = integers_[name];
+          for (long i = 0; i < count; i++) values.push_back(static_cast<int>(integer()));
+        } else if (kind == "real") {
+          std::vector<double> &values = reals_[name];
+          for (long i = 0; i < count; i++) values.push_back(real());
+        } else
           damaged("table '" + name + "' is of the unknown kind '" + kind + "'");
       }
     }
@@ -229,6 +237,23 @@ inline Model read_model(const std::string &content)
   model.radial_table = tables.reals("radial_table");
   require(model.n_radial > 0 && model.radial_table.size() == n_species * n_species * model.n_radial * model.n_channels,
           "radial_table");
+
+  model.charges = tables.integers("repulsion_charges");
+  model.inner = tables.reals("repulsion_inner");
+  model.outer = tables.reals("repulsion_outer");
+  model.repulsion = tables.reals("repulsion_constants");
+  require(model.charges.size() == n_species && model.repulsion.size() == 11, "repulsion_constants");
+  require(model.outer.size() == n_species * n_species || model.outer.empty(), "repulsion_outer");
+  require(model.inner.size() == model.outer.size(), "repulsion_inner");
+  for (std::size_t pair = 0; pair < model.outer.size(); pair++)
+    require(0.0 < model.inner[pair] && model.inner[pair] < model.outer[pair] && model.outer[pair] <= model.cutoff,
+            "repulsion_outer");
+  const std::vector<double> &bounds = tables.reals("energy_bounds");
+  model.bounded = !bounds.empty();
+  require(!model.bounded || (bounds.size() == 3 && bounds[0] < bounds[1] && bounds[2] > 0.0), "energy_bounds");
+  model.low = model.bounded ? bounds[0] : 0.0;
+  model.high = model.bounded ? bounds[1] : 0.0;
+  model.bound_width = model.bounded ? bounds[2] : 1.0;
 
   const std::vector<int> &sizes = tables.integers("train_sizes");
   require(sizes.size() == 3, "train_sizes");

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Part of etnpot: the LAMMPS pair style etn. See docs/lammps.md, also about the licence of what is compiled from it.
 //
-//     E = sum_i ( E0[z_i] + train(v_i) ),    f_i += dE_i/dr_ij,   f_j -= dE_i/dr_ij
+//     E = sum_i ( E0[z_i] + f(train(v_i)) + u_i ),    f_i += dE_i/dr_ij,   f_j -= dE_i/dr_ij
 //
-// with dE_i/dr_ij from etn_kernel.h, i an owned atom and j owned or ghost: forces on ghosts go home by LAMMPS' reverse
+// with dE_i/dr_ij from etn_kernel.h and etn_short_range.h (f, and the nuclear repulsion u_i), i an owned atom and j owned or ghost: forces on ghosts go home by LAMMPS' reverse
 // communication, so that newton must be on. The virial of the pair (i, j) is -r_ij (x) dE_i/dr_ij. Of it, vatom gives one
 // half to i and one to j; cvatom gives all of it to j, which is what the heat flux of a many-body potential takes.
 
 #include "pair_etn.h"
 
 #include "etn_kernel.h"
+#include "etn_short_range.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -114,6 +115,7 @@ void PairETN::coeff(int narg, char **arg)
   } catch (const etnpot::FileError &fault) {
     error->all(FLERR, "pair_coeff etn: cannot use {}: {}", arg[2], fault.what());
   }
+  short_range = std::make_unique<etnpot::ShortRange>(kernel->model);
   cutoff = kernel->model.cutoff;
 
   map_element2type(narg - 3, arg + 3);
@@ -175,6 +177,7 @@ void PairETN::compute(int eflag, int vflag)
       const int n_neighbours = list->numneigh[i];
       const double xi = x[i][0], yi = x[i][1], zi = x[i][2];
       near.resize(n_neighbours + 1);
+      double closest = cutoff2;
       int n = 0;
       for (int jj = 0; jj < n_neighbours; jj++) {    // every one is written, those within the cutoff stay
         const int j = neighbours[jj] & NEIGHMASK;
@@ -185,8 +188,12 @@ void PairETN::compute(int eflag, int vflag)
         near.z[n] = dz;
         near.type[n] = s;
         near.index[n] = j;
-        n += (dx * dx + dy * dy + dz * dz < cutoff2) & (s >= 0);
+        const double r2 = dx * dx + dy * dy + dz * dz;
+        closest = r2 < closest ? r2 : closest;
+        n += (r2 < cutoff2) & (s >= 0);
       }
+      short_range->clear(n_lanes);
+      if (closest < short_range->reach2()) short_range->hold(n_lanes, species[type[i]], n, near);
       kernel->set_lane(n_lanes, species[type[i]], n);
       centres[n_lanes++] = i;
     }
@@ -195,12 +202,14 @@ void PairETN::compute(int eflag, int vflag)
       kernel->run(n_lanes, energy);
       for (int b = 0; b < n_lanes; b++) {
         const int centre = centres[b];
+        const double own = short_range->energy(b, energy[b]);
         if (eflag_either) {
-          const double e = energy[b] + kernel->model.reference_energies[species[type[centre]]];
+          const double e = own + kernel->model.reference_energies[species[type[centre]]];
           if (eflag_global) eng_vdwl += e;
           if (eflag_atom) eatom[centre] += e;
         }
         kernel->gradient(b);
+        short_range->finish(b, *kernel);
         scatter(centre, pair_virial);
       }
       n_lanes = 0;

@@ -18,6 +18,7 @@ PairStyle(etn,PairETN);
 
 namespace etnpot {
 class Kernel;
+class ShortRange;
 }
 
 namespace LAMMPS_NS {
@@ -38,6 +39,7 @@ class PairETN : public Pair {
 
  private:
   std::unique_ptr<etnpot::Kernel> kernel;
+  std::unique_ptr<etnpot::ShortRange> short_range;
   double cutoff;
   std::vector<int> species;    // of every atom type, 1-based: index in the potential, -1 for NULL
 
