@@ -97,14 +97,18 @@ def _export(potential_file: str, out: str) -> None:
     from pathlib import Path
 
     import etnpot
-    from etnpot.interfaces.lammps.export import write_export, write_input
+    from etnpot.interfaces.lammps.export import pair_commands, write_export, write_input
 
     potential = etnpot.load(potential_file)
+    name = f"{Path(potential_file).stem}.lammps"
+    commands = pair_commands(potential, name)
     directory = Path(out)
     directory.mkdir(parents=True, exist_ok=True)
-    name = f"{Path(potential_file).stem}.lammps"
     write_export(potential, directory / name)
     write_input(potential, directory / "in.lammps", potential_name=name)
     print(f"potential    {directory / name}")
     print(f"input        {directory / 'in.lammps'}")
+    if potential.spec.dispersion is not None:
+        print("dispersion   is not in the exported file; LAMMPS adds it with these lines, as the input does:")
+        print("\n".join(f"  {command}" for command in commands))
     print(f"to run it    cd {directory} && lmp -in in.lammps")

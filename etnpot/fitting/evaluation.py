@@ -4,14 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from etnpot.conventions import voigt
+from etnpot.dispersion import Dispersion
+from etnpot.fitting.dataset import DataSet
 from etnpot.io.structures import Labelled
 from etnpot.metrics import Metrics, Prediction, evaluate_errors
 from etnpot.potential import Potential
 from etnpot.potential.threads import default_threads
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["evaluate", "predict", "without_dispersion"]
+
+
+def without_dispersion(dataset: DataSet, dispersion: Dispersion | None) -> DataSet:
+    """The data set with the dispersion taken off its labels: what the local part of a potential is fitted to."""
+    if dispersion is None:
+        return dataset
+    dispersion.check(dataset.species)
+    local = []
+    for labelled in dataset:
+        energy, forces, virial = dispersion.evaluate(labelled.atoms)
+        local.append(
+            replace(
+                labelled,
+                energy=None if labelled.energy is None else labelled.energy - energy,
+                forces=None if labelled.forces is None else labelled.forces - forces,
+                stress=None
+                if labelled.stress is None or labelled.volume <= 0
+                else labelled.stress - voigt(virial) / labelled.volume,
+            )
+        )
+    return DataSet(local)
 
 
 def predict(
@@ -41,10 +65,13 @@ def predict(
         result = potential.evaluate(
             potential.edges(atoms), atoms.numbers, threads=1 if outer > 1 else n_threads
         )
-        stress = None
+        energy, forces, virial, stress = result.energy, result.forces, result.virial, None
+        if potential.spec.dispersion is not None:
+            added = potential.spec.dispersion.evaluate(atoms)
+            energy, forces, virial = energy + added[0], forces + added[1], virial + added[2]
         if labelled.volume > 0:
-            stress = voigt(result.virial) / labelled.volume
-        return result.energy, result.forces, stress
+            stress = voigt(virial) / labelled.volume
+        return energy, forces, stress
 
     if outer == 1:
         return [work(labelled) for labelled in dataset]

@@ -333,7 +333,9 @@ def prepare_data(
             logger.warning("species: no configuration holds %s; nothing is learned of it", _symbols(idle))
         elements = numbers
     # an error here names the setting, before anything has begun
-    settings.spec(elements, r_min=0.5 * settings.cutoff, neighbor_scale=50.0)
+    spec = settings.spec(elements, r_min=0.5 * settings.cutoff, neighbor_scale=50.0)
+    if spec.dispersion is not None:
+        spec.dispersion.check(elements)
     return FitData(training, validation, testing, was_split)
 
 

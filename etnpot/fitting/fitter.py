@@ -23,8 +23,10 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.dataset import DataSet, reference_energies
+from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
@@ -117,8 +119,14 @@ class Fitter:
         if valid is not None:
             valid.check_against(train)
         self._reduce, self._shard = reduce, shard
+        #: What the local potential is fitted to.
+        local, local_valid = train, valid
+        if settings.dispersion is not None:
+            dispersion = Dispersion.from_dict(settings.dispersion)
+            local = without_dispersion(train, dispersion)
+            local_valid = None if valid is None else without_dispersion(valid, dispersion)
         if start is None:
-            self.potential = initial_potential(train, settings, species)
+            self.potential = initial_potential(local, settings, species)
         else:
             self.potential = start.with_energy_bounds(None)  # those of other data
         #: What the train grows to.
@@ -133,8 +141,10 @@ class Fitter:
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         if settings.stress_shift:
             options["shifted"] = self.potential.spec.species
-        self._problem = Problem.from_dataset(train, cutoff, weights, **options)
-        self._valid_problem = None if not valid else Problem.from_dataset(valid, cutoff, weights, **options)
+        self._problem = Problem.from_dataset(local, cutoff, weights, **options)
+        self._valid_problem = (
+            None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
+        )
         self._samples: dict[int, Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential

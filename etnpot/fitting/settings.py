@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from etnpot.basis import REPULSIONS
+from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.fitting.problem import LossWeights
 from etnpot.potential import PotentialSpec
@@ -70,6 +71,9 @@ class FitSettings:
     repulsion : {"zbl", "none"}
         A screened nuclear repulsion below the shortest distance of each pair of elements in the training set, so that no
         configuration collapses.
+    dispersion : mapping, optional
+        Dispersion that the reference data contain and the potential adds again: ``{method: d3bj, xc: pbe}``; methods are
+        d3bj, d3zero, d3bjm, d3zerom and d2, further keys cutoff, cn_cutoff (Å) and three_body.
     energy_weight : float, 1/eV²
         Weight w_E of the squared energy errors in the loss.
     forces_weight : float, (Å/eV)²
@@ -137,6 +141,7 @@ class FitSettings:
     r_min: float | None = None
     neighbor_scale: float | None = None
     repulsion: str = "zbl"
+    dispersion: Mapping[str, Any] | None = None
     energy_weight: float = 300.0
     forces_weight: float = 1.0
     stress_weight: float = 10.0
@@ -187,6 +192,8 @@ class FitSettings:
             raise SpecificationError(
                 f"method: expected 'levenberg-marquardt' or 'l-bfgs', got {self.method!r}"
             )
+        if self.dispersion is not None:
+            Dispersion.from_dict(self.dispersion)
         if self.repulsion not in REPULSIONS:
             raise SpecificationError(
                 f"repulsion: expected {' or '.join(map(repr, REPULSIONS))}, got {self.repulsion!r}"
@@ -269,7 +276,7 @@ class FitSettings:
             species_form=self.species_form, species_rank=species_rank, embedding=self.embedding,
             bond_l_max=self.bond_l_max, pseudotensors=self.pseudotensors, head_rank=self.head_rank,
             neighbor_scale=data["neighbor_scale"] if self.neighbor_scale is None else self.neighbor_scale,
-            repulsion=self.repulsion, distances=data["distances"],
+            repulsion=self.repulsion, distances=data["distances"], dispersion=self.dispersion,
         )  # fmt: skip
 
     def _bond_ranks(self, preset: Mapping[str, int], l_max: int) -> dict[str, int]:

@@ -84,6 +84,8 @@ class ETNCalculator(Calculator):
     exists where the cell has three independent vectors, periodic or not, as in ASE's own calculators;
     elsewhere asking for it raises ASE's `PropertyNotImplementedError`.
 
+    *Dispersion.* Where the potential has one, it is added here; energies and stresses of single atoms are then not defined.
+
     *Bad input.* Positions that are not finite, a singular periodic cell, two atoms on one spot, no atoms
     (`StructureError`) and elements that the potential does not know (`SpeciesError`) are refused before any
     number is returned, and the results of the previous call are not kept.
@@ -159,6 +161,8 @@ class ETNCalculator(Calculator):
         values = dict(settings)
         if "potential" in settings:
             potential, values["potential"] = _potential_and_label(settings["potential"])
+        if potential is not None and potential.spec.dispersion is not None:
+            potential.spec.dispersion.check(potential.species)
         if potential is None:
             raise SpecificationError("potential: expected a Potential or a path, got None")
         if "threads" in settings:
@@ -224,9 +228,20 @@ class ETNCalculator(Calculator):
             if system_changes or self._virial_icc is None or "forces" not in self.results:
                 self.reset()
                 self._evaluate(atoms)
-            if "stresses" in properties and "stress" in self.results and self._virial_icc is not None:
+            has_parts = self._potential.spec.dispersion is None
+            if (
+                has_parts
+                and "stresses" in properties
+                and "stress" in self.results
+                and self._virial_icc is not None
+            ):
                 self.results["stresses"] = voigt(self._virial_icc) / _volume(atoms)
             missing = [name for name in properties if name not in self.results]
+        if missing and not has_parts and set(missing) <= {"energies", "stresses"}:
+            raise PropertyNotImplementedError(
+                f"{', '.join(missing)} not defined with dispersion, which belongs to no single atom; ask for the sums, "
+                f"energy and stress"
+            )
         if missing:
             raise PropertyNotImplementedError(
                 f"{', '.join(missing)} not defined without a volume: expected a cell with three linearly "
@@ -239,16 +254,17 @@ class ETNCalculator(Calculator):
         edges = self._neighbors.edges(atoms)
         self._check_distances(edges, atoms)
         evaluation = self._potential.evaluate(edges, atoms.numbers, threads=self.parameters["threads"])
-        energy = evaluation.energy
-        results: dict[str, Any] = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": evaluation.energy_i,
-            "forces": evaluation.forces,
-        }
+        energy, forces, virial = evaluation.energy, evaluation.forces, evaluation.virial
+        dispersion = self._potential.spec.dispersion
+        if dispersion is not None:
+            added = dispersion.evaluate(atoms)
+            energy, forces, virial = energy + added[0], forces + added[1], virial + added[2]
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces}
+        if dispersion is None:
+            results["energies"] = evaluation.energy_i
         volume = _volume(atoms)
         if volume > 0.0:
-            results["stress"] = voigt(evaluation.virial) / volume
+            results["stress"] = voigt(virial) / volume
         self.atoms, self.results, self._virial_icc = atoms.copy(), results, evaluation.virial_icc
 
     def _check_distances(self, edges: EdgeList, atoms: Atoms) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from etnpot.basis import REPULSIONS, RadialBasis, Repulsion
+from etnpot.dispersion import Dispersion
 from etnpot.errors import SpeciesError, SpecificationError
 from etnpot.network import SCALAR, Bond, Train, TrainLayout
 from etnpot.potential.potential import Potential, symbols_to_numbers
@@ -44,6 +46,7 @@ def ETN(
     head_rank: int | None = None,
     neighbor_scale: float | None = None,
     repulsion: str = "none",
+    dispersion: Mapping[str, Any] | None = None,
     reference_energies: Mapping[str | int, float] | None = None,
 ) -> Potential:
     """Make a potential with random parameters.
@@ -92,6 +95,9 @@ def ETN(
     repulsion : {"none", "zbl"}
         A screened nuclear repulsion below 0.8 times the sum of the covalent radii: see `etnpot.basis.repulsion`. Fits
         have it by default, with radii from their data.
+    dispersion : mapping
+        Long-ranged term that the calculator adds, such as ``{"method": "d3bj", "xc": "pbe"}``: see
+        `etnpot.dispersion.Dispersion`.
     reference_energies : mapping
         Energy per element in eV, by symbol or number; 0 where not given.
 
@@ -109,7 +115,7 @@ def ETN(
         ranks=ranks, r_min=r_min, radial_family=radial_family, cutoff_function=cutoff_function,
         cutoff_power=cutoff_power, species_form=species_form, species_rank=species_rank, embedding=embedding,
         bond_l_max=bond_l_max, pseudotensors=pseudotensors, head_rank=head_rank,
-        neighbor_scale=neighbor_scale, repulsion=repulsion,
+        neighbor_scale=neighbor_scale, repulsion=repulsion, dispersion=dispersion,
     )  # fmt: skip
     rng = np.random.default_rng(_checked_integer("seed", seed, 0, None))
     return random_potential(spec, rng, reference_energies)
@@ -169,6 +175,7 @@ def make_spec(
     neighbor_scale: float | None,
     repulsion: str = "none",
     distances: Mapping[tuple[int, int], float] | None = None,
+    dispersion: Mapping[str, Any] | None = None,
 ) -> PotentialSpec:
     """The specification that `ETN` makes from its settings; `distances` as in `Repulsion.for_species`."""
     numbers = symbols_to_numbers(species)
@@ -225,6 +232,7 @@ def make_spec(
         bonds=layout.bonds,
         neighbor_scale=neighbor_scale,
         repulsion=Repulsion.for_species(numbers, radial.cutoff, distances) if repulsion == "zbl" else None,
+        dispersion=None if dispersion is None else Dispersion.from_dict(dispersion),
     )
 
 

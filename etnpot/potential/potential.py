@@ -242,7 +242,7 @@ class Potential:
     # --------------------------------------------------------------------------------------------- evaluation
 
     def evaluate(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Evaluation:
-        """Energies and pair derivatives.
+        """Energies and pair derivatives of all but the dispersion, which reaches beyond the edges.
 
         Parameters
         ----------
@@ -453,6 +453,11 @@ class Potential:
                 for name in dict.fromkeys(g.split(".")[0] for g in spec.shapes)
             ),
             "  repulsion    " + _repulsion_text(spec),
+            *(
+                []
+                if spec.dispersion is None
+                else [f"  dispersion   {spec.dispersion.method}, {spec.dispersion.xc}"]
+            ),
             "  E0 (eV)      "
             + ", ".join(
                 f"{_symbol(z)} {e:.6g}"

@@ -27,6 +27,7 @@ import numpy as np
 
 from etnpot.basis import RadialBasis, Repulsion, SpeciesFactor, make_species_factor
 from etnpot.conventions import MAX_ATOMIC_NUMBER
+from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.network import SCALAR, Bond, TrainLayout
 from etnpot.so3 import Irrep
@@ -35,7 +36,7 @@ __all__ = ["PotentialSpec"]
 
 
 #: Fields that files of format version 1 lack; None means the same there.
-_SINCE_VERSION_2 = ("repulsion", "energy_bounds")
+_SINCE_VERSION_2 = ("repulsion", "energy_bounds", "dispersion")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class PotentialSpec:
         Below the distances of the data: see `etnpot.basis.repulsion`.
     energy_bounds : (float, float) or None
         Between which the learned energy of an atom is left alone, without its reference energy, eV.
+    dispersion : Dispersion or None
+        Long-ranged term that `Potential.evaluate` leaves to whoever has the atoms: see `etnpot.dispersion`.
     """
 
     species: tuple[int, ...]
@@ -79,6 +82,7 @@ class PotentialSpec:
     neighbor_scale: float
     repulsion: Repulsion | None = None
     energy_bounds: tuple[float, float] | None = None
+    dispersion: Dispersion | None = None
 
     def __post_init__(self) -> None:
         species = checked_integers("species", self.species)
@@ -112,6 +116,10 @@ class PotentialSpec:
         object.__setattr__(self, "neighbor_scale", float(scale))
         if self.repulsion is not None:
             self._check_repulsion(self.repulsion)
+        if self.dispersion is not None and not isinstance(self.dispersion, Dispersion):
+            raise SpecificationError(
+                f"dispersion: expected a Dispersion or None, got {type(self.dispersion).__name__}"
+            )
         if self.energy_bounds is not None:
             object.__setattr__(self, "energy_bounds", _checked_bounds(self.energy_bounds))
         bonds = tuple(self.bonds)
@@ -223,6 +231,7 @@ class PotentialSpec:
             "neighbor_scale": self.neighbor_scale,
             "repulsion": None if self.repulsion is None else self.repulsion.to_dict(),
             "energy_bounds": None if self.energy_bounds is None else list(self.energy_bounds),
+            "dispersion": None if self.dispersion is None else self.dispersion.to_dict(),
         }
 
     @classmethod
@@ -240,9 +249,16 @@ class PotentialSpec:
             raise SpecificationError(
                 f"bonds: expected a list of mappings such as {{'0e': 4}}: {error}"
             ) from error
-        rest = {name: values[name] for name in known - {"radial", "bonds", "repulsion"}}
+        rest = {name: values[name] for name in known - {"radial", "bonds", "repulsion", "dispersion"}}
         repulsion = None if values["repulsion"] is None else Repulsion.from_dict(values["repulsion"])
-        return cls(radial=RadialBasis(**values["radial"]), bonds=bonds, repulsion=repulsion, **rest)
+        dispersion = None if values["dispersion"] is None else Dispersion.from_dict(values["dispersion"])
+        return cls(
+            radial=RadialBasis(**values["radial"]),
+            bonds=bonds,
+            repulsion=repulsion,
+            dispersion=dispersion,
+            **rest,
+        )
 
 
 def _checked_bounds(bounds: Any) -> tuple[float, float]:

@@ -32,7 +32,7 @@ def close_pairs(
 ) -> int:
     """Number of pairs closer than b[z_i, z_j]; the first of them are written to `found`."""
     close = np.flatnonzero(np.linalg.norm(r_pc, axis=1) < outer_zz[type_i[centers(first)], type_p])
-    found[:] = close[: len(found)]
+    found[: len(close)] = close[: len(found)]
     return len(close)
 
 
@@ -57,7 +57,7 @@ def evaluate(
     inner_zz: Floats,
     outer_zz: Floats,
     bounds: tuple[float, float],
-    width: float,
+    bound_width: float,
     learned: Learned,
 ) -> tuple[Floats, Floats]:
     """Energies of all atoms without reference energies, eV, and their derivatives by the pair vectors, eV/Å.
@@ -71,7 +71,7 @@ def evaluate(
     inner_zz, outer_zz : float64 [z_i, z_j], Å
     bounds : (float, float), eV
         x_low and x_high.
-    width : float, eV
+    bound_width : float, eV
         D.
     learned : callable
         x_i and dx_i/dq_p of held vectors q_pc.
@@ -100,9 +100,9 @@ def evaluate(
     x_i, g_pc = learned(q_pc)
     f_i, df_i = x_i.copy(), np.ones(n_atoms)
     for i, x in enumerate(x_i):
-        t = max(bounds[0] - x, x - bounds[1]) / width
+        t = max(bounds[0] - x, x - bounds[1]) / bound_width
         if t > 0:
-            beyond = width * _REST(min(t, 1.0))
+            beyond = bound_width * _REST(min(t, 1.0))
             f_i[i] = bounds[0] - beyond if x < bounds[0] else bounds[1] + beyond
             df_i[i] = 1.0 - _STEP(min(t, 1.0))
     dE_dr_pc = df_i[center, None] * np.einsum("pcd,pd->pc", dq_pcc, g_pc) + du_pc

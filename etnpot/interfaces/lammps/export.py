@@ -56,7 +56,7 @@ from etnpot.network import TrainLayout
 from etnpot.potential import Potential
 from etnpot.so3 import Irrep, coupling_table
 
-__all__ = ["EXPORT_VERSION", "export_text", "write_export", "write_input"]
+__all__ = ["EXPORT_VERSION", "export_text", "pair_commands", "write_export", "write_input"]
 
 #: Version of the exported file; ``FORMAT_VERSION`` of ``source/etn_model.h`` is the same.
 EXPORT_VERSION = 2
@@ -101,6 +101,26 @@ def write_export(potential: Potential, path: str | os.PathLike[str]) -> None:
         If it cannot be written.
     """
     _write(path, export_text(potential))
+
+
+def pair_commands(potential: Potential, potential_name: str) -> list[str]:
+    """The commands of an input file that name the potential, dispersion included.
+
+    Parameters
+    ----------
+    potential : Potential
+    potential_name : str
+        Name of the exported file.
+
+    Raises
+    ------
+    SpecificationError
+        If LAMMPS does not have the dispersion of the potential.
+    """
+    coefficients = f"{potential_name} {' '.join(_symbols(potential.species))}"
+    if potential.spec.dispersion is not None:
+        return potential.spec.dispersion.lammps(potential.species, coefficients)
+    return ["pair_style      etn", f"pair_coeff      * * {coefficients}"]
 
 
 def write_input(
@@ -249,8 +269,7 @@ def _input_text(potential: Potential, potential_name: str, n_cells: int) -> str:
         *fractions,
         *masses,
         "",
-        "pair_style      etn",
-        f"pair_coeff      * * {potential_name} {' '.join(symbols)}",
+        *pair_commands(potential, potential_name),
         "neighbor        1.0 bin",
         "",
         "minimize        1e-8 1e-4 100 1000",
