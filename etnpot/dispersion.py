@@ -47,7 +47,7 @@ Floats = NDArray[np.float64]
 #: Methods, with the class of simple-dftd3 and the name of the damping in LAMMPS.
 METHODS: dict[str, tuple[str, str]] = {
     "d3bj": ("RationalDampingParam", "bj"),
-    "d3zero": ("ZeroDampingParam", "zero"),
+    "d3zero": ("ZeroDampingParam", "original"),
     "d3bjm": ("ModifiedRationalDampingParam", "bjm"),
     "d3zerom": ("ModifiedZeroDampingParam", "zerom"),
     "d2": ("", ""),

@@ -63,8 +63,8 @@ _INNER = 0.85
 _SEEN = 0.9
 #: b over the sum of covalent radii, for elements that were never seen close to one another.
 _UNSEEN = 0.8
-#: The largest b, as a part of the cutoff.
-_LARGEST = 0.9
+#: The largest b, as a part of the cutoff, and the smallest, Å.
+_LARGEST, _SMALLEST = 0.9, 1e-3
 
 
 def smooth_step(t: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -164,17 +164,21 @@ class Repulsion:
         cutoff : float, Å
             No radius exceeds 0.9 of it.
         distances : mapping of (int, int) to float, Å
-            Shortest distance of pairs of atomic numbers, the smaller number first: ``outer`` is 0.9 times as large. For
-            a pair that is missing, it is 0.8 times the sum of the covalent radii.
+            Shortest distance of pairs of atomic numbers, the smaller number first: ``outer`` is 0.9 times as large, or
+            0.9 times the mean of the two elements' own distances where that is less: data hold alloys near their ground
+            states beside hot elements. For a pair that is missing, it is 0.8 times the sum of the covalent radii.
         """
         from ase.data import covalent_radii
 
+        known = distances or {}
         outer = np.empty((len(species), len(species)))
         for i, z_i in enumerate(species):
             for j, z_j in enumerate(species):
-                seen = (distances or {}).get((min(z_i, z_j), max(z_i, z_j)))
+                seen = known.get((min(z_i, z_j), max(z_i, z_j)))
+                if seen is not None and (z_i, z_i) in known and (z_j, z_j) in known:
+                    seen = min(seen, 0.5 * (known[z_i, z_i] + known[z_j, z_j]))
                 unseen = _UNSEEN * float(covalent_radii[z_i] + covalent_radii[z_j])
-                outer[i, j] = min(unseen if seen is None else _SEEN * seen, _LARGEST * cutoff)
+                outer[i, j] = max(min(unseen if seen is None else _SEEN * seen, _LARGEST * cutoff), _SMALLEST)
         outer = np.round(outer, 6)
         inner = np.round(_INNER * outer, 6)
         return cls(tuple(map(tuple, inner.tolist())), tuple(map(tuple, outer.tolist())))

@@ -74,12 +74,18 @@ def test_bounds_leave_what_is_between_them_alone() -> None:
 
 
 def test_radii_come_from_distances_or_from_covalent_radii() -> None:
-    found = Repulsion.for_species((1, 8, 55), 5.0, {(1, 8): 0.9, (8, 8): 2.4, (55, 55): 7.0})
+    distances = {(1, 8): 0.9, (8, 8): 2.4, (8, 55): 3.9, (55, 55): 7.0}
+    found = Repulsion.for_species((1, 8, 55), 5.0, distances)
     outer = np.array(found.outer)
     assert outer[0, 1] == outer[1, 0] == pytest.approx(0.81)
     assert outer[1, 1] == pytest.approx(2.16)
     assert outer[0, 0] == pytest.approx(0.8 * 0.62)  # never seen
+    assert outer[1, 2] == pytest.approx(0.9 * 3.9)
     assert outer[2, 2] == pytest.approx(4.5)  # within the cutoff
+    alloy = np.array(
+        Repulsion.for_species((41, 42), 5.0, {(41, 41): 2.2, (41, 42): 2.7, (42, 42): 2.1}).outer
+    )
+    assert alloy[0, 1] == alloy[1, 0] == pytest.approx(0.9 * 2.15)  # hot elements, cold alloys
     np.testing.assert_allclose(found.inner, 0.85 * outer, atol=1e-6)
     assert Repulsion.from_dict(found.to_dict()) == found
 

@@ -31,9 +31,12 @@ def test_it_is_on_by_default_and_touches_no_configuration_of_the_data(
 ) -> None:
     spec = result.potential.spec
     assert spec.repulsion is not None
-    for (z, w), shortest in result.data.train.min_distances().items():
+    shortest = result.data.train.min_distances()
+    assert len(shortest) == 3
+    for (z, w), distance in shortest.items():
         i, j = spec.species.index(z), spec.species.index(w)
-        assert spec.repulsion.outer[i][j] == pytest.approx(0.9 * shortest, abs=1e-6)
+        expected = 0.9 * min(distance, 0.5 * (shortest[z, z] + shortest[w, w]))
+        assert spec.repulsion.outer[i][j] == pytest.approx(expected, abs=1e-6)
     without = etnpot.fit(alloys, repulsion="none", **tiny)
     assert without.potential.spec.repulsion is None and without.potential.spec.energy_bounds is None
     np.testing.assert_array_equal(without.potential.parameters, result.potential.parameters)

@@ -100,7 +100,7 @@ def test_round_trip_is_exact(path: Path) -> None:
     stored = read_potential_file(path)
     assert stored.spec == SPEC
     assert stored.provenance == PROVENANCE
-    assert stored.format_version == potential_file.FORMAT_VERSION == 1
+    assert stored.format_version == potential_file.FORMAT_VERSION == 2
     assert stored.library_version == etnpot.__version__
     assert stored.arrays.keys() == arrays().keys()
     for name, array in arrays().items():
@@ -305,11 +305,11 @@ def test_a_deeply_nested_header_is_refused(path: Path) -> None:
 
 def test_a_newer_format_is_refused_with_the_advice_to_upgrade(path: Path) -> None:
     header = {
-        "__metadata__": metadata(format_version="2", library_version="7.1", entirely="new"),
+        "__metadata__": metadata(format_version="3", library_version="7.1", entirely="new"),
         "x": {"dtype": "Q4"},
     }
     path.write_bytes(sealed(header))
-    refused(path, r"written by a newer etnpot \(7\.1, file format 2\).*upgrade etnpot")
+    refused(path, r"written by a newer etnpot \(7\.1, file format 3\).*upgrade etnpot")
 
 
 @pytest.mark.parametrize("version", ["", "0", "-1", "1.5", "one", "٣", "9" * 5000])

@@ -17,7 +17,7 @@ from ase.build import bulk
 import etnpot
 from etnpot.fitting.settings import FitSettings
 from etnpot.interfaces.lammps.build import LammpsHeaders, build_plugin
-from etnpot.interfaces.lammps.export import write_export
+from etnpot.interfaces.lammps.export import pair_commands, write_export
 from etnpot.network import scale
 from etnpot.potential.build import random_potential
 
@@ -136,6 +136,28 @@ def test_repulsion_is_that_of_the_pair_style_zbl(lammps: Lammps) -> None:
         energy_i.reshape(-1, 2, 2).sum(axis=2) for energy_i in (found.energy_i, state.energy_i)
     )
     np.testing.assert_allclose(pairs[:, 0] - pairs[:, 1], expected[:, 0] - expected[:, 1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("method", ["d3bj", "d3zero", "d2"])
+def test_dispersion_in_an_overlay(method: str, ranks: int, lammps: Lammps, rng: np.random.Generator) -> None:
+    """The commands of the export give what the ASE calculator gives: energy, forces, stress."""
+    potential = etnpot.ETN(
+        ["C", "Ni"], cutoff=4.0, order=2, l_max=1, seed=1, repulsion="zbl",
+        dispersion={"method": method, "xc": "pbe", "cutoff": 12.0, "cn_cutoff": 8.0},
+    )  # fmt: skip
+    atoms = triclinic(potential, rng, n=2)
+    commands = "\n".join(pair_commands(potential, "test.lammps"))
+    lammps.run(lammps.setup(potential, atoms, style=commands) + "run 0\n" + record("state"), ranks=ranks)
+    state = State.read(lammps.directory, "state", list(potential.species))
+    found = state.atoms
+    found.calc = etnpot.ETNCalculator(potential)
+    # two programs of D3, with constants of their own
+    tolerance = 1e-7 if method == "d2" else 1e-5
+    assert state.energy == pytest.approx(found.get_potential_energy(), rel=tolerance)
+    assert abs(state.force_ic - found.get_forces()).max() < tolerance * abs(state.force_ic).max()
+    stress = found.get_stress()[[0, 1, 2, 5, 4, 3]]
+    assert abs(state.stress - stress).max() < tolerance * abs(stress).max()
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
