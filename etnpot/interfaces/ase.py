@@ -91,8 +91,9 @@ class ETNCalculator(Calculator):
     number is returned, and the results of the previous call are not kept.
 
     *Extrapolation.* Below ``potential.spec.radial.r_min`` the radial functions stop changing, and a fitted
-    potential has seen no pair as close. The first such pair gives one `ExtrapolationWarning` per calculator.
-    A potential without provenance has never been fitted, hence cannot extrapolate, and never warns.
+    potential has seen no pair as close; further below, its nuclear repulsion takes over. The first such pair
+    gives one `ExtrapolationWarning` per calculator. A potential without provenance has never been fitted,
+    hence cannot extrapolate, and never warns.
 
     *Processes and threads.* Pickles, copies and deep copies carry the potential (copies share it: it never
     changes), the settings and the results, not the neighbour list. Threads may share one calculator: calls

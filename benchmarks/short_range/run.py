@@ -1,0 +1,98 @@
+"""How a potential behaves far below the distances of its data: dimers of all pairs of elements, and squeezed cells.
+
+    python benchmarks/short_range/run.py POTENTIAL ... [--cells 24] [--seed 0]
+
+For every potential file two lines, with its short range and without (the same parameters, no repulsion, no bounds):
+
+- *dimers*: over all pairs of elements and 400 distances from 0.02 Å to the shortest of the data (b/0.9), the part of the
+  scan at which the two atoms attract each other, the strongest attraction, and the largest distance (in units of
+  the shortest of the data) at which they do;
+- *cells*: fcc cells of 32 random atoms, displaced by 0 to 0.5 Å and squeezed to 0.3 of their length: the lowest energy per atom
+  relative to that of the cell as it was, and the largest fall of the energy on the way from 0.9 on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.data import covalent_radii
+
+import etnpot
+from etnpot.neighbors import neighbor_list
+from etnpot.potential import Potential
+
+
+def energy_and_forces(potential: Potential, atoms: Atoms) -> tuple[float, np.ndarray]:
+    found = potential.evaluate(neighbor_list(atoms, potential.cutoff), atoms.numbers)
+    return found.energy, found.forces
+
+
+def dimers(potential: Potential, shortest: np.ndarray) -> str:
+    """Attraction below the shortest distances of the data, Å, [z_i, z_j]."""
+    attracting, strongest, largest, total = 0, 0.0, 0.0, 0
+    for i, z in enumerate(potential.species):
+        for j, w in enumerate(potential.species[i:], start=i):
+            for r in np.linspace(0.02, shortest[i, j], 400):
+                atoms = Atoms([z, w], [[0.0, 0.0, 0.0], [r, 0.0, 0.0]])
+                force = energy_and_forces(potential, atoms)[1][1, 0]
+                if not np.isfinite(force):
+                    return "a force is not finite"
+                total += 1
+                # where features rest, what is left of the force is rounding
+                if force < -1e-9:
+                    attracting += 1
+                    strongest, largest = max(strongest, -force), max(largest, r / shortest[i, j])
+    return (
+        f"attraction at {100 * attracting / total:.2f}% of the distances, at most {strongest:.3g} eV/Å, "
+        f"up to {largest:.3f} of the shortest distance"
+    )
+
+
+def cells(potential: Potential, n: int, seed: int) -> str:
+    rng = np.random.default_rng(seed)
+    lengths = np.linspace(1.0, 0.3, 71)
+    lowest, fall = np.inf, 0.0
+    for k in range(n):
+        numbers = rng.choice(potential.species, 32)
+        # the lattice constant of touching covalent spheres
+        constant = np.sqrt(8.0) * np.mean(covalent_radii[numbers])
+        atoms = bulk("Cu", "fcc", a=constant, cubic=True) * (2, 2, 2)
+        atoms.numbers = numbers
+        atoms.positions += 0.5 * k / max(n - 1, 1) * rng.normal(size=atoms.positions.shape) / np.sqrt(3)
+        energies = []
+        for length in lengths:
+            squeezed = atoms.copy()
+            squeezed.set_cell(atoms.cell.array * length, scale_atoms=True)
+            energies.append(energy_and_forces(potential, squeezed)[0] / len(atoms))
+        lowest = min(lowest, min(energies) - energies[0])
+        later = np.minimum.accumulate(energies[::-1])[::-1]
+        fall = max(fall, float(np.max((energies - later)[lengths < 0.9])))
+    return f"lowest energy {lowest:.2f} eV/atom, largest fall {fall:.2f} eV/atom"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("potentials", nargs="+", type=Path, metavar="POTENTIAL")
+    parser.add_argument("--cells", type=int, default=24, help="squeezed cells")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for path in args.potentials:
+        potential = etnpot.load(path)
+        if potential.spec.repulsion is None:
+            raise SystemExit(f"{path} was fitted with repulsion: none")
+        shortest = np.array(potential.spec.repulsion.outer) / 0.9
+        without = Potential(replace(potential.spec, repulsion=None, energy_bounds=None), potential.parameters)
+        for name, one in (("as fitted", potential), ("without", without)):
+            print(f"{path.name}  {name:9}  dimers: {dimers(one, shortest)}", flush=True)
+            print(f"{path.name}  {name:9}  cells: {cells(one, args.cells, args.seed)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
