@@ -17,11 +17,12 @@ module        twins
 `dense`       energies and pair derivatives from the full tensor, exponential in the order
 `jacobian`    derivatives of energies and pair derivatives, forces and virial by every parameter
 `gradient`    the same, contracted with weights
+`sites`       derivatives of the energy of every atom by the entries of the train
 `assemble`    forces and virials
 `pairs`       vectors of listed pairs, and which of them are within the cutoff
 ============  =======================================================================================
 """
 
-from etnpot.reference import assemble, basis, dense, evaluate, gradient, jacobian, pairs, train
+from etnpot.reference import assemble, basis, dense, evaluate, gradient, jacobian, pairs, sites, train
 
-__all__ = ["assemble", "basis", "dense", "evaluate", "gradient", "jacobian", "pairs", "train"]
+__all__ = ["assemble", "basis", "dense", "evaluate", "gradient", "jacobian", "pairs", "sites", "train"]
