@@ -45,7 +45,7 @@ __all__ = ["assessed", "blocks_of", "chosen_core"]
 Floats = NDArray[np.float64]
 
 #: Most entries of the core, most directions that are kept, and the eigenvalues that count, relative to the largest.
-_MOST_ENTRIES, _MOST_DIRECTIONS, _SIGNIFICANT = 800, 256, 1e-10
+_MOST_ENTRIES, _MOST_DIRECTIONS, _SIGNIFICANT = 800, 128, 1e-10
 #: Part of the largest ratios left out of eq. (3), and fewer configurations than this calibrate nothing.
 _TRIMMED, _FEWEST = 0.01, 2
 #: Configurations, at most, whose forces calibrate s_F: spread evenly.
@@ -97,7 +97,6 @@ def assessed(
     started = time.monotonic()
     if not train.n_energies and not train.n_forces:
         raise DataError("grades need the training set with its energies or forces; this one has neither")
-    train.check_against(train)
     group, threads = chosen_core(potential), default_threads() if threads is None else threads
     problem = Problem.from_dataset(train, potential.cutoff, weights, shifted=shifted, threads=threads)
     moments = _moments(_sites(potential, problem, group, threads), potential.spec.n_species)

@@ -62,7 +62,9 @@ def path_gradient(train, path, q, v_fb, x_ab, y_ab, t_mb, gradient_qb):
 
 
 @njit
-def site_gradients(v_if, type_i, train, weights, path_begin, path_end, q_begin, start, stop, gradient_iq):
+def site_gradients(
+    v_if, type_i, before, train, after, weights, path_begin, path_end, q_begin, start, stop, gradient_iq
+):
     """Eq. (1) for atoms ``start:stop``.
 
     Parameters
@@ -70,7 +72,9 @@ def site_gradients(v_if, type_i, train, weights, path_begin, path_end, q_begin, 
     v_if : float64 [i, f]
         Features.
     type_i : int64 [i]
-    train : TrainTables
+    before, train, after : TrainTables
+        The tables with the paths of the cores before the last one that is wanted, with all of them, and with those after the
+        first one: the bonds beyond are not needed.
     weights : float64 [q]
         Head and cores.
     path_begin, path_end : int
@@ -96,8 +100,8 @@ def site_gradients(v_if, type_i, train, weights, path_begin, path_end, q_begin, 
             type_b[b] = type_i[block + b]
             for f in range(train.n_features):
                 v_fb[f, b] = v_if[block + b, f]
-        forward(train, weights, type_b, v_fb, work_ab, x_ab)
-        adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb)
+        forward(before, weights, type_b, v_fb, work_ab, x_ab)
+        adjoint(after, weights, v_fb, x_ab, work_ab, y_ab, g_fb)
         for path in range(path_begin, path_end):
             path_gradient(
                 train, path, train.path[path, WEIGHT] - q_begin, v_fb, x_ab, y_ab, t_mb, gradient_qb

@@ -225,13 +225,26 @@ def site_gradients(
     tables = potential.train_tables
     begin, end = int(tables.path_first[core]), int(tables.path_first[core + 1])
     q_begin = where.start - potential.spec.slices["head"].start
+    before = tables._replace(path=tables.path[:begin])
+    after = tables._replace(path=tables.path[end:])
     gradient_iq = np.empty((len(v_if), where.stop - where.start))
     v_if = np.ascontiguousarray(v_if)
     type_i = np.ascontiguousarray(type_i)
 
     def work(start: int, stop: int) -> None:
         sites.site_gradients(
-            v_if, type_i, tables, potential.weights, begin, end, q_begin, start, stop, gradient_iq
+            v_if,
+            type_i,
+            before,
+            tables,
+            after,
+            potential.weights,
+            begin,
+            end,
+            q_begin,
+            start,
+            stop,
+            gradient_iq,
         )
 
     run_ranges(work, len(v_if), threads=threads, block=LANES, smallest=4 * LANES)

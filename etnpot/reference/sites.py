@@ -30,7 +30,9 @@ Integers = NDArray[np.int64]
 def site_gradients(
     v_if: Floats,
     type_i: Integers,
+    before: TrainTables,
     train: TrainTables,
+    after: TrainTables,
     weights: Floats,
     path_begin: int,
     path_end: int,
@@ -49,7 +51,7 @@ def site_gradients(
     train : TrainTables
     weights : float64 [q]
         Head and cores.
-    path_begin, path_end : int
+    before, after, path_begin, path_end
         Not used: the length of a row says where the range ends.
     q_begin : int
         The first of the weights whose derivatives are wanted.

@@ -25,8 +25,13 @@ def derivatives(module: Any, potential: Potential, rng: np.random.Generator, beg
     last = potential.spec.slices[f"core.{end}"].stop - shift
     gradient_iq = np.full((N_ATOMS, last - first), 7.0)
     paths = int(train.path_first[begin]), int(train.path_first[end])
-    module.site_gradients(v_if, type_i, train, weights, *paths, first, 0, 32, gradient_iq)
-    module.site_gradients(v_if, type_i, train, weights, *paths, first, 32, N_ATOMS, gradient_iq)
+    # with the head, all adjoints are needed
+    before = train._replace(path=train.path[: train.path_first[end - 1]])
+    after = train if begin == 0 else train._replace(path=train.path[train.path_first[begin + 1] :])
+    for start, stop in ((0, 32), (32, N_ATOMS)):
+        module.site_gradients(
+            v_if, type_i, before, train, after, weights, *paths, first, start, stop, gradient_iq
+        )
     return gradient_iq
 
 
