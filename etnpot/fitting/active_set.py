@@ -102,7 +102,7 @@ class ActiveSet:
 
     def refresh(self) -> None:
         """A^-1 anew from A."""
-        self.inverse_sr = np.linalg.inv(self.rows_rs)
+        self.inverse_sr = np.asarray(np.linalg.inv(self.rows_rs), dtype=np.float64)
 
 
 def maxvol(blocks: Callable[[], Iterable[tuple[Floats, object]]], size: int, scale: float) -> ActiveSet:

@@ -36,7 +36,7 @@ from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.problem import LossWeights, Problem
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.io.structures import Labelled
-from etnpot.potential import Potential, Reliability, Sensitivities
+from etnpot.potential import Potential, Reliability
 from etnpot.potential.reliability import site_gradients
 from etnpot.potential.threads import default_threads
 
@@ -46,6 +46,8 @@ Floats = NDArray[np.float64]
 
 #: Most entries of the core, most directions that are kept, and the eigenvalues that count, relative to the largest.
 _MOST_ENTRIES, _MOST_DIRECTIONS, _SIGNIFICANT = 800, 128, 1e-10
+#: Eigenvalues below this part of the sum of squares are rounding.
+_ROUNDING = 1e-13
 #: Part of the largest ratios left out of eq. (3), and fewer configurations than this calibrate nothing.
 _TRIMMED, _FEWEST = 0.01, 2
 #: Configurations, at most, whose forces calibrate s_F: spread evenly.
@@ -102,7 +104,8 @@ def assessed(
     moments = _moments(_sites(potential, problem, group, threads), potential.spec.n_species)
     grade_qr, center_zr, labels = _active_set(potential, problem, group, moments, threads)
     deviation_qr, ridge, noise = _posterior(potential, problem, group, moments)
-    reliability = Reliability(group, grade_qr, center_zr, deviation_qr)
+    force_noise = float(np.sqrt(noise / weights.forces)) if weights.forces > 0 else 1.0
+    reliability = Reliability(group, grade_qr, center_zr, deviation_qr, force_noise=force_noise)
     held_out = valid if valid is not None and len(valid) >= _FEWEST else train
     scales = _calibrated(potential, reliability, held_out, threads)
     provenance = {
@@ -169,11 +172,11 @@ def _moments(blocks: Iterable[tuple[Floats, NDArray[np.int64]]], n_species: int)
     return _Moments(second_qq, count_z, sum_zq / np.maximum(count_z, 1.0)[:, None])
 
 
-def _leading(matrix: Floats) -> tuple[Floats, Floats]:
-    """Eigenvalues and eigenvectors that count, the largest first."""
+def _leading(matrix: Floats, size: float) -> tuple[Floats, Floats]:
+    """Eigenvalues and eigenvectors that count, the largest first, of a matrix computed from terms of a `size`."""
     values, vectors = scipy.linalg.eigh(matrix, driver="evd")
     values, vectors = values[::-1][:_MOST_DIRECTIONS], vectors[:, ::-1][:, :_MOST_DIRECTIONS]
-    kept = values > _SIGNIFICANT * max(float(values[0]), 0.0)
+    kept = values > max(_SIGNIFICANT * float(values[0]), _ROUNDING * size)
     return values[kept], np.ascontiguousarray(vectors[:, kept])
 
 
@@ -181,7 +184,7 @@ def _active_set(
     potential: Potential, problem: Problem, group: str, moments: _Moments, threads: int
 ) -> tuple[Floats, Floats, list[Any]]:
     """G and m G of eq. (1), and which atoms (configuration, atom) are active."""
-    values, vectors = _leading(moments.centered())
+    values, vectors = _leading(moments.centered(), float(np.trace(moments.second_qq)))
     n_atoms = float(moments.count_z.sum())
     if not len(values):
         raise SpecificationError(
@@ -208,7 +211,7 @@ def _posterior(
     potential: Potential, problem: Problem, group: str, moments: _Moments
 ) -> tuple[Floats, float, float]:
     """D of eq. (2), lambda and s^2."""
-    _, vectors = _leading(moments.second_qq)
+    _, vectors = _leading(moments.second_qq, float(np.trace(moments.second_qq)))
     equations = problem.normal_equations(potential, (group,))
     theta_r = vectors.T @ potential.parameters[potential.spec.slices[group]]
     gram, rhs = vectors.T @ equations.gram @ vectors, vectors.T @ equations.rhs
@@ -229,7 +232,6 @@ def _calibrated(
     with_forces = [index for index, c in enumerate(held_out) if c.forces is not None]
     step = max(1, -(-len(with_forces) // _FORCE_CONFIGURATIONS))
     in_full = set(with_forces[::step])
-    sensitivities = Sensitivities(potential, (reliability.group,))
     for index, labelled in enumerate(held_out):
         numbers = labelled.atoms.numbers
         edges = potential.edges(labelled.atoms)
@@ -244,8 +246,8 @@ def _calibrated(
         error_ic = evaluation.forces - labelled.forces
         ratios["proxy"].append(_ratio(error_ic, assessment.force_std_i[:, None]).ravel())
         if index in in_full:
-            d_cr = sensitivities.jacobian(edges, numbers).gradient_qc[:, :-6].T @ reliability.deviation_qr
-            ratios["force"].append(_ratio(error_ic.ravel(), np.linalg.norm(d_cr, axis=1)))
+            deviation_ic = reliability.force_deviations(potential, edges, numbers)
+            ratios["force"].append(_ratio(error_ic, deviation_ic).ravel())
     energy, force, proxy = (_trimmed(ratios[name]) for name in ("energy", "force", "proxy"))
     return energy, force, proxy
 

@@ -336,13 +336,14 @@ class Potential:
         SpecificationError
             If the potential carries nothing to assess with.
         """
-        return self._known_reliability().assess(self, edges, numbers, threads=threads)
+        return self.known_reliability().assess(self, edges, numbers, threads=threads)
 
     def force_deviations(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """Standard deviations of all force components, float64 [n_sites, 3], eV/Å; slower than `assess`."""
-        return self._known_reliability().force_deviations(self, edges, numbers)
+        return self.known_reliability().force_deviations(self, edges, numbers)
 
-    def _known_reliability(self) -> Reliability:
+    def known_reliability(self) -> Reliability:
+        """What grades and standard deviations need; a SpecificationError if this potential carries none of it."""
         if self.reliability is None:
             raise SpecificationError(
                 "this potential does not carry what grades need: it was never fitted, or fitted without it; add it "

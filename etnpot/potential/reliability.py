@@ -23,6 +23,7 @@ D        ``deviation_qr``             eV / unit of b
 s_E      ``energy_scale``             1
 s_F      ``force_scale``              1
 s_P      ``proxy_scale``              1/Å
+         ``force_noise``              eV/Å
 =======  ===========================  ===============================
 """
 
@@ -98,6 +99,9 @@ class Reliability:
         D.
     energy_scale, force_scale, proxy_scale : float
         s_E, s_F, s_P.
+    force_noise : float, eV/Å
+        Standard deviation of a force component about the potential, as the last solve saw it: what a new configuration
+        teaches is measured by it.
     """
 
     group: str
@@ -107,6 +111,7 @@ class Reliability:
     energy_scale: float = 1.0
     force_scale: float = 1.0
     proxy_scale: float = 1.0
+    force_noise: float = 1.0
 
     def check(self, spec: PotentialSpec) -> None:
         """Raise SpecificationError unless the arrays belong to this specification."""
@@ -126,9 +131,9 @@ class Reliability:
             raise SpecificationError(f"reliability: the factors must be positive, got {self.scales}")
 
     @property
-    def scales(self) -> tuple[float, float, float]:
-        """s_E, s_F, s_P."""
-        return self.energy_scale, self.force_scale, self.proxy_scale
+    def scales(self) -> tuple[float, float, float, float]:
+        """s_E, s_F, s_P, and the noise of forces."""
+        return self.energy_scale, self.force_scale, self.proxy_scale, self.force_noise
 
     def scaled(self, energy: float, force: float, proxy: float) -> Reliability:
         """The same with other factors."""
@@ -154,8 +159,8 @@ class Reliability:
         if found != names:
             raise SpecificationError(f"reliability: expected arrays of dimensions {names}, got {found}")
         core, scales = arrays[f"{PREFIX}core"], arrays[f"{PREFIX}scales"]
-        if core.shape != (1,) or scales.shape != (3,):
-            raise SpecificationError("reliability: expected one core and three factors")
+        if core.shape != (1,) or scales.shape != (4,):
+            raise SpecificationError("reliability: expected one core and four factors")
         reliability = cls(
             f"core.{core[0]:g}",
             arrays[f"{PREFIX}grade"],
@@ -196,11 +201,15 @@ class Reliability:
 
     def force_deviations(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """Eq. (3) in full, float64 [n_sites, 3], eV/Å: the cost is that of the Jacobian of a core."""
+        d_cr = self.force_rows(potential, edges, numbers)
+        return self.force_scale * np.sqrt(np.einsum("cr,cr->c", d_cr, d_cr)).reshape(-1, 3)
+
+    def force_rows(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
+        """D^T dE/dx dA, float64 [3 n_sites, r'], eV/Å."""
         from etnpot.potential.sensitivity import Sensitivities
 
         gradient_qc = Sensitivities(potential, (self.group,)).jacobian(edges, numbers).gradient_qc[:, :-6]
-        d_cr = gradient_qc.T @ self.deviation_qr
-        return self.force_scale * np.sqrt(np.einsum("cr,cr->c", d_cr, d_cr)).reshape(-1, 3)
+        return np.asarray(gradient_qc.T @ self.deviation_qr)
 
 
 _DIMENSIONS = {"core": 1, "grade": 2, "center": 2, "deviation": 2, "scales": 1}
