@@ -27,7 +27,7 @@ from etnpot.io.structures import Labelled
 from etnpot.potential import Potential
 from etnpot.potential.reliability import site_gradients
 
-__all__ = ["RULES", "Choice", "select"]
+__all__ = ["RULES", "Choice", "new_ones", "select"]
 
 Floats = NDArray[np.float64]
 
@@ -179,3 +179,10 @@ def select(
         free[copies[index]] = False
         atoms.take(index)
     return choices
+
+
+def new_ones(pool: Sequence[Labelled], known: Sequence[Labelled]) -> list[Labelled]:
+    """The configurations of a pool that are no copies of known ones."""
+    n = len(known)
+    old = {i for family in near_copies([*known, *pool], _COPIES) if min(family) < n for i in family}
+    return [labelled for index, labelled in enumerate(pool, start=n) if index not in old]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,7 @@ def test_selection_takes_what_is_farthest_and_no_copy(fitted: Potential, pool: D
     # a second choice is made as if the first were known
     assert [c.index for c in select(fitted, pool, 3, rule=rule)] == [c.index for c in choices[:3]]
     deviations = [c.deviation for c in choices if c.rule == "deviation"]
-    assert all(later <= 1.0001 * sooner for sooner, later in zip(deviations, deviations[1:], strict=False))
+    assert all(later <= 1.0001 * sooner for sooner, later in pairwise(deviations))
 
 
 def test_threshold_ends_the_selection(fitted: Potential, pool: DataSet, alloys: DataSet) -> None:
