@@ -175,6 +175,21 @@ def summarize(curves: dict[str, list[list[dict[str, Any]]]]) -> dict[str, Any]:
     return {"mean": mean, "needed": needed}
 
 
+def save(curves: dict[str, list[list[dict[str, Any]]]], n_pool: int) -> None:
+    """Everything so far as JSON."""
+    results = {
+        "version": etnpot.__version__,
+        "settings": SETTINGS,
+        "pool": {name: part for name, (part, _) in SITUATIONS.items()},
+        "n_pool": n_pool,
+        "batch": BATCH,
+        "initial": INITIAL,
+        "curves": curves,
+        "summary": summarize(curves),
+    }
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def render(results: dict[str, Any]) -> str:
     """The tables as Markdown."""
     mean, needed = results["summary"]["mean"], results["summary"]["needed"]
@@ -192,7 +207,9 @@ def render(results: dict[str, Any]) -> str:
     last = mean["random"][-1]
     lines += [
         "",
-        f"Reference calculations until the accuracy that random sampling has after {last['n']}:",
+        f"Reference calculations until the accuracy that random sampling has after {last['n']} (loops: "
+        + ", ".join(f"{rule} {len(results['curves'][rule])}" for rule in rules)
+        + "):",
         "",
         "| test set | error | goal | " + " | ".join(rules) + " |",
         "|---|---|--:|" + "--:|" * len(rules),
@@ -231,17 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for rule in options.rules:
                     budget = options.budget if rule == "random" else options.active_budget
                     curves.setdefault(rule, []).append(contend(rule, seed, budget, pool, tests, folder))
-        results = {
-            "version": etnpot.__version__,
-            "settings": SETTINGS,
-            "pool": {name: part for name, (part, _) in SITUATIONS.items()},
-            "n_pool": len(pool),
-            "batch": BATCH,
-            "initial": INITIAL,
-            "curves": curves,
-            "summary": summarize(curves),
-        }
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                    save(curves, len(pool))
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)

@@ -42,17 +42,22 @@ BEGIN, END = "<!-- begin calibration -->", "<!-- end calibration -->"
 
 @dataclass(frozen=True)
 class Row:
-    """One potential and its test set: files below the data directory, and settings of the fit."""
+    """One potential and its test set: files below the data directory, settings of the fit, and whether the test set is also
+    looked at by number of elements."""
 
     train: str
     test: str
     settings: dict[str, Any]
+    by_elements: bool = False
 
 
 ROWS: dict[str, Row] = {
     "Mo": Row("zuo2020/Mo/train.extxyz", "zuo2020/Mo/test.extxyz", {"time_limit": 150}),
     "NbMoTaW": Row(
-        "nbmotaw_snap2020/train.extxyz", "nbmotaw_snap2020/test.extxyz", {"size": "small", "time_limit": 240}
+        "nbmotaw_snap2020/train.extxyz",
+        "nbmotaw_snap2020/test.extxyz",
+        {"size": "small", "time_limit": 240},
+        True,
     ),
 }
 
@@ -107,7 +112,13 @@ def run(name: str, row: Row, folder: Path, threads: int) -> dict[str, Any]:
     potential = fitted(row, folder, threads)
     test = DataSet.from_files(data_directory() / row.test)
     graded = grade_all(potential, test, forces=True, threads=threads)
-    found = calibration(graded)
+    found = {"all": calibration(graded)}
+    if row.by_elements:
+        names = {1: "elements", 2: "binaries", 3: "ternaries", 4: "quaternaries"}
+        for count, part in names.items():
+            chosen = [one for one in graded if len(set(one.labelled.atoms.numbers.tolist())) == count]
+            if chosen:
+                found[part] = calibration(chosen)
     force_i = np.concatenate([np.linalg.norm(c.forces, axis=1) for c in test if c.forces is not None])
     error_i = np.concatenate(
         [
@@ -135,16 +146,16 @@ def render(results: dict[str, Any]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, result in results.items():
-        found = result["calibration"]
-        atoms, forces = found["atoms"], found["force_std"]
-        outside = atoms["error_above_1"]
-        lines.append(
-            f"| {name} | {atoms['n']:,} | {atoms['spearman_std']:.2f} | {atoms['spearman_proxy']:.2f} | "
-            f"{atoms['spearman_grade']:.2f} | {100 * atoms['part_above_1']:.1f}% | "
-            f"{'' if outside is None else format(outside / atoms['error'], '.1f')} | {100 * forces['within_1']:.0f}% | "
-            f"{100 * forces['within_1.96']:.0f}% | {100 * found['energy']['within_1']:.0f}% | "
-            f"{result['cost']['assess'] / result['cost']['evaluate']:.2f} |"
-        )
+        for part, found in result["calibration"].items():
+            atoms, forces = found["atoms"], found["force_std"]
+            outside = atoms["error_above_1"]
+            ratio = f"{result['cost']['assess'] / result['cost']['evaluate']:.2f}" if part == "all" else ""
+            lines.append(
+                f"| {name}{'' if part == 'all' else ', ' + part} | {atoms['n']:,} | {atoms['spearman_std']:.2f} | "
+                f"{atoms['spearman_proxy']:.2f} | {atoms['spearman_grade']:.2f} | {100 * atoms['part_above_1']:.1f}% | "
+                f"{'' if outside is None else format(outside / atoms['error'], '.1f')} | {100 * forces['within_1']:.0f}% | "
+                f"{100 * forces['within_1.96']:.0f}% | {100 * found['energy']['within_1']:.0f}% | {ratio} |"
+            )
     return "\n".join(lines)
 
 
@@ -157,7 +168,7 @@ def draw(results: dict[str, Any]) -> None:
         np.atleast_1d(figure.subplots(1, len(results))), results.items(), strict=True
     ):
         for key, label in (("force_std", "by its forces"), ("force_proxy", "by its energy")):
-            bins = result["calibration"][key]["bins"]
+            bins = result["calibration"]["all"][key]["bins"]
             axis.loglog([b["std"] for b in bins], [b["rmse"] for b in bins], "o-", label=label)
         ends = axis.get_xlim()
         axis.loglog(ends, ends, color="0.6", lw=1, zorder=0)

@@ -96,7 +96,7 @@ def _agreement(found: dict[str, Any]) -> list[str]:
         ("force_proxy", "force components"),
         ("energy", "energies"),
     ):
-        if key in found:
+        if key in found and found[key]["within_1"] is not None:
             lines.append(
                 f"{name} within one standard deviation: {100 * found[key]['within_1']:.0f}% (Gaussian: 68%), within 1.96: "
                 f"{100 * found[key]['within_1.96']:.0f}% (95%)"

@@ -23,6 +23,8 @@ __all__ = ["Graded", "calibration", "grade_all", "table"]
 Floats = NDArray[np.float64]
 
 _BINS = 10
+#: Errors and standard deviations below this are those of atoms that symmetry holds, eV/Å.
+_HELD = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,7 @@ def calibration(graded: Sequence[Graded]) -> dict[str, Any]:
         "atoms": rank correlations of the size of the force error of an atom with its grade, its cheap and its full standard
         deviation; "force_std" and "force_proxy": coverage and bins of force components; "energy": rank correlation and
         coverage of energies per atom; "configurations": rank correlations of the force error with grade and deviation.
-        Only what there are labels for.
+        Only what there are labels for; atoms on which symmetry leaves no force are left out.
     """
     with_forces = [one for one in graded if one.labelled.forces is not None]
     result: dict[str, Any] = {}
@@ -169,18 +171,20 @@ def calibration(graded: Sequence[Graded]) -> dict[str, Any]:
         size_i = np.linalg.norm(error_ic, axis=1)
         grade_i = np.concatenate([one.assessment.grade_i for one in with_forces])
         proxy_i = np.concatenate([one.assessment.force_std_i for one in with_forces])
+        free = size_i > _HELD  # no error where symmetry leaves no force
+        error_ic, size_i, grade_i, proxy_i = error_ic[free], size_i[free], grade_i[free], proxy_i[free]
         outside = grade_i > 1.0
         atoms = {
             "n": len(size_i),
             "spearman_grade": spearman(grade_i, size_i),
             "spearman_proxy": spearman(proxy_i, size_i),
-            "part_above_1": float(outside.mean()),
-            "error": float(size_i.mean()),
+            "part_above_1": float(outside.mean()) if len(size_i) else None,
+            "error": float(size_i.mean()) if len(size_i) else None,
             "error_above_1": float(size_i[outside].mean()) if outside.any() else None,
         }
         result["force_proxy"] = _coverage(np.repeat(proxy_i, 3), error_ic.ravel())
         if all(one.force_std_ic is not None for one in with_forces):
-            full_ic = np.concatenate([np.asarray(one.force_std_ic) for one in with_forces])
+            full_ic = np.concatenate([np.asarray(one.force_std_ic) for one in with_forces])[free]
             atoms["spearman_std"] = spearman(np.linalg.norm(full_ic, axis=1), size_i)
             result["force_std"] = _coverage(full_ic.ravel(), error_ic.ravel())
         result["atoms"] = atoms
@@ -221,6 +225,9 @@ def spearman(x: Floats, y: Floats) -> float | None:
 
 def _coverage(sigma: Floats, error: Floats, *, bins: int = _BINS) -> dict[str, Any]:
     """Parts of the errors within sigma and 1.96 sigma, and the bins of a reliability plot."""
+    sigma, error = sigma[sigma > _HELD], error[sigma > _HELD]
+    if not len(sigma):
+        return {"within_1": None, "within_1.96": None, "bins": []}
     order = np.argsort(sigma, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return {

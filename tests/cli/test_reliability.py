@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import ase.io
@@ -14,21 +15,28 @@ from etnpot import cli
 from etnpot.potential import Potential
 
 
+@pytest.fixture(scope="module")
+def calibrated(data_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a random potential that has been calibrated."""
+    file = tmp_path_factory.mktemp("calibrated") / "random.etn"
+    etnpot.ETN(["Ni", "Cu"], cutoff=4.0, order=2, l_max=1, seed=0).save(file)
+    train, valid = (str(data_files / f"{name}.extxyz") for name in ("train", "valid"))
+    assert cli.main(["calibrate", str(file), "--train", train, "--valid", valid]) == 0
+    return file
+
+
 @pytest.fixture
-def potential(in_data: Path) -> Potential:
-    """A random potential that has been calibrated."""
-    etnpot.ETN(["Ni", "Cu"], cutoff=4.0, order=2, l_max=1, seed=0).save("random.etn")
-    assert cli.main(["calibrate", "random.etn", "--train", "train.extxyz", "--valid", "valid.extxyz"]) == 0
+def potential(calibrated: Path, in_data: Path) -> Potential:
+    """The same as random.etn in the working directory."""
+    shutil.copy(calibrated, "random.etn")
     return etnpot.load("random.etn")
 
 
-def test_calibrate_says_what_it_found(
-    potential: Potential, capsys: pytest.CaptureFixture[str], in_data: Path
-) -> None:
+def test_calibrate_says_what_it_found(potential: Potential, capsys: pytest.CaptureFixture[str]) -> None:
     assert potential.provenance["reliability"]["calibrated_on"] == "validation set"
     arguments = ["calibrate", "random.etn", "--train", "train.extxyz", "--valid-fraction", "0.3"]
     assert cli.main([*arguments, "--out", "other.etn"]) == 0
-    assert "calibrated on the validation set" in capsys.readouterr().out
+    assert "random.etn" not in (out := capsys.readouterr().out) and "calibrated on the validation set" in out
     other = etnpot.load("other.etn")
     np.testing.assert_array_equal(other.parameters, potential.parameters)
     assert (
