@@ -18,6 +18,8 @@ fit            fits a potential to data; gives a FitResult
 FitSettings    everything that can be set in a fit
 DataSet        labelled configurations, from files or Atoms
 ETNCalculator  the ASE calculator
+GradeMonitor   watches the extrapolation grade of a run in ASE
+ActiveLearning fit, explore, choose, compute, and again
 testing        physics checks to run on any ASE calculator
 errors         every exception that etnpot raises on purpose
 ============== =======================================================================
@@ -35,17 +37,21 @@ if TYPE_CHECKING:
     from etnpot.fitting.dataset import DataSet
     from etnpot.fitting.fit import FitResult, fit
     from etnpot.fitting.settings import FitSettings
+    from etnpot.interfaces.active_learning import ActiveLearning
     from etnpot.interfaces.ase import ETNCalculator
+    from etnpot.interfaces.monitor import GradeMonitor
     from etnpot.potential import ETN, Potential, PotentialSpec, load
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ETN",
+    "ActiveLearning",
     "DataSet",
     "ETNCalculator",
     "FitResult",
     "FitSettings",
+    "GradeMonitor",
     "Potential",
     "PotentialSpec",
     "__version__",
@@ -58,10 +64,12 @@ __all__ = [
 #: Public name -> (module, attribute); no attribute means the module itself.
 _LAZY: dict[str, tuple[str, str | None]] = {
     "ETN": ("etnpot.potential", "ETN"),
+    "ActiveLearning": ("etnpot.interfaces.active_learning", "ActiveLearning"),
     "DataSet": ("etnpot.fitting.dataset", "DataSet"),
     "ETNCalculator": ("etnpot.interfaces.ase", "ETNCalculator"),
     "FitResult": ("etnpot.fitting.fit", "FitResult"),
     "FitSettings": ("etnpot.fitting.settings", "FitSettings"),
+    "GradeMonitor": ("etnpot.interfaces.monitor", "GradeMonitor"),
     "Potential": ("etnpot.potential", "Potential"),
     "PotentialSpec": ("etnpot.potential", "PotentialSpec"),
     "errors": ("etnpot.errors", None),

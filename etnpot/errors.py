@@ -11,6 +11,7 @@ __all__ = [
     "ConvergenceError",
     "DataError",
     "EtnpotError",
+    "ExtrapolationError",
     "ExtrapolationWarning",
     "InstallationError",
     "PotentialFileError",
@@ -59,6 +60,10 @@ class RunDirectoryError(EtnpotError, RuntimeError):
 
 class ConvergenceError(EtnpotError, RuntimeError):
     """A numerical procedure did not reach what it promised."""
+
+
+class ExtrapolationError(EtnpotError, RuntimeError):
+    """A run was stopped because its potential guesses: the extrapolation grade passed the threshold that was set."""
 
 
 class InstallationError(EtnpotError, RuntimeError):

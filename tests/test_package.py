@@ -74,7 +74,9 @@ def test_every_public_name_loads(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'fitt'; it has ETN, DataSet, ETNCalculator"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'fitt'; it has ETN, ActiveLearning, DataSet, ETNCalculator"
+    ):
         etnpot.fitt  # noqa: B018
 
 

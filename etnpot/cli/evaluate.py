@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etnpot.cli.reading import add_reading_options, check_outputs, check_threads, read_data, write_json
 from etnpot.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from etnpot.cli import _WithCommonOptions
     from etnpot.fitting.dataset import DataSet
+    from etnpot.io.structures import Labelled
     from etnpot.metrics import Prediction
 
 __all__ = ["add_parser", "predicted_atoms", "run"]
@@ -46,50 +47,20 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
     parser.add_argument(
         "--worst", metavar="N", type=int, default=5, help="configurations in the list of the worst [5]"
     )
-    parser.add_argument("--threads", metavar="N", type=int, help="threads; all processors by default")
-    labels = parser.add_argument_group("labels")
-    for name in ("energy", "forces", "stress", "virial"):
-        labels.add_argument(
-            f"--{name}-key", metavar="NAME", help=f"entry that holds the {name}; the usual names by default"
-        )
-    labels.add_argument(
-        "--group-key", metavar="NAME", default="config_type", help="entry that names the group [config_type]"
-    )
-    labels.add_argument(
-        "--index", metavar="SLICE", default=":", help="which frames of each file, as in ASE [:]"
-    )
-    labels.add_argument("--format", metavar="NAME", help="ASE's name of the file format")
-    labels.add_argument(
-        "--type-map", metavar="SYMBOLS", help="elements of the types 0, 1, ... of .cfg files: Nb,Mo,..."
-    )
+    add_reading_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write."""
     import etnpot
-    from etnpot.fitting.dataset import DataSet
     from etnpot.fitting.evaluation import predict
     from etnpot.metrics import evaluate_errors
 
-    if args.threads is not None and args.threads < 1:
-        raise DataError(f"--threads: expected a positive integer, got {args.threads}")
-    for out in (args.json, args.plot, args.write):
-        if out not in (None, "-") and not Path(out).absolute().parent.is_dir():
-            raise DataError(f"cannot write {out}: its directory does not exist; make it first")
+    check_outputs(args.json, args.plot, args.write)
+    check_threads(args.threads)
     potential = etnpot.load(args.potential)
-    dataset = DataSet.from_files(
-        args.data,
-        energy_key=args.energy_key,
-        forces_key=args.forces_key,
-        stress_key=args.stress_key,
-        virial_key=args.virial_key,
-        group_key=args.group_key,
-        index=args.index,
-        format=args.format,
-        species=None if args.type_map is None else args.type_map.replace(",", " ").split(),
-        require_labels=args.write is None,
-    )
+    dataset = read_data(args, args.data, require_labels=args.write is None)
     predictions = predict(potential, dataset, threads=args.threads)
     metrics = evaluate_errors(dataset, predictions)
     text = sys.stderr if args.json == "-" else sys.stdout
@@ -104,11 +75,7 @@ def run(args: argparse.Namespace) -> int:
             "data_sha256": dataset.hash,
             **metrics.to_json(),
         }
-        document = json.dumps(values, indent=1, ensure_ascii=False)
-        if args.json == "-":
-            print(document)
-        else:
-            Path(args.json).write_text(document + "\n", encoding="utf-8")
+        write_json(values, args.json)
     if args.plot is not None:
         _plot(potential, dataset, predictions, args.plot)
     if args.write is not None:
@@ -131,7 +98,7 @@ def _plot(potential: Any, dataset: DataSet, predictions: Sequence[Prediction], p
         raise DataError(f"cannot draw {path}: {error}") from error
 
 
-def predicted_atoms(dataset: DataSet, predictions: Sequence[Prediction]) -> list[Atoms]:
+def predicted_atoms(dataset: Sequence[Labelled], predictions: Sequence[Prediction]) -> list[Atoms]:
     """Atoms with predictions as results, and labels as ``ref_energy``, ``ref_forces``, ``ref_stress``."""
     from ase.calculators.singlepoint import SinglePointCalculator
 

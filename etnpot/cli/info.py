@@ -52,13 +52,17 @@ def as_json(path: str | os.PathLike[str], stored: StoredPotential) -> dict[str, 
     -------
     dict
     """
+    from etnpot.potential.reliability import PREFIX
+
     return {
         "file": os.fspath(path),
         "format_version": stored.format_version,
         "library_version": stored.library_version,
         "sha256": stored.sha256,
         "spec": stored.spec,
-        "n_parameters": sum(array.size for array in stored.arrays.values()),
+        "n_parameters": sum(
+            array.size for name, array in stored.arrays.items() if not name.startswith(PREFIX)
+        ),
         "arrays": {name: list(array.shape) for name, array in stored.arrays.items()},
         "provenance": stored.provenance,
     }

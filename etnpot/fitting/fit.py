@@ -27,7 +27,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 import etnpot
-from etnpot.errors import DataError
+from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.checkpoint import RunDirectory
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import predict
@@ -260,9 +260,11 @@ def fit(
         best = fitter.bounded_best()
         predictions = {name: predict(best, part, threads=threads) for name, part in data.sets.items()}
         metrics = {name: evaluate_errors(part, predictions[name]) for name, part in data.sets.items()}
-        provenance = describe(fitter, data, metrics)
+        best = best.with_parameters(best.parameters, describe(fitter, data, metrics))
+        if chosen.reliability:
+            best = comm.on_root(lambda: _assessed(best, data, chosen, threads))
         result = FitResult(
-            potential=best.with_parameters(best.parameters, provenance),
+            potential=best,
             history=list(fitter.history),
             metrics=metrics,
             virial_shift=fitter.virial_shift(),
@@ -435,6 +437,18 @@ def _blas_threads(threads: int) -> Any:
 
     with threadpool_limits(threads, user_api="blas"):
         yield
+
+
+def _assessed(best: Potential, data: FitData, settings: FitSettings, threads: int) -> Potential:
+    """The potential with its reliability; without, where the data do not give one."""
+    from etnpot.fitting.reliability import assessed
+
+    shifted = best.species if settings.stress_shift else ()
+    try:
+        return assessed(best, data.train, data.valid, settings.loss_weights, shifted=shifted, threads=threads)
+    except SpecificationError as error:
+        logger.warning("the potential gets no extrapolation grades: %s", error)
+        return best
 
 
 def _provisional(fitter: Fitter, data: FitData) -> Potential:

@@ -116,6 +116,8 @@ class FitSettings:
         Configurations whose residual exceeds this many times the median are weighed down (for instance 5).
     time_limit : float, optional, s
         No new step begins after it.
+    reliability : bool
+        At the end, find out what extrapolation grades and standard deviations need, and keep it in the potential.
     seed : int
         Of the random start, the validation split and the samples.
     threads : int, optional
@@ -161,6 +163,7 @@ class FitSettings:
     tolerance: float = 2e-3
     robust: float | None = None
     time_limit: float | None = None
+    reliability: bool = True
     seed: int = 0
     threads: int | None = None
 

@@ -35,7 +35,7 @@ from etnpot.errors import ExtrapolationWarning, SpecificationError, StructureErr
 from etnpot.interfaces.ase_plugin import NAME, register_name
 from etnpot.kernels.pairs import shortest_pair
 from etnpot.neighbors import EdgeList, NeighborCache, check_distances, check_structure
-from etnpot.potential import Potential, load
+from etnpot.potential import Assessment, Potential, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -248,6 +248,32 @@ class ETNCalculator(Calculator):
                 f"{', '.join(missing)} not defined without a volume: expected a cell with three linearly "
                 f"independent vectors, got {atoms.cell.array.tolist()}; set one, or ask for energy and forces"
             )
+
+    def assess(self, atoms: Atoms | None = None) -> Assessment:
+        """Extrapolation grades and standard deviations, see `Potential.assess`; the results are not touched.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+            Default: those of the last call.
+
+        Raises
+        ------
+        SpecificationError
+            If the potential carries nothing to assess with.
+        StructureError, SpeciesError
+            See the notes of the class.
+        """
+        with self._lock:
+            if atoms is None:
+                atoms = self.atoms
+            if atoms is None:
+                raise StructureError("no atoms to assess; pass some, or attach the calculator to some")
+            check_structure(atoms)
+            self._potential.type_index(atoms.numbers)
+            edges = self._neighbors.edges(atoms)
+            check_distances(edges)
+            return self._potential.assess(edges, atoms.numbers, threads=self.parameters["threads"])
 
     def _evaluate(self, atoms: Atoms) -> None:
         check_structure(atoms)

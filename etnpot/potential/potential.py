@@ -27,6 +27,7 @@ from etnpot.kernels import assemble, evaluate, gradient
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.network import Train
+from etnpot.potential.reliability import PREFIX, Assessment, Reliability
 from etnpot.potential.short_range import ShortRange, short_range
 from etnpot.potential.spec import PotentialSpec
 from etnpot.potential.tables import BasisTables, TrainTables, basis_tables, train_tables
@@ -105,6 +106,8 @@ class Potential:
         All parameters in the order of ``spec.shapes``; copied and made read-only.
     provenance : mapping
         Where the parameters come from: JSON values, kept in the file.
+    reliability : Reliability, optional
+        What grades and standard deviations of these parameters need.
 
     See Also
     --------
@@ -115,6 +118,7 @@ class Potential:
     spec: PotentialSpec
     parameters: Floats
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    reliability: Reliability | None = None
 
     def __post_init__(self) -> None:
         parameters = np.array(self.parameters, dtype=np.float64)
@@ -129,6 +133,8 @@ class Potential:
         parameters.flags.writeable = False
         object.__setattr__(self, "parameters", parameters)
         object.__setattr__(self, "provenance", dict(self.provenance))
+        if self.reliability is not None:
+            self.reliability.check(self.spec)
 
     # --------------------------------------------------------------------------------------------- what it is
 
@@ -192,10 +198,16 @@ class Potential:
     def with_parameters(
         self, parameters: ArrayLike, provenance: Mapping[str, Any] | None = None
     ) -> Potential:
-        """The same specification with other numbers."""
+        """The same specification with other numbers; what was known of the reliability of the old ones goes."""
         if provenance is None:
             provenance = self.provenance
-        return Potential(self.spec, np.asarray(parameters, dtype=np.float64), provenance)
+        parameters = np.asarray(parameters, dtype=np.float64)
+        kept = self.reliability if np.array_equal(parameters, self.parameters) else None
+        return Potential(self.spec, parameters, provenance, kept)
+
+    def with_reliability(self, reliability: Reliability | None) -> Potential:
+        """The same potential with what grades and standard deviations need, or without."""
+        return Potential(self.spec, self.parameters, self.provenance, reliability)
 
     def with_arrays(self, **arrays: ArrayLike) -> Potential:
         """The same potential with some parameter groups replaced; dots in the names are written ``__``."""
@@ -222,7 +234,8 @@ class Potential:
 
     def with_energy_bounds(self, bounds: tuple[float, float] | None) -> Potential:
         """The same potential with the learned energy of an atom held between bounds (eV, without the reference energy)."""
-        return Potential(replace(self.spec, energy_bounds=bounds), self.parameters, self.provenance)
+        spec = replace(self.spec, energy_bounds=bounds)
+        return Potential(spec, self.parameters, self.provenance, self.reliability)
 
     def type_index(self, numbers: ArrayLike) -> Integers:
         """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""
@@ -331,6 +344,38 @@ class Potential:
 
         return Sensitivities(self).jacobian(edges, numbers)
 
+    def assess(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Assessment:
+        """Extrapolation grades and standard deviations, at about the cost of `evaluate`.
+
+        Parameters
+        ----------
+        edges, numbers, threads
+            As for `evaluate`.
+
+        Returns
+        -------
+        Assessment
+
+        Raises
+        ------
+        SpecificationError
+            If the potential carries nothing to assess with.
+        """
+        return self.known_reliability().assess(self, edges, numbers, threads=threads)
+
+    def force_deviations(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+        """Standard deviations of all force components, float64 [n_sites, 3], eV/Å; slower than `assess`."""
+        return self.known_reliability().force_deviations(self, edges, numbers)
+
+    def known_reliability(self) -> Reliability:
+        """What grades and standard deviations need; a SpecificationError if this potential carries none of it."""
+        if self.reliability is None:
+            raise SpecificationError(
+                "this potential does not carry what grades need: it was never fitted, or fitted without it; add it "
+                "with 'etnpot calibrate POTENTIAL --train DATA'"
+            )
+        return self.reliability
+
     def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """Features v_i in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
         type_i = self.type_index(numbers)
@@ -430,8 +475,10 @@ class Potential:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the potential file (atomically): see docs/file-format."""
-        provenance = dict(self.provenance)
-        write_potential_file(path, spec=self.spec.to_dict(), arrays=self.arrays, provenance=provenance)
+        provenance, arrays = dict(self.provenance), dict(self.arrays)
+        if self.reliability is not None:
+            arrays |= self.reliability.to_arrays()
+        write_potential_file(path, spec=self.spec.to_dict(), arrays=arrays, provenance=provenance)
 
     def summary(self) -> str:
         """Readable description, several lines."""
@@ -464,6 +511,12 @@ class Potential:
                 for z, e in zip(spec.species, self.arrays["reference_energies"], strict=True)
             ),
         ]
+        if self.reliability is not None:
+            known = self.reliability
+            lines.append(
+                f"  reliability  {known.group} of {known.grade_qr.shape[0]} parameters, {known.grade_qr.shape[1]} atoms "
+                f"in the active set"
+            )
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -476,7 +529,7 @@ class Potential:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # caches (tables, views) are left behind: they are remade where they are needed
-        return Potential, (self.spec, self.parameters, dict(self.provenance))
+        return Potential, (self.spec, self.parameters, dict(self.provenance), self.reliability)
 
 
 def _learned(arguments: _Arguments, threads: int | None) -> tuple[Floats, Floats]:
@@ -511,9 +564,11 @@ def load(path: str | os.PathLike[str]) -> Potential:
     stored = read_potential_file(path)
     try:
         spec = PotentialSpec.from_dict(stored.spec)
-        arrays = _checked_groups(spec, stored.arrays)
+        known = {name: array for name, array in stored.arrays.items() if name.startswith(PREFIX)}
+        groups = {name: array for name, array in stored.arrays.items() if name not in known}
+        arrays = _checked_groups(spec, groups)
         parameters = np.concatenate([arrays[name].ravel() for name in spec.shapes])
-        return Potential(spec, parameters, stored.provenance)
+        return Potential(spec, parameters, stored.provenance, Reliability.from_arrays(known, spec))
     except SpecificationError as error:
         raise PotentialFileError(
             f"{os.fspath(path)!r} is not a potential that etnpot {etnpot.__version__} understands: {error}"

@@ -17,12 +17,35 @@ module        twins
 `dense`       energies and pair derivatives from the full tensor, exponential in the order
 `jacobian`    derivatives of energies and pair derivatives, forces and virial by every parameter
 `gradient`    the same, contracted with weights
+`sites`       derivatives of the energy of every atom by the entries of the train
 `assemble`    forces and virials
 `short_range` the repulsion, and what it makes of the learned energy
 `pairs`       vectors of listed pairs, and which of them are within the cutoff
 ============  =======================================================================================
 """
 
-from etnpot.reference import assemble, basis, dense, evaluate, gradient, jacobian, pairs, short_range, train
+from etnpot.reference import (
+    assemble,
+    basis,
+    dense,
+    evaluate,
+    gradient,
+    jacobian,
+    pairs,
+    short_range,
+    sites,
+    train,
+)
 
-__all__ = ["assemble", "basis", "dense", "evaluate", "gradient", "jacobian", "pairs", "short_range", "train"]
+__all__ = [
+    "assemble",
+    "basis",
+    "dense",
+    "evaluate",
+    "gradient",
+    "jacobian",
+    "pairs",
+    "short_range",
+    "sites",
+    "train",
+]

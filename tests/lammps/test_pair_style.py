@@ -15,10 +15,12 @@ from ase import Atoms
 from ase.build import bulk
 
 import etnpot
+from etnpot.fitting.reliability import chosen_core
 from etnpot.fitting.settings import FitSettings
 from etnpot.interfaces.lammps.build import LammpsHeaders, build_plugin
 from etnpot.interfaces.lammps.export import pair_commands, write_export
 from etnpot.network import scale
+from etnpot.potential import Reliability
 from etnpot.potential.build import random_potential
 
 from .conftest import MEASURES, SCRIPTS, Lammps, State, record
@@ -158,6 +160,54 @@ def test_dispersion_in_an_overlay(method: str, ranks: int, lammps: Lammps, rng: 
     assert abs(state.force_ic - found.get_forces()).max() < tolerance * abs(state.force_ic).max()
     stress = found.get_stress()[[0, 1, 2, 5, 4, 3]]
     assert abs(state.stress - stress).max() < tolerance * abs(stress).max()
+def graded(name: str, rng: np.random.Generator) -> etnpot.Potential:
+    """A potential with made-up grades: LAMMPS must give the numbers of `Potential.assess`, whatever they mean."""
+    potential = POTENTIALS[name]()
+    group = chosen_core(potential)
+    n_q, n_r = potential.spec.shapes[group][0], 7
+    known = Reliability(
+        group, rng.normal(size=(n_q, n_r)), rng.normal(size=(len(potential.species), n_r)), np.ones((n_q, 1))
+    )
+    return potential.with_reliability(known)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_grades_equal_those_of_the_potential(
+    name: str, ranks: int, lammps: Lammps, rng: np.random.Generator
+) -> None:
+    potential = graded(name, rng)
+    atoms = triclinic(potential, rng)
+    text = lammps.setup(potential, atoms) + (
+        "fix g all pair 1 etn grade 1\ncompute m all reduce max f_g\nrun 0\n"
+        "write_dump all custom g.dump id f_g modify sort id format float %.17g\n"
+        'print "$(c_m:%.17g)" file m.txt\n'
+    )
+    lammps.run(text, ranks=ranks)
+    lines = (lammps.directory / "g.dump").read_text().splitlines()
+    found = np.array([line.split()[1] for line in lines[9:]], dtype=float)
+    expected = potential.assess(potential.edges(atoms), atoms.numbers)
+    np.testing.assert_allclose(found, expected.grade_i, rtol=1e-8, atol=1e-9 * expected.grade)
+    assert float((lammps.directory / "m.txt").read_text()) == pytest.approx(expected.grade, rel=1e-8)
+
+
+def test_a_run_is_halted_by_its_grade(lammps: Lammps, rng: np.random.Generator) -> None:
+    potential = graded("one species", rng)
+    text = lammps.setup(potential, triclinic(potential, rng)) + (
+        "fix g all pair 1 etn grade 1\ncompute m all reduce max f_g\nvariable m equal c_m\n"
+        "fix nve all nve\nfix stop all halt 1 v_m > 1e-9 error soft\n"
+        "dump d all custom 1 d.dump id f_g\ndump_modify d thresh f_g > 1e-9\nrun 50\n"
+        'print "$(step)" file step.txt\n'
+    )
+    lammps.run(text)
+    assert int((lammps.directory / "step.txt").read_text()) <= 2
+    assert len((lammps.directory / "d.dump").read_text().splitlines()) > 100
+
+
+def test_a_potential_without_grades_says_so(lammps: Lammps, rng: np.random.Generator) -> None:
+    potential = POTENTIALS["one species"]()
+    text = lammps.setup(potential, triclinic(potential, rng)) + "fix g all pair 1 etn grade 1\nrun 0\n"
+    assert "etnpot calibrate" in lammps.run(text, fails=True)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

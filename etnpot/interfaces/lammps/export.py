@@ -35,6 +35,10 @@ paths                integer  [path, 10]: row of the left irrep, its rank, of th
 coupling_index       integer  m1, m2, m3 [coupling, 3], zero-based, sorted by m3
 coupling_value       real     Clebsch-Gordan coefficients [coupling]
 weights              real     head [z, a], then the cores
+grade_paths          integer  first path of the core that grades are made of, and the first beyond it; this and the
+                              two tables that follow are left out for a potential without grades
+grade                real     G [q, r] of `etnpot.potential.reliability`
+grade_center         real     m G [z, r]
 ==================== ======== ===============================================================================
 """
 
@@ -185,6 +189,13 @@ def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str,
     yield "coupling_index", "integer", index
     yield "coupling_value", "real", value
     yield "weights", "real", potential.weights
+    known = potential.reliability
+    if known is not None:
+        core = int(known.group.split(".")[1]) - 1
+        counts = np.cumsum([0, *(len(core.paths) for core in layout.cores)])
+        yield "grade_paths", "integer", counts[core : core + 2]
+        yield "grade", "real", known.grade_qr
+        yield "grade_center", "real", known.center_zr
 
 
 def _paths(layout: TrainLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

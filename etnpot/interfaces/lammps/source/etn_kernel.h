@@ -374,7 +374,9 @@ class Kernel {
     g_.grow(model.n_features * LANES);
     x_.grow(model.n_rows * LANES);
     y_.grow(model.n_rows * LANES);
-    work_.grow((4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
+    int components = 1;
+    for (const Path &path : model.paths) components = std::max(components, path.components);
+    work_.grow(std::max((4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH, components * LANES));
     g_lane_.grow(model.n_features);
     set_pair_stage<6>();
     for (const Path &path : model.paths) add_tiles(path);
@@ -409,6 +411,48 @@ class Kernel {
     for (const Tile &tile : tiles_) tile.forward(tile, v, x);
     for (auto tile = tiles_.rbegin(); tile != tiles_.rend(); ++tile) tile->adjoint(*tile, v, x, y, g);
     for (int b = 0; b < n_lanes; b++) energy[b] = x[(model.n_rows - 1) * LANES + b];
+  }
+
+  // Extrapolation grades of all lanes, after `run`: max_r |G^T b - m G|, b = dE/dA[a1, a2, a3] = sum_m3 (C x v)[m3] y[m3, a3].
+  void grades(int n_lanes, double *grade)
+  {
+    const int n_r = model.grade_directions;
+    double *const b = entries_.grow(model.grade_entries * LANES), *const t = work_.data();
+    const double *const x = x_.data(), *const y = y_.data(), *const v = v_.data();
+    double *at = b;
+    for (int p = model.grade_begin; p < model.grade_end; p++) {
+      const Path &path = model.paths[p];
+      for (int a1 = 0; a1 < path.n1; a1++)
+        for (int a2 = 0; a2 < path.n2; a2++) {
+          for (int m3 = 0; m3 < path.components; m3++) {
+            double *const sum = t + m3 * LANES;
+            std::fill(sum, sum + LANES, 0.0);
+            for (int z = path.coupling + path.m3_first[m3]; z < path.coupling + path.m3_first[m3 + 1]; z++) {
+              const Coupling &c = model.couplings[z];
+              const double *const x1 = x + (path.left + c.m1 * path.n1 + a1) * LANES;
+              const double *const v2 = v + (path.feature + c.m2 * path.n2 + a2) * LANES;
+              for (int k = 0; k < LANES; k++) sum[k] += c.value * x1[k] * v2[k];
+            }
+          }
+          for (int a3 = 0; a3 < path.n3; a3++, at += LANES) {
+            std::fill(at, at + LANES, 0.0);
+            for (int m3 = 0; m3 < path.components; m3++) {
+              const double *const y3 = y + (path.right + m3 * path.n3 + a3) * LANES, *const sum = t + m3 * LANES;
+              for (int k = 0; k < LANES; k++) at[k] += sum[k] * y3[k];
+            }
+          }
+        }
+    }
+    double largest[LANES] = {};
+    for (int r = 0; r < n_r;) {
+      const int n = n_r - r >= 4 ? 4 : 1;
+      if (n == 4)
+        add_coefficients<4>(r, b, largest);
+      else
+        add_coefficients<1>(r, b, largest);
+      r += n;
+    }
+    for (int k = 0; k < n_lanes; k++) grade[k] = largest[k];
   }
 
   // Eq. (5) for all pairs of lane b, after `run`: fills n_slots, g, p and index.
@@ -446,9 +490,24 @@ class Kernel {
   std::vector<Tile> tiles_;
   std::vector<double> w1_, w0_;
   std::vector<int> first_;
-  Buffer v_, g_, x_, y_, work_, phi_, harmonics_, g_lane_;
+  Buffer v_, g_, x_, y_, work_, phi_, harmonics_, g_lane_, entries_;
   void (Kernel::*features_)(int);
   void (Kernel::*gradient_)(int);
+
+  // N coefficients of every lane in the active set, from the r-th on; keeps the largest.
+  template <int N> void add_coefficients(int r, const double *b, double *largest) const
+  {
+    double sum[N][LANES];
+    for (int n = 0; n < N; n++)
+      for (int k = 0; k < LANES; k++) sum[n][k] = -model.grade_center[type_[k] * model.grade_directions + r + n];
+    for (int q = 0; q < model.grade_entries; q++) {
+      const double *const weight = &model.grade[q * model.grade_directions + r], *const entry = b + q * LANES;
+      for (int n = 0; n < N; n++)
+        for (int k = 0; k < LANES; k++) sum[n][k] += weight[n] * entry[k];
+    }
+    for (int n = 0; n < N; n++)
+      for (int k = 0; k < LANES; k++) largest[k] = std::max(largest[k], std::fabs(sum[n][k]));
+  }
 
   // Coefficients of a path by component of its spectator.
   struct Order {

@@ -73,6 +73,9 @@ struct Model {
   std::vector<Path> paths;
   std::vector<Coupling> couplings;
   std::vector<double> weights;
+  // extrapolation grades, where the file has them: paths of the core, first entry of it, G [q][r], m G [z][r]
+  int grade_begin = 0, grade_end = 0, grade_entries = 0, grade_directions = 0;
+  std::vector<double> grade, grade_center;
 
   int type_of(const std::string &symbol) const
   {
@@ -121,6 +124,7 @@ namespace detail {
     const std::vector<std::string> &texts(const std::string &name) { return entry(texts_, name); }
     const std::vector<int> &integers(const std::string &name) { return entry(integers_, name); }
     const std::vector<double> &reals(const std::string &name) { return entry(reals_, name); }
+    bool has_reals(const std::string &name) const { return reals_.count(name) > 0; }
 
     [[noreturn]] static void damaged(const std::string &reason)
     {
@@ -295,6 +299,25 @@ inline Model read_model(const std::string &content)
     model.paths.push_back(path);
   }
   require(model.n_head > 0 && n_species * model.n_head <= model.weights.size(), "train_sizes");
+  if (tables.has_reals("grade")) {
+    const std::vector<int> &range = tables.integers("grade_paths");
+    require(range.size() == 2 && range[0] >= 0 && range[0] < range[1] &&
+                static_cast<std::size_t>(range[1]) <= model.paths.size(),
+            "grade_paths");
+    model.grade_begin = range[0];
+    model.grade_end = range[1];
+    const int first = model.paths[range[0]].weight;
+    for (int p = range[0]; p < range[1]; p++) {
+      const Path &path = model.paths[p];
+      require(path.weight == first + model.grade_entries, "grade_paths");
+      model.grade_entries += path.n1 * path.n2 * path.n3;
+    }
+    model.grade = tables.reals("grade");
+    model.grade_center = tables.reals("grade_center");
+    model.grade_directions = static_cast<int>(model.grade_center.size() / n_species);
+    require(model.grade_directions > 0 && model.grade_center.size() == n_species * model.grade_directions, "grade_center");
+    require(model.grade.size() == static_cast<std::size_t>(model.grade_entries) * model.grade_directions, "grade");
+  }
   return model;
 }
 

@@ -27,7 +27,7 @@
 
 using namespace LAMMPS_NS;
 
-PairETN::PairETN(LAMMPS *lmp) : Pair(lmp), cutoff(0.0)
+PairETN::PairETN(LAMMPS *lmp) : Pair(lmp), cutoff(0.0), grade_flag(0)
 {
   restartinfo = 0;
   one_coeff = 1;
@@ -167,6 +167,7 @@ void PairETN::compute(int eflag, int vflag)
   const double cutoff2 = cutoff * cutoff;
   const bool pair_virial = vflag_atom || cvflag_atom || (vflag_global && !vflag_fdotr);
   etnpot::Kernel::Candidates &near = kernel->candidates;
+  if (grade_flag) grade.assign(atom->nmax, 0.0);
 
   int centres[LANES];
   int n_lanes = 0;
@@ -200,6 +201,11 @@ void PairETN::compute(int eflag, int vflag)
     if (n_lanes == LANES || (n_lanes > 0 && ii == list->inum - 1)) {
       double energy[LANES];
       kernel->run(n_lanes, energy);
+      if (grade_flag) {
+        double grades[LANES];
+        kernel->grades(n_lanes, grades);
+        for (int b = 0; b < n_lanes; b++) grade[centres[b]] = grades[b];
+      }
       for (int b = 0; b < n_lanes; b++) {
         const int centre = centres[b];
         const double own = short_range->energy(b, energy[b]);
@@ -253,6 +259,26 @@ void PairETN::scatter(int i, bool pair_virial)
   f[i][0] += fx;
   f[i][1] += fy;
   f[i][2] += fz;
+}
+
+// 'fix ID all pair N etn grade 1' asks for grades in the steps that it needs them.
+void *PairETN::extract(const char *name, int &dim)
+{
+  dim = 0;
+  if (std::strcmp(name, "grade_flag") != 0) return nullptr;
+  if (!kernel || !kernel->model.grade_entries)
+    error->all(FLERR,
+               "pair style etn: the potential has no extrapolation grades (or pair_coeff comes after this command); add them with "
+               "'etnpot calibrate POTENTIAL --train DATA' and export it again");
+  return &grade_flag;
+}
+
+void *PairETN::extract_peratom(const char *name, int &ncol)
+{
+  ncol = 0;
+  if (std::strcmp(name, "grade") != 0) return nullptr;
+  if (static_cast<int>(grade.size()) < atom->nmax) grade.resize(atom->nmax, 0.0);
+  return grade.data();
 }
 
 double PairETN::memory_usage()

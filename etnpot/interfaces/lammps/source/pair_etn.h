@@ -36,11 +36,15 @@ class PairETN : public Pair {
   double init_one(int, int) override;
   void setup() override;
   double memory_usage() override;
+  void *extract(const char *, int &) override;
+  void *extract_peratom(const char *, int &) override;
 
  private:
   std::unique_ptr<etnpot::Kernel> kernel;
   std::unique_ptr<etnpot::ShortRange> short_range;
   double cutoff;
+  int grade_flag;               // whether grades are wanted: set by 'fix pair'
+  std::vector<double> grade;    // of every owned atom
   std::vector<int> species;    // of every atom type, 1-based: index in the potential, -1 for NULL
 
   void allocate();
