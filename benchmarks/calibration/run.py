@@ -162,6 +162,7 @@ def render(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any]) -> None:
     """Reliability plots: what was met against what was foretold, in bins of equal numbers."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(4.2 * len(results), 4.0), layout="constrained")
     for axis, (name, result) in zip(
@@ -176,6 +177,8 @@ def draw(results: dict[str, Any]) -> None:
             title=name, xlabel="expected error of a force component (eV/Å)", ylabel="RMS error met (eV/Å)"
         )
         axis.legend()
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_minor_formatter(NullFormatter())
     figure.savefig(FIGURE, dpi=110)
 
 
