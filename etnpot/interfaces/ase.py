@@ -240,6 +240,11 @@ class ETNCalculator(Calculator):
         self._check_distances(edges, atoms)
         evaluation = self._potential.evaluate(edges, atoms.numbers, threads=self.parameters["threads"])
         energy = evaluation.energy
+        if not (math.isfinite(energy) and np.isfinite(evaluation.forces).all()):
+            raise StructureError(
+                f"energy and forces of this structure are not finite ({energy} eV); expected distances and a potential "
+                "for which they are: look at the structure, and at the parameters of the potential"
+            )
         results: dict[str, Any] = {
             "energy": energy,
             "free_energy": energy,

@@ -217,7 +217,7 @@ class Potential:
 
     def type_index(self, numbers: ArrayLike) -> Integers:
         """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""
-        numbers = np.asarray(numbers, dtype=np.int64)
+        numbers = _integers(numbers)
         species = np.array(self.species, dtype=np.int64)
         types = np.searchsorted(species, numbers)
         unknown = species[np.minimum(types, len(species) - 1)] != numbers
@@ -257,6 +257,8 @@ class Potential:
             evaluate.evaluate(*arguments, start, stop, energy_i, dE_dr_pc)
 
         run_ranges(work, edges.n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
+        if not np.isfinite(energy_i.sum() + dE_dr_pc.sum()):
+            _explain(edges)
         energy_i += self.arrays["reference_energies"][type_i[: edges.n_atoms]]
         return Evaluation(edges, energy_i, dE_dr_pc, len(type_i))
 
@@ -292,6 +294,8 @@ class Potential:
             *self._kernel_arguments(edges, type_i), 0, edges.n_atoms, e_i, direction_pc,
             dL_dtable, total[self.spec.slices["head"].start :],
         )  # fmt: skip
+        if not np.isfinite(dL_dtable.sum() + total.sum()):
+            _explain(edges)
         self._add_radial_gradient(dL_dtable, total)
         total[self.spec.slices["reference_energies"]] += np.bincount(
             type_i[: edges.n_atoms], weights=e_i, minlength=self.spec.n_species
@@ -357,6 +361,8 @@ class Potential:
     def _kernel_arguments(
         self, edges: EdgeList, type_i: Integers
     ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any]:
+        if not edges.is_safe:
+            edges.validate()
         if len(type_i) < edges.n_atoms:
             raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
         try:
@@ -439,6 +445,25 @@ class Potential:
     def __reduce__(self) -> tuple[Any, ...]:
         # caches (tables, views) are left behind: they are remade where they are needed
         return Potential, (self.spec, self.parameters, dict(self.provenance))
+
+
+def _integers(numbers: ArrayLike) -> Integers:
+    """Atomic numbers as int64 [n], or an error."""
+    try:
+        found = np.asarray(numbers)
+        if found.ndim == 1 and (found.size == 0 or found.dtype.kind in "iu"):
+            return found.astype(np.int64)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SpeciesError(
+        f"expected the atomic numbers of the atoms, a sequence of integers, got {numbers!r:.200}"
+    )
+
+
+def _explain(edges: EdgeList) -> None:
+    """Raise where numbers that are not finite come from the edges: NaN, infinite or vanishing vectors."""
+    edges.validate()
+    check_distances(edges)
 
 
 def load(path: str | os.PathLike[str]) -> Potential:
