@@ -10,6 +10,9 @@ than the cutoff. Both (i, j, S) and (j, i, -S) are listed, and their vectors are
 The edges are in one canonical order, by (i, j, S): the list does not depend on the library that found the
 pairs, on a number of threads, or on whether it was built anew or taken from a `NeighborCache`.
 
+Empty space costs nothing: before the search, slabs without atoms are cut out along every axis, down to a width that
+no pair within the cutoff bridges. The pairs stay the same; their vectors are computed from the positions as given.
+
 Reuse of a list. Let a list hold every pair with |r| < r_c + s at cell h and positions x, and let the periodic
 cell vectors become h' and the positions x'. Any matrix F with h F = h' splits the motion into a strain and a
 rest, x' = x F + d + const, and a pair then has r' = r F + d_j - d_i. Hence no pair outside the list is closer
