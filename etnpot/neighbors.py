@@ -10,6 +10,9 @@ than the cutoff. Both (i, j, S) and (j, i, -S) are listed, and their vectors are
 The edges are in one canonical order, by (i, j, S): the list does not depend on the library that found the
 pairs, on a number of threads, or on whether it was built anew or taken from a `NeighborCache`.
 
+Empty space costs nothing: before the search, slabs without atoms are cut out along every axis, down to a width that
+no pair within the cutoff bridges. The pairs stay the same; their vectors are computed from the positions as given.
+
 Reuse of a list. Let a list hold every pair with |r| < r_c + s at cell h and positions x, and let the periodic
 cell vectors become h' and the positions x'. Any matrix F with h F = h' splits the motion into a strain and a
 rest, x' = x F + d + const, and a pair then has r' = r F + d_j - d_i. Hence no pair outside the list is closer
@@ -62,6 +65,14 @@ _SEARCH_MARGIN = 1.0e-9
 _MAX_IMAGES = 1.0e5
 #: Atoms further from the origin than this many cells have lost their decimals.
 _MAX_CELLS_AWAY = 2**30
+#: So have atoms this far from the origin, Å, and cells as long.
+_MAX_LENGTH = 1.0e9
+#: Empty space is kept up to this many radii of the search, and cut out beyond; more than one leaves no new pairs.
+_GAP = 2.0
+#: So many bins along an axis cost nothing, whether there are atoms in them or not.
+_FEW_BINS = 64.0
+#: The search divides the space into bins; this many along one axis per bin across it are more than it can number.
+_MAX_BINS = 5.0e4
 #: Periodic cell vectors scaled to unit length span less than this when they are linearly dependent.
 _SINGULAR_VOLUME = 1.0e-8
 
@@ -132,6 +143,11 @@ class EdgeList:
     def center(self) -> NDArray[np.int64]:
         """Centre of each edge, int64 [n_pairs]; made at first use and kept."""
         return np.repeat(np.arange(self.n_atoms, dtype=np.int64), np.diff(self.first))
+
+    @cached_property
+    def is_safe(self) -> bool:
+        """Whether rows and neighbours are in order, so that loops over them stay inside the arrays; made once and kept."""
+        return bool((np.diff(self.first) >= 0).all() and self.neighbor.min(initial=0) >= 0)
 
     def validate(self) -> None:
         """Check the contents: rows in order, no negative neighbour, finite vectors. Cost O(n_pairs).
@@ -436,6 +452,14 @@ def _search(
             f"their precision; wrap the atoms into the cell (atoms.wrap())"
         )
     inside_ic = positions - home_ic @ vectors
+    if max(np.abs(inside_ic).max(), np.abs(vectors).max()) > _MAX_LENGTH:
+        raise StructureError(
+            f"positions and cell reach {max(np.abs(inside_ic).max(), np.abs(vectors).max()):.1e} Å, where they "
+            f"have lost their precision (expected at most {_MAX_LENGTH:.0e} Å); remove atoms that have flown "
+            f"away, or correct the unit"
+        )
+    inside_ic, vectors = _without_gaps(inside_ic, vectors, pbc, reach)
+    inverse = np.linalg.inv(vectors)
 
     # |S_c| <= reach / (height of the cell along c) + 1 for fractional coordinates in [0, 1).
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
@@ -540,6 +564,52 @@ def _packed_pairs(
         code = 2 * packing.zero - code
         key[n_half + low : n_half + high] = (j << packing.center_bit) + (i << packing.neighbor_bit) + code
     return key
+
+
+def _without_gaps(
+    positions: NDArray[np.float64], vectors: NDArray[np.float64], pbc: NDArray[np.bool_], reach: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions and cell with wide empty slabs between the atoms cut out: the same pairs in less space.
+
+    Along each axis, the planes on which atoms lie are moved together until no gap is wider than `_GAP` times
+    the reach. Atoms on the two sides of such a gap stay further apart than the reach, and those on one side keep
+    their distances. The bins of the search are as many as the atoms then, not as the space between them.
+
+    Raises
+    ------
+    StructureError
+        For a single file of atoms so long that its bins cannot be numbered.
+    """
+    inverse = np.linalg.inv(vectors)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    n_bins = np.empty(3)
+    for c in range(3):
+        along_i = (positions @ inverse[:, c]) * heights[c]
+        extent = heights[c] if pbc[c] else float(np.ptp(along_i))
+        n_bins[c] = max(1.0, extent / reach)
+        if n_bins[c] < _FEW_BINS:
+            continue
+        order = np.argsort(along_i, kind="stable")
+        gaps = np.diff(along_i[order])
+        around = heights[c] - (along_i[order[-1]] - along_i[order[0]]) if pbc[c] else 0.0
+        widest = _GAP * reach
+        length = np.minimum(gaps, widest).sum() + min(around, widest)
+        n_bins[c] = max(1.0, length / reach)
+        if max(gaps.max(initial=0.0), around) <= widest:
+            continue
+        cut_i = np.empty(len(along_i))
+        cut_i[order] = np.concatenate([[0.0], np.cumsum(np.maximum(gaps - widest, 0.0))])
+        direction = vectors[c] / heights[c]
+        positions = positions - cut_i[:, None] * direction
+        if pbc[c]:
+            vectors = vectors.copy()
+            vectors[c] = length * direction
+    if n_bins.max() ** 2 > _MAX_BINS * n_bins.prod():
+        raise StructureError(
+            f"the atoms form a file of {n_bins.max() * reach:.1e} Å, more than {_MAX_BINS:.0e} times the search "
+            f"radius of {reach:.3g} Å, which is more than one process can list; divide it"
+        )
+    return positions, vectors
 
 
 def _completed_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -509,3 +509,46 @@ def test_import_is_light() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+# ------------------------------------------------------------------------------------- atoms that have flown away
+
+
+def images(atoms: Atoms, cutoff: float) -> np.ndarray:
+    """Sorted lengths of all pairs, by trying images along the periodic axes."""
+    ranges = [range(-4, 5) if periodic else (0,) for periodic in atoms.pbc]
+    shifts = np.array(list(itertools.product(*ranges))) @ atoms.cell.array
+    r = atoms.positions[None, :, None] - atoms.positions[:, None, None] + shifts
+    lengths = np.linalg.norm(r, axis=-1).ravel()
+    return np.sort(lengths[(lengths < cutoff) & (lengths > 1e-8)])
+
+
+@pytest.mark.parametrize("away", [1e2, 1e4, 1e6, 2e8])
+@pytest.mark.parametrize(
+    "pbc", [(True, True, False), (False, False, False), (True, True, True), (False, True, False)]
+)
+def test_atoms_far_apart_are_listed(away: float, pbc: tuple[bool, bool, bool]) -> None:
+    # the bins of the search overflowed: the process died of SIGFPE with one atom 10^6 Å from the others
+    atoms = fcc111("Cu", (1, 2, 2), vacuum=4.0)
+    atoms += Atoms("Cu2", [[0.0, 0.0, away], [0.0, 1.0, away + 2.0]])
+    atoms.pbc = pbc
+    if pbc[2]:
+        atoms.cell[2] = [0.3, 0.2, 3.0 * away]
+    edges = neighbor_list(atoms, 4.0)
+    found = np.sort(np.linalg.norm(edges.r_pc, axis=1))
+    np.testing.assert_allclose(found, images(atoms, 4.0), atol=1e-5)
+
+
+def test_a_cell_of_astronomic_length_is_refused() -> None:
+    atoms = Atoms("Cu2", [[0, 0, 0], [0, 0, 1e12]])
+    with pytest.raises(StructureError, match="lost their precision"):
+        neighbor_list(atoms, 4.0)
+
+
+def test_a_long_file_of_atoms_is_listed_or_refused() -> None:
+    def chain(n: int) -> Atoms:
+        return Atoms(f"Cu{n}", positions=np.outer(np.arange(n), [0.0, 0.0, 7.0]))
+
+    assert neighbor_list(chain(20_000), 8.0).n_pairs == 2 * 19_999
+    with pytest.raises(StructureError, match="divide it"):
+        neighbor_list(chain(80_000), 4.0)

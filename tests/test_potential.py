@@ -597,3 +597,35 @@ def test_every_kernel_is_compiled_for_one_kind_of_argument(tmp_path: Path) -> No
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------------------------------ hand-made edge lists
+
+
+@pytest.mark.parametrize(
+    ("first", "neighbor", "r", "numbers", "message"),
+    [
+        ([0, 5, 1], [1], [[0, 0, 2]], [28, 29], "first must not decrease"),
+        ([0, -3, 1], [1], [[0, 0, 2]], [28, 29], "first must not decrease"),
+        ([0, 1, 1], [-1], [[0, 0, 2]], [28, 29], "neighbor must not be negative"),
+        ([0, 1, 1], [2], [[0, 0, 2]], [28, 29], "ghosts included"),
+        ([0, 1, 1], [1], [[0, 0, np.nan]], [28, 29], "r_pc must be finite"),
+        ([0, 1, 1], [1], [[0, 0, np.inf]], [28, 29], "r_pc must be finite"),
+        ([0, 1, 1], [1], [[0, 0, 0]], [28, 29], "at one spot"),
+        ([0, 1, 1], [1], [[0, 0, 2]], [28.5, 29], "sequence of integers"),
+        ([0, 1, 1], [1], [[0, 0, 2]], ["Ni", "Cu"], "sequence of integers"),
+        ([0, 1, 1], [1], [[0, 0, 2]], [28, 10**30], "sequence of integers"),
+    ],
+)
+def test_edges_that_would_leave_the_arrays_are_refused(
+    first: list, neighbor: list, r: list, numbers: list, message: str
+) -> None:
+    # the kernels read beyond the arrays (a segmentation fault), or gave NaN
+    potential = etnpot.ETN(
+        ["Ni", "Cu"], cutoff=4.0, order=2, l_max=1, channels=2, ranks=1, radial_size=3, seed=0
+    )
+    edges = EdgeList(np.array(first), np.array(neighbor), np.array(r, dtype=float))
+    with pytest.raises((StructureError, SpeciesError), match=message):
+        potential.evaluate(edges, numbers, threads=1)
+    with pytest.raises((StructureError, SpeciesError), match=message):
+        potential.gradient(edges, numbers, np.ones(2), np.zeros((1, 3)))

@@ -25,6 +25,9 @@ from etnpot.fitting.settings import FitSettings
 
 __all__ = ["Config", "check_config", "parse_value", "read_yaml"]
 
+#: Values of a configuration, each as often as aliases repeat it.
+_MOST_VALUES = 10_000
+
 
 @dataclass(frozen=True)
 class Config:
@@ -99,8 +102,15 @@ def parse_value(text: str) -> Any:
     if re.fullmatch(r"[^\s,\[\]{}]+(,[^\s,\[\]{}]+)+", text):
         text = f"[{text.replace(',', ', ')}]"
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _check_size(node, "the value")
+        return None if node is None else loader.construct_document(node)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ):  # a value that cannot be read is text, and refused as such
         return text
 
 
@@ -122,9 +132,11 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecificationError(f"cannot read the configuration file {where}: {error}") from error
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
+        _check_size(node, where)
         if node is None:
             return {}, {}
         if not isinstance(node, yaml.MappingNode):
@@ -148,9 +160,39 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise SpecificationError(f"{place}: this is not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise SpecificationError(f"{where} is not YAML: {error}") from None
+    except RecursionError:
+        raise SpecificationError(
+            f"{where} is nested too deeply; settings are numbers, words and short lists"
+        ) from None
+    except ValueError as error:
+        if isinstance(error, SpecificationError):
+            raise
+        raise SpecificationError(f"{where}: a number cannot be read: {error}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return values, places
+
+
+def _check_size(node: yaml.Node | None, where: str) -> None:
+    """Refuse values that refer to themselves, or that aliases multiply: a few lines could stand for gigabytes."""
+    counts: dict[int, int] = {}
+
+    def count(part: Any) -> int:
+        if id(part) in counts:
+            if not counts[id(part)]:
+                raise SpecificationError(f"{where}: a value contains itself; write it out")
+            return counts[id(part)]
+        counts[id(part)] = 0
+        parts = part.value if isinstance(part, yaml.SequenceNode | yaml.MappingNode) else []
+        total = 1 + sum(sum(map(count, p)) if isinstance(p, tuple) else count(p) for p in parts)
+        counts[id(part)] = total
+        return total
+
+    if node is not None and count(node) > _MOST_VALUES:
+        raise SpecificationError(
+            f"{where} holds more than {_MOST_VALUES} values, more than settings are; shorten it"
+        )
 
 
 # --------------------------------------------------------------------------------------------------- checking

@@ -46,7 +46,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,14 +124,23 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
         )
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        if not isinstance(header, dict):
+            raise ValueError("its header has no fields")
         if (header["format"], header["format_version"]) != (_FORMAT, _FORMAT_VERSION):
             raise RunDirectoryError(
                 f"{os.fspath(path)} has the format {header['format']} {header['format_version']}, "
                 f"expected {_FORMAT} {_FORMAT_VERSION}; continue with the version of etnpot that began "
                 f"the fit, or {advice}"
             )
-        return json.loads(header["state"]), dict(load(content))
-    except (KeyError, ValueError, SafetensorError) as error:
+        values, arrays = json.loads(header["state"]), dict(load(content))
+        if not isinstance(values, dict):
+            raise ValueError("its state is no state of a fit")
+        if any(array.dtype != np.float64 for array in arrays.values()):
+            raise ValueError("its arrays are not float64")
+        return values, arrays
+    except RunDirectoryError:
+        raise
+    except (KeyError, TypeError, ValueError, SafetensorError, RecursionError) as error:
         raise RunDirectoryError(f"{os.fspath(path)} cannot be read ({error}); {advice}") from error
 
 
@@ -234,12 +243,16 @@ class RunDirectory:
         """Remove what an earlier fit has left, unless it goes on; call it when every check has passed."""
         if self._begun:
             return
-        if not self.continues:
+        with self._writing():
             for name in OUTPUTS:
-                self._forget(name)
+                if not self.continues:
+                    self._forget(name)
+                for part in self.path.glob(f".{name}.*.tmp"):  # a kill in the middle of writing leaves one
+                    self._forget(part.name)
         self._begun = True
-        for line in self._waiting:
-            self._write_log(line)
+        with self._writing():
+            for line in self._waiting:
+                self._write_log(line)
         if self.config is not None:
             self.write_text("config.yaml", self.config)
 
@@ -255,19 +268,26 @@ class RunDirectory:
 
     def save(self, state: State, history: Sequence[Mapping[str, Any]]) -> None:
         """The state after a step, then the line of its record."""
-        write_checkpoint(self.file("checkpoint.etnfit"), *state)
-        with open(self.file("history.jsonl"), "a", encoding="utf-8") as stream:
-            stream.write(_json_line(history[-1]))
+        with self._writing():
+            write_checkpoint(self.file("checkpoint.etnfit"), *state)
+            with open(self.file("history.jsonl"), "a", encoding="utf-8") as stream:
+                stream.write(_json_line(history[-1]))
 
     def load(self) -> State:
         """The state after the last step; the history is made to agree with it."""
         values, arrays = read_checkpoint(self.file("checkpoint.etnfit"))
-        self.write_text("history.jsonl", "".join(_json_line(record) for record in values["history"]))
+        history = values.get("history")
+        if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
+            raise RunDirectoryError(
+                f"{self.file('checkpoint.etnfit')} holds no history of a fit; begin anew with --force (force=True)"
+            )
+        self.write_text("history.jsonl", "".join(_json_line(record) for record in history))
         return values, arrays
 
     def write_text(self, name: str, text: str) -> None:
         """One of `OUTPUTS`, in one step."""
-        write_bytes_atomically(self.file(name), text.encode())
+        with self._writing():
+            write_bytes_atomically(self.file(name), text.encode())
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """One of `OUTPUTS`, in one step."""
@@ -278,9 +298,21 @@ class RunDirectory:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         for line in text.splitlines() or [""]:
             if self._begun:
-                self._write_log(f"{now}  {line}")
+                with self._writing():
+                    self._write_log(f"{now}  {line}")
             else:
                 self._waiting.append(f"{now}  {line}")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says what to do when there is no room, or the directory has gone."""
+        try:
+            yield
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write to the directory {self.path} of the fit: {error.strerror or error}; make room, or the "
+                "directory writable, and go on with --resume (resume=True): what was written is kept"
+            ) from error
 
     def _write_log(self, line: str) -> None:
         if self._log is None:
@@ -292,7 +324,8 @@ class RunDirectory:
     def close(self) -> None:
         """Release the lock; a directory that was made in vain is removed."""
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # no room for the last line: the lock is released all the same
+                self._log.close()
             self._log = None
         if self._lock is None:
             return

@@ -330,11 +330,13 @@ def _given_energies(
 ) -> dict[int, float]:
     energies: dict[int, float] = {}
     for element, energy in given.items():
-        z = atomic_numbers.get(element, 0) if isinstance(element, str) else int(element)
-        if not 1 <= z < len(chemical_symbols):
+        z = atomic_numbers.get(element, 0) if isinstance(element, str) else element
+        if not isinstance(z, int | np.integer) or not 1 <= z < len(chemical_symbols):
             raise SpeciesError(f"the reference energies name {element!r}, which is no element")
-        if not np.isfinite(energy):
-            raise DataError(f"the reference energy of {chemical_symbols[z]} must be finite, got {energy}")
+        if not isinstance(energy, int | float | np.number) or not np.isfinite(float(energy)):
+            raise DataError(
+                f"the reference energy of {chemical_symbols[z]} must be a finite number, got {energy!r}"
+            )
         energies[z] = float(energy)
     missing = [z for z in species if z not in energies]
     if missing:

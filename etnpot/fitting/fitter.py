@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from etnpot.dispersion import Dispersion
-from etnpot.errors import DataError, SpecificationError
+from etnpot.errors import DataError, EtnpotError, RunDirectoryError, SpecificationError
 from etnpot.fitting.dataset import DataSet, reference_energies
 from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
@@ -52,6 +52,8 @@ _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 #: Order of the first train, and the most steps of each order but the last; one that lowers the loss by less than this part
 #: of it is the last of its order.
 _FIRST_ORDER, _GROWTH_STEPS, _GROWTH_GAIN = 2, 4, 0.05
+#: No counter of a fit reaches this.
+_MOST = 2**53
 #: mu of the first polish step.
 _FIRST_DAMPING = 1e-3
 #: mu of the first step with a new core.
@@ -79,6 +81,26 @@ class _Progress:
     seconds: float = 0.0
     finished: bool = False
     reason: str = ""
+
+    @classmethod
+    def from_dict(cls, values: Any) -> _Progress:
+        """The inverse of `asdict`; anything that a fit would not have written raises ValueError."""
+        made = cls(**values)
+        for item in fields(cls):
+            value, default = getattr(made, item.name), getattr(cls(), item.name)
+            numbers = value if isinstance(value, list) else [value]
+            kinds = (int,) if isinstance(default, int | list) else (int, float)
+            if isinstance(default, bool | str):
+                sound = type(value) is type(default)
+            else:
+                sound = isinstance(value, list) == isinstance(default, list) and all(
+                    x == default
+                    or (type(x) in kinds and 0 <= x < (_MOST if type(x) is int else float("inf")))
+                    for x in numbers
+                )
+            if not sound:
+                raise ValueError(f"{item.name} is {value!r:.100}")
+        return made
 
 
 class Fitter:
@@ -182,7 +204,26 @@ class Fitter:
         return values, {"parameters": self.potential.parameters, "best_parameters": self.best.parameters}
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from a `state`; the data must be the same, and so must every setting but the limits of the run."""
+        """Continue from a `state`; the data must be the same, and so must every setting but the limits of the run.
+
+        Raises
+        ------
+        DataError, SpecificationError
+            For other data and other settings.
+        RunDirectoryError
+            For values that are no state of this fit. Nothing has changed then.
+        """
+        try:
+            self._restore(values, arrays)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            if isinstance(error, EtnpotError):
+                raise
+            raise RunDirectoryError(
+                f"the checkpoint does not hold the state of a fit ({type(error).__name__}: {error!s:.200}); begin anew "
+                "with --force (force=True)"
+            ) from error
+
+    def _restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         if values["train_hash"] != self.train.hash:
             raise DataError(
                 "the checkpoint belongs to another training set; restart with --force to begin anew"
@@ -200,14 +241,30 @@ class Fitter:
             raise SpecificationError(
                 f"the checkpoint was made with other settings of {changed}; use the same ones, or --force to begin anew"
             )
-        self._progress = _Progress(**values["progress"])
-        self.potential = Potential(PotentialSpec.from_dict(values["spec"]), arrays["parameters"])
-        self.best = Potential(PotentialSpec.from_dict(values["best_spec"]), arrays["best_parameters"])
-        self.history = list(values["history"])
+        progress, history = _Progress.from_dict(values["progress"]), values["history"]
+        if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
+            raise ValueError("the history is no list of records")
+        if len(progress.sample_sizes) not in (0, _SAMPLE_LEVELS) or not all(progress.sample_sizes):
+            raise ValueError(f"the samples have the sizes {progress.sample_sizes}")
+        potential = self._own(values["spec"], arrays["parameters"])
+        best = self._own(values["best_spec"], arrays["best_parameters"])
+        self._progress, self.potential, self.best, self.history = progress, potential, best, list(history)
         # a run that had ended only because of its limits goes on when they are wider now
         if self._progress.reason in ("time limit", "polish steps"):
             self._progress.finished, self._progress.reason = False, ""
         self._check_limits()
+
+    def _own(self, spec: Mapping[str, Any], parameters: Floats) -> Potential:
+        """A potential of a state, which differs from that of this fit in its train alone."""
+        try:
+            restored = Potential(PotentialSpec.from_dict(spec), parameters)
+        except SpecificationError as error:
+            raise TypeError(str(error)) from error
+        if replace(restored.spec, bonds=self.potential.spec.bonds) != self.potential.spec:
+            raise ValueError("its model is another one than that of the settings and the data")
+        if not 1 <= restored.spec.order <= self._target.order:
+            raise ValueError(f"its train has {restored.spec.order} cores, of {self._target.order}")
+        return restored
 
     # ------------------------------------------------------------------------------------------------ steps
 

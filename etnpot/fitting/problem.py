@@ -85,12 +85,16 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name in ("energy", "forces", "stress"):
             value = getattr(self, name)
-            if not (0 <= value < np.inf):
+            if not _is_number(value) or not 0 <= value < np.inf:
                 raise SpecificationError(
                     f"{name} weight: expected a finite number that is not negative, got {value!r}"
                 )
-        if not (0 <= self.alpha <= 2):
+        if not _is_number(self.alpha) or not 0 <= self.alpha <= 2:
             raise SpecificationError(f"alpha: expected a number from 0 to 2, got {self.alpha!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, eq=False)

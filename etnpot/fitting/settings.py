@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
 from etnpot.basis import REPULSIONS
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
@@ -201,7 +203,23 @@ class FitSettings:
             raise SpecificationError(
                 f"repulsion: expected {' or '.join(map(repr, REPULSIONS))}, got {self.repulsion!r}"
             )
-        if self.threads is not None and (isinstance(self.threads, bool) or self.threads < 1):
+        for name in ("pseudotensors", "stress_shift", "two_site", "growth"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpecificationError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        for name in ("cutoff", "r_min", "neighbor_scale"):  # their ranges are checked by the model
+            value = getattr(self, name)
+            if value is None and name != "cutoff":
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float | np.number)
+                or not math.isfinite(value)
+            ):
+                raise SpecificationError(f"{name}: expected a finite number, got {value!r}")
+        threads = self.threads
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1
+        ):
             raise SpecificationError(f"threads: expected a positive integer, got {self.threads!r}")
         _ = self.loss_weights
 

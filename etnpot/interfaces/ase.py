@@ -286,6 +286,11 @@ class ETNCalculator(Calculator):
         if dispersion is not None:
             added = dispersion.evaluate(atoms)
             energy, forces, virial = energy + added[0], forces + added[1], virial + added[2]
+        if not (math.isfinite(energy) and np.isfinite(forces).all()):
+            raise StructureError(
+                f"energy and forces of this structure are not finite ({energy} eV); expected distances and a potential "
+                "for which they are: look at the structure, and at the parameters of the potential"
+            )
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces}
         if dispersion is None:
             results["energies"] = evaluation.energy_i

@@ -46,9 +46,11 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from etnpot.conventions import voigt
+from etnpot.conventions import MAX_ATOMIC_NUMBER, voigt
 from etnpot.errors import DataError, EtnpotError
+from etnpot.io.memory import memory_limit
 from etnpot.io.mlip_cfg import TypeMap, is_mlip_cfg, read_mlip_cfg
+from etnpot.io.ulm import check_ulm
 
 __all__ = ["LABEL_NAMES", "UNGROUPED", "Labelled", "read_structures"]
 
@@ -71,6 +73,9 @@ _LABEL_OF_NAME = {name: label for label, names in LABEL_NAMES.items() for name i
 
 # Two values of one label are the same when they differ by less than this (rounding in a text file).
 _SAME = {"energy": 1e-5, "forces": 1e-4, "stress": 1e-5}  # eV/atom, eV/Å, eV/Å³
+
+#: Memory that reading a file may take: so much, and so many times its size.
+_READING_BYTES, _READING_FACTOR = 2 * 1024**3, 100
 
 _WEIGHT_KEYS: dict[str, tuple[str, ...]] = {
     "weight": ("config_weight",),
@@ -232,14 +237,23 @@ def _read_frames(
 
     if not path.is_file():
         raise DataError(f"{path} {'is a directory, not a file' if path.is_dir() else 'does not exist'}")
+    stresses: dict[int, list[str]] = {}
     try:
         if format in (None, "mlip-cfg") and is_mlip_cfg(path):
             everything = read_mlip_cfg(path, species)
         else:
-            read_back = read(str(path), index=":", format=format, do_not_split_by_at_sign=True)
+            stresses = _scan_extxyz(path, format)
+            check_ulm(path)
+            with memory_limit(_READING_BYTES + _READING_FACTOR * path.stat().st_size):
+                read_back = read(str(path), index=":", format=format, do_not_split_by_at_sign=True)
             everything = [read_back] if isinstance(read_back, Atoms) else list(read_back)
     except EtnpotError:
         raise
+    except MemoryError:
+        raise DataError(
+            f"cannot read {path}: it asks for more memory than a file of {path.stat().st_size} bytes can need; a number "
+            "in it is wrong, such as the number of atoms"
+        ) from None
     except Exception as error:  # ASE's readers raise whatever their parsing runs into
         raise DataError(f"cannot read {path}: {type(error).__name__}: {error}") from error
     try:
@@ -253,29 +267,41 @@ def _read_frames(
     if not numbers:
         raise DataError(f"{path} holds no configurations (index {index!r} of {len(everything)} frames)")
     if check_stress:
-        _check_extxyz_stress(path, set(numbers))
+        for frame in sorted(stresses.keys() & set(numbers)):
+            _voigt(stresses[frame], f"{path}, frame {frame}", "stress")  # refuses one that is not symmetric
     return [everything[k] for k in numbers], numbers
 
 
-def _check_extxyz_stress(path: Path, numbers: set[int]) -> None:
-    """Refuse an unsymmetric 3x3 stress in an extended XYZ file, of which ASE keeps the upper triangle."""
-    if path.suffix not in (".xyz", ".extxyz"):
-        return
+def _scan_extxyz(path: Path, format: str | None) -> dict[int, list[str]]:
+    """The 3x3 stresses of an extended XYZ file, by frame; other files have none.
+
+    ASE keeps the upper triangle of them, and believes any number of atoms: one that is larger than the file is
+    refused here, before it is counted to.
+    """
+    stresses: dict[int, list[str]] = {}
+    if format not in ("extxyz", "xyz") and path.suffix not in (".xyz", ".extxyz"):
+        return stresses
+    size = path.stat().st_size
     with open(path, encoding="utf-8", errors="replace") as stream:
         frame = 0
         while line := stream.readline():
             try:
                 n_atoms = int(line)
             except ValueError:
-                return  # blank lines at the end, or another format
+                return stresses  # blank lines at the end, or another format
+            if n_atoms > size:
+                raise DataError(
+                    f"{path}, frame {frame}: {line.strip()[:40]} atoms cannot be in a file of {size} bytes; it is damaged"
+                )
             match = _EXTXYZ_STRESS.search(stream.readline())
-            if match and frame in numbers:
+            if match:
                 words = (match.group(1) or match.group(2) or "").replace(",", " ").split()
                 if len(words) == 9:
-                    _voigt(words, f"{path}, frame {frame}", "stress")
+                    stresses[frame] = words
             for _ in range(n_atoms):
                 stream.readline()
             frame += 1
+    return stresses
 
 
 # ------------------------------------------------------------------------------------------------ labels
@@ -302,7 +328,15 @@ def _label(
         fields = _fields(atoms, name, is_file=path is not None)
         seen.update(fields)
         if not np.all(np.isfinite(atoms.positions)):
-            raise DataError(f"{name}: positions are not finite")
+            raise DataError(f"{name}: positions are not finite; correct or remove the frame")
+        if not np.all(np.isfinite(atoms.cell.array)):
+            raise DataError(f"{name}: the cell is not finite; correct or remove the frame")
+        no_element = atoms.numbers[(atoms.numbers < 1) | (atoms.numbers > MAX_ATOMIC_NUMBER)]
+        if no_element.size:
+            raise DataError(
+                f"{name}: atomic number {no_element[0]} is no element (expected 1 to {MAX_ATOMIC_NUMBER}; 0 is a "
+                "ghost or unknown atom, X); name the elements in the file, or remove the atom"
+            )
         energy = _energy(fields, keys, used, name, len(atoms))
         forces = _forces(fields, keys, used, name, len(atoms))
         stress = _stress(fields, keys, used, name, abs(float(np.linalg.det(atoms.cell.array))))
@@ -452,7 +486,10 @@ def _array(value: Any, shape: tuple[int, ...], what: str) -> Float:
 def _voigt(value: Any, name: str, key: str) -> Float:
     """Six Voigt components of a stress or virial given as 3x3, nine or six numbers; float64 [6]."""
     what = f"{name}: {key!r}"
-    size = np.size(value)
+    try:
+        size = np.size(value)
+    except ValueError:  # lists of unequal lengths
+        raise DataError(f"{what} must be a 3x3 matrix, nine or six numbers, got {value!r:.200}") from None
     if size == 6:
         return _array(np.reshape(value, 6), (6,), what)
     if size != 9:

@@ -239,7 +239,7 @@ class Potential:
 
     def type_index(self, numbers: ArrayLike) -> Integers:
         """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""
-        numbers = np.asarray(numbers, dtype=np.int64)
+        numbers = _integers(numbers)
         species = np.array(self.species, dtype=np.int64)
         types = np.searchsorted(species, numbers)
         unknown = species[np.minimum(types, len(species) - 1)] != numbers
@@ -273,6 +273,8 @@ class Potential:
         type_i = self.type_index(numbers)
         arguments, close = self._arguments(edges, type_i)
         energy_i, dE_dr_pc = _learned(arguments, threads)
+        if not np.isfinite(energy_i.sum() + dE_dr_pc.sum()):
+            _explain(edges)
         bounds = self.spec.energy_bounds
         if bounds is not None and self._leaves_bounds(energy_i):
             energy_i, slope_i, _ = bounded(energy_i, *bounds)
@@ -329,6 +331,8 @@ class Potential:
             *arguments, 0, edges.n_atoms, weight_i, direction_pc,
             dL_dtable, total[self.spec.slices["head"].start :],
         )  # fmt: skip
+        if not np.isfinite(dL_dtable.sum() + total.sum()):
+            _explain(edges)
         self._add_radial_gradient(dL_dtable, total)
         total[self.spec.slices["reference_energies"]] += np.bincount(
             type_i[: edges.n_atoms], weights=e_i, minlength=self.spec.n_species
@@ -425,6 +429,8 @@ class Potential:
 
     def _arguments(self, edges: EdgeList, type_i: Integers) -> tuple[_Arguments, ShortRange | None]:
         """What the kernels of the learned energy take, close pairs held, and the short range if there are any."""
+        if not edges.is_safe:
+            edges.validate()
         if len(type_i) < edges.n_atoms:
             raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
         try:
@@ -542,6 +548,25 @@ def _learned(arguments: _Arguments, threads: int | None) -> tuple[Floats, Floats
 
     run_ranges(work, n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
     return energy_i, dE_dr_pc
+
+
+def _integers(numbers: ArrayLike) -> Integers:
+    """Atomic numbers as int64 [n], or an error."""
+    try:
+        found = np.asarray(numbers)
+        if found.ndim == 1 and (found.size == 0 or found.dtype.kind in "iu"):
+            return found.astype(np.int64)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SpeciesError(
+        f"expected the atomic numbers of the atoms, a sequence of integers, got {numbers!r:.200}"
+    )
+
+
+def _explain(edges: EdgeList) -> None:
+    """Raise where numbers that are not finite come from the edges: NaN, infinite or vanishing vectors."""
+    edges.validate()
+    check_distances(edges)
 
 
 def load(path: str | os.PathLike[str]) -> Potential:

@@ -111,8 +111,8 @@ class PotentialSpec:
                 raise SpecificationError(f"embedding: expected two integers (P, Q), got {self.embedding!r}")
             object.__setattr__(self, "embedding", embedding)
         scale = self.neighbor_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not (0 < scale < math.inf):
-            raise SpecificationError(f"neighbor_scale: expected a positive number, got {scale!r}")
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1e-6 <= scale <= 1e12:
+            raise SpecificationError(f"neighbor_scale: expected a number from 1e-6 to 1e12, got {scale!r}")
         object.__setattr__(self, "neighbor_scale", float(scale))
         if self.repulsion is not None:
             self._check_repulsion(self.repulsion)

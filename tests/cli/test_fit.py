@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from etnpot.cli.config import check_config, parse_value, read_yaml
 from etnpot.cli.fit import _Stop, read_config
 from etnpot.cli.options import DataSettings, example, flag, options
 from etnpot.cli.progress import COLUMNS, LiveProgress, PlainProgress, clock, progress_display
+from etnpot.errors import SpecificationError
 from etnpot.fitting import report
 from etnpot.fitting.settings import FitSettings
 
@@ -384,3 +386,46 @@ def test_the_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+# ------------------------------------------------------------------------------- configurations that were abused
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("order: 2\x00", "is not YAML"),
+        ("order: " + "9" * 5000, "a number cannot be read"),
+        ("order: " + "[" * 3000, "nested too deeply|not YAML"),
+        ("channels: &a [1, *a]", "contains itself"),
+        (
+            "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnopqrstu")),
+            "more than 10000 values",
+        ),
+        ("order: !!python/object/apply:os.system [touch executed]", "could not determine a constructor|this is not YAML"),
+    ],
+)  # fmt: skip
+def test_configurations_that_exhaust_or_execute_are_refused(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(SpecificationError, match=message):
+        check_config(*read_yaml(path))
+
+
+def test_values_of_flags_that_cannot_be_read_are_text() -> None:
+    for text in ("9" * 5000, "[" * 3000, "a\x00b", "{a: *b}"):
+        assert parse_value(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("energy_weight", "x"), ("alpha", [1]), ("threads", 1.5), ("threads", "2"), ("cutoff", [5]), ("r_min", float("nan")),
+        ("growth", 1), ("two_site", "yes"), ("neighbor_scale", 5e-324), ("stress_weight", None), ("cutoff", True),
+    ],
+)  # fmt: skip
+def test_settings_of_another_type_are_named(name: str, value: Any) -> None:
+    with pytest.raises(SpecificationError, match=name.removesuffix("_weight")):
+        FitSettings(**{name: value}).spec([29], r_min=1.5, neighbor_scale=40.0)

@@ -17,7 +17,7 @@ import pytest
 
 import etnpot
 import etnpot.fitting.fitter as fitter_module
-from etnpot.errors import DataError, RunDirectoryError, SpecificationError
+from etnpot.errors import DataError, PotentialFileError, RunDirectoryError, SpecificationError
 from etnpot.fitting import report
 from etnpot.fitting.checkpoint import OUTPUTS, RunDirectory, read_checkpoint, write_checkpoint
 from etnpot.fitting.dataset import DataSet
@@ -283,3 +283,74 @@ def test_a_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         RunDirectoryError, match="Read-only file system; name a directory that can be written"
     ):
         RunDirectory(tmp_path / "run")
+
+
+# -------------------------------------------------------------------------------- forged states, no room, leftovers
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("progress", "mu"), "x"),
+        (("progress", "sweep_at"), -1),
+        (("progress", "sweep_at"), 10**30),
+        (("progress", "sample_sizes"), [0, 0]),
+        (("progress", "finished"), 1),
+        (("progress",), []),
+        (("history",), {"a": 1}),
+        (("history",), [1]),
+        (("spec", "species"), [28, 30]),
+        (("spec", "radial", "cutoff"), 1e9),
+        (("spec", "bonds"), [{"0e": 10**12}, {"0e": 1}]),
+        (("best_spec",), None),
+        (("settings",), 3),
+    ],
+)
+def test_a_forged_state_is_refused_and_changes_nothing(
+    alloys: DataSet, tiny: Tiny, where: tuple[str, ...], value: Any
+) -> None:
+    # a digest guards against accidents; whoever can write the file can compute it
+    fitter = Fitter(alloys[:10], alloys[10:], FitSettings(**tiny))
+    fitter.step()
+    values, arrays = fitter.state()
+    values = json.loads(json.dumps(values))
+    part = values
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    before = fitter.potential
+    with pytest.raises(RunDirectoryError, match="begin anew"):
+        fitter.restore(values, arrays)
+    assert fitter.potential is before
+
+
+def test_no_room_is_said_and_the_fit_goes_on_when_there_is(
+    alloys: DataSet, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    written = []
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) > 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        (RunDirectoryError, PotentialFileError), match=r"No space left on device; (make|the path)"
+    ):
+        fit(alloys, out=out, **tiny)
+    monkeypatch.setattr(os, "fsync", real)
+    assert not (out / ".lock").exists()
+    same_bits(fit(alloys, out=out, resume=True, **tiny), fit(alloys, **tiny))
+
+
+def test_what_a_kill_leaves_of_a_file_is_removed(alloys: DataSet, tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stopped(2, alloys, out, **tiny)
+    for name in (".checkpoint.etnfit.0123456789abcdef.tmp", ".notes.0123.tmp"):
+        (out / name).write_text("half")
+    fit(alloys, out=out, resume=True, **tiny)
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".notes.0123.tmp"]

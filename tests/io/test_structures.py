@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import resource
 from pathlib import Path
 
 import ase.io
@@ -333,3 +335,93 @@ def test_to_atoms_carries_the_labels(tmp_path: Path, frames: list[Atoms]) -> Non
         assert again.energy == pytest.approx(c.energy, abs=1e-7)
         np.testing.assert_allclose(again.forces, c.forces, atol=1e-7)
         np.testing.assert_allclose(again.stress, c.stress, atol=1e-9)
+
+
+# -------------------------------------------------------------------------------- what a file claims about itself
+
+
+@pytest.mark.parametrize("n_atoms", ["999999999", "9223372036854775807"])
+@pytest.mark.parametrize("frame", [0, 1])
+def test_more_atoms_than_a_file_can_hold_are_refused_at_once(
+    tmp_path: Path, frames: list[Atoms], n_atoms: str, frame: int
+) -> None:
+    # ASE and the check of stresses counted to that number
+    path = tmp_path / "a.extxyz"
+    ase.io.write(path, frames[:2])
+    lines = path.read_text().splitlines()
+    lines[6 * frame] = n_atoms
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=f"frame {frame}.*cannot be in a file of"):
+        read_structures(path)
+
+
+def test_a_trajectory_that_claims_more_than_it_holds_is_refused(tmp_path: Path, frames: list[Atoms]) -> None:
+    path = tmp_path / "a.traj"
+    ase.io.write(path, frames)
+    content = path.read_bytes()
+    for count in (10**12, -1, 2**62):
+        path.write_bytes(content[:32] + count.to_bytes(8, "little", signed=True) + content[40:])
+        with pytest.raises(DataError, match="damaged ASE trajectory"):
+            read_structures(path)
+    for shape in (b"[[4000000000, 3000]", b"[[-4, 3]"):
+        path.write_bytes(_with_json(content, b"[[4, 3]", shape))
+        with pytest.raises(DataError, match="damaged ASE trajectory"):
+            read_structures(path)
+    path.write_bytes(content)
+    assert len(read_structures(path)) == 4
+
+
+def _with_json(content: bytes, old: bytes, new: bytes) -> bytes:
+    """A trajectory whose last entry of JSON is changed and moved to its end, with its length."""
+    offset = int.from_bytes(content[40:48], "little")
+    first = int.from_bytes(content[offset : offset + 8], "little")
+    n = int.from_bytes(content[first : first + 8], "little")
+    text = content[first + 8 : first + 8 + n].replace(old, new)
+    moved = content + len(text).to_bytes(8, "little") + text
+    return moved[:offset] + len(content).to_bytes(8, "little") + moved[offset + 8 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cell", "the cell is not finite"),
+        ("ghost", "atomic number 0 is no element"),
+        ("minus", "is no element"),
+    ],
+)
+def test_frames_that_no_fit_can_take_are_refused(frames: list[Atoms], change: str, message: str) -> None:
+    atoms = bare(frames[0], energy=1.0)
+    if change == "cell":
+        atoms.cell[0, 0] = np.inf
+    else:
+        atoms.numbers[1] = 0 if change == "ghost" else -29
+    with pytest.raises(DataError, match=message):
+        read_structures(atoms)
+
+
+def test_a_ragged_stress_is_an_error_of_the_data(frames: list[Atoms]) -> None:
+    with pytest.raises(DataError, match="nine or six numbers"):
+        read_structures(bare(frames[0], energy=1.0, stress=[[1, 2], [3], 4]))
+
+
+def test_nothing_in_a_data_file_is_executed(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "executed",)
+
+    for head in (b"", b"PickleTrajectory", b"- of UlmASE-Trajectory  "):
+        for name in ("a.traj", "a.trj", "a.pckl", "a.json", "a.db", "a.extxyz", "a.py"):
+            (tmp_path / name).write_bytes(head + pickle.dumps(Payload()))
+            with pytest.raises(DataError):
+                read_structures(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_a_file_makes_ase_allocate_is_bounded(tmp_path: Path) -> None:
+    # "Cu 99999999999" made a list of as many names
+    path = tmp_path / "POSCAR"
+    path.write_text("Cu\n1.0\n3.6 0 0\n0 3.6 0\n0 0 3.6\nCu\n99999999999\nDirect\n0 0 0\n")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(DataError, match="asks for more memory"):
+        read_structures(path, require_labels=False)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -27,6 +27,8 @@
 namespace etnpot {
 
 constexpr int FORMAT_VERSION = 2;
+// No integer of a file is larger; products of two such fit into 64 bits.
+constexpr long LARGEST = 100000000;
 
 // What is wrong with a file and what to do about it.
 struct FileError : std::runtime_error {
@@ -112,7 +114,11 @@ namespace detail {
           for (long i = 0; i < count; i++) values.push_back(word());
         } else if (kind == "integer") {
           std::vector<int> &values = integers_[name];
-          for (long i = 0; i < count; i++) values.push_back(static_cast<int>(integer()));
+          for (long i = 0; i < count; i++) {
+            const long value = integer();
+            if (value < -LARGEST || value > LARGEST) damaged("'" + std::to_string(value) + "' is larger than any of its integers");
+            values.push_back(static_cast<int>(value));
+          }
         } else if (kind == "real") {
           std::vector<double> &values = reals_[name];
           for (long i = 0; i < count; i++) values.push_back(real());
@@ -225,13 +231,16 @@ inline Model read_model(const std::string &content)
   model.cutoff = constants[1];
   model.width = constants[2];
   model.p0 = constants[3];
-  require(codes[0] / 2 == 0 && codes[1] / 2 == 0 && model.power >= 2 && model.cutoff > model.r_min, "radial_codes");
+  require(codes[0] / 2 == 0 && codes[1] / 2 == 0 && model.power >= 2 && model.power <= 1000 && model.cutoff > model.r_min, "radial_codes");
   model.recurrence = tables.reals("radial_recurrence");
   model.n_radial = static_cast<int>(model.recurrence.size() / 3);
   model.channels = tables.integers("channels");
   model.l_max = static_cast<int>(model.channels.size()) - 1;
   model.n_channels = 0;
-  for (int c : model.channels) model.n_channels += c;
+  for (int c : model.channels) {
+    require(c >= 0 && c <= LARGEST - model.n_channels, "channels");
+    model.n_channels += c;
+  }
   model.norms = tables.reals("harmonics_norms");
   const std::size_t n_l = model.channels.size();
   require(n_l > 0 && model.norms.size() == n_l * n_l, "harmonics_norms");
@@ -239,7 +248,8 @@ inline Model read_model(const std::string &content)
   model.feature_rank = tables.integers("feature_rank");
   require(model.feature_first.size() == n_l && model.feature_rank.size() == n_l, "feature_first");
   model.radial_table = tables.reals("radial_table");
-  require(model.n_radial > 0 && model.radial_table.size() == n_species * n_species * model.n_radial * model.n_channels,
+  require(model.n_radial > 0 && model.recurrence.size() % 3 == 0 &&
+              model.n_channels <= static_cast<long>(model.radial_table.size()) && model.radial_table.size() == n_species * n_species * model.n_radial * model.n_channels,
           "radial_table");
 
   model.charges = tables.integers("repulsion_charges");
@@ -264,11 +274,14 @@ inline Model read_model(const std::string &content)
   model.n_features = sizes[0];
   model.n_rows = sizes[1];
   model.n_head = sizes[2];
-  for (int l = 0; l <= model.l_max; l++)
+  for (long l = 0; l <= model.l_max; l++)
     require(model.feature_first[l] >= 0 && model.channels[l] <= model.feature_rank[l] &&
                 model.feature_first[l] + 2 * l * model.feature_rank[l] + model.channels[l] <= model.n_features,
             "feature_first");
   model.weights = tables.reals("weights");
+  // every copy of an irrep has a weight or a channel, so that a file of this length bounds what is allocated for it
+  const long copies = static_cast<long>(model.weights.size() + model.radial_table.size()) + 1;
+  require(model.n_features > 0 && model.n_features <= 64 * copies && model.n_rows > 0 && model.n_rows <= 64 * copies, "train_sizes");
   const std::vector<int> &index = tables.integers("coupling_index");
   const std::vector<double> &value = tables.reals("coupling_value");
   require(index.size() == 3 * value.size(), "coupling_index");
@@ -283,22 +296,22 @@ inline Model read_model(const std::string &content)
     require(path.coupling >= 0 && stop >= path.coupling && static_cast<std::size_t>(stop) <= value.size(), "paths");
     require(path.n1 > 0 && path.n2 > 0 && path.n3 > 0 && path.components > 0, "paths");
     require(path.left >= 0 && path.feature >= 0 && path.right >= 0, "paths");
-    require(path.right + path.components * path.n3 <= model.n_rows, "paths");
-    const int size = path.n1 * path.n2 * path.n3;
-    require(path.weight >= 0 && static_cast<std::size_t>(path.weight + size) <= model.weights.size(), "paths");
+    const long n1 = path.n1, n2 = path.n2, n3 = path.n3, n_weights = static_cast<long>(model.weights.size());
+    require(path.right + path.components * n3 <= model.n_rows, "paths");
+    require(n1 * n2 <= n_weights && path.weight >= 0 && path.weight + n1 * n2 * n3 <= n_weights, "paths");
     int z = path.coupling;
     for (int m3 = 0; m3 < path.components; m3++) {
       path.m3_first.push_back(z - path.coupling);
       for (; z < stop && index[3 * z + 2] == m3; z++) {
-        require(index[3 * z] >= 0 && path.left + (index[3 * z] + 1) * path.n1 <= model.n_rows, "coupling_index");
-        require(index[3 * z + 1] >= 0 && path.feature + (index[3 * z + 1] + 1) * path.n2 <= model.n_features, "coupling_index");
+        require(index[3 * z] >= 0 && path.left + (index[3 * z] + 1) * n1 <= model.n_rows, "coupling_index");
+        require(index[3 * z + 1] >= 0 && path.feature + (index[3 * z + 1] + 1) * n2 <= model.n_features, "coupling_index");
       }
     }
     path.m3_first.push_back(z - path.coupling);
     require(z == stop, "coupling_index");
     model.paths.push_back(path);
   }
-  require(model.n_head > 0 && n_species * model.n_head <= model.weights.size(), "train_sizes");
+  require(model.n_head > 0 && model.n_head <= model.n_rows && n_species * model.n_head <= model.weights.size(), "train_sizes");
   if (tables.has_reals("grade")) {
     const std::vector<int> &range = tables.integers("grade_paths");
     require(range.size() == 2 && range[0] >= 0 && range[0] < range[1] &&

@@ -1,0 +1,90 @@
+"""Small versions of the campaigns of benchmarks/reliability: the same inputs every time, in seconds."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DIRECTORY = Path(__file__).parents[2] / "benchmarks" / "reliability"
+
+#: Inputs of each target. `export` needs a C++ compiler and is a test of LAMMPS.
+INPUTS = {
+    "structures": 60, "edges": 100, "potential": 200, "sealed": 60, "checkpoint": 150, "resume": 30, "extxyz": 80, "cfg": 200,
+    "traj": 60, "text": 60, "labels": 60, "keywords": 20, "yaml": 40, "flags": 10,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> ModuleType:
+    sys.path.insert(0, str(DIRECTORY))
+    try:
+        return importlib.import_module("fuzz")
+    finally:
+        sys.path.remove(str(DIRECTORY))
+
+
+@pytest.fixture(scope="module")
+def targets(fuzz: ModuleType) -> ModuleType:
+    sys.path.insert(0, str(DIRECTORY))
+    try:
+        return importlib.import_module("targets")
+    finally:
+        sys.path.remove(str(DIRECTORY))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", INPUTS)
+def test_whatever_comes_in_a_result_or_an_etnpot_error_comes_out(
+    fuzz: ModuleType, targets: ModuleType, name: str
+) -> None:
+    outcome = fuzz.in_process(name, INPUTS[name], seed=1)
+    assert outcome.failures == []
+    assert outcome.n == INPUTS[name]
+    if name != "flags":  # there every error is a status
+        assert outcome.refused > 0, "the inputs are not damaged"
+
+
+@pytest.mark.lammps
+def test_damaged_exports_are_refused_by_the_reader_of_lammps(fuzz: ModuleType, targets: ModuleType) -> None:
+    outcome = fuzz.in_process("export", 300, seed=1)
+    assert outcome.failures == [] and outcome.refused > 0
+
+
+def test_every_target_is_tested(targets: ModuleType) -> None:
+    assert set(targets.TARGETS) == {*INPUTS, "export"}
+
+
+@pytest.mark.parametrize("name", ["structures", "potential"])
+def test_an_input_is_the_same_whenever_it_is_made(
+    fuzz: ModuleType, targets: ModuleType, tmp_path: Path, name: str
+) -> None:
+    target = targets.TARGETS[name](tmp_path)
+    assert target.make(fuzz.generator(name, 3, 5)) == target.make(fuzz.generator(name, 3, 5))
+    assert target.make(fuzz.generator(name, 3, 5)) != target.make(fuzz.generator(name, 3, 6))
+
+
+def test_the_checks_find_wrong_results(
+    fuzz: ModuleType, targets: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the tester tested: energies that are a little wrong, and an error that is none of etnpot
+    from etnpot.potential import Potential
+
+    evaluate = Potential.evaluate
+
+    def off(self: Potential, *arguments: object, **options: object) -> object:
+        found = evaluate(self, *arguments, **options)  # type: ignore[arg-type]
+        found.energy_i[:] *= 1.0 + 1e-6
+        return found
+
+    monkeypatch.setattr(Potential, "evaluate", off)
+    target = targets.TARGETS["structures"](tmp_path)
+    with pytest.raises(targets.Wrong, match="energies differ"):
+        target.warm(tmp_path)
+    monkeypatch.setattr(Potential, "evaluate", lambda *_, **__: 1 / 0)
+    assert {failure["kind"] for failure in fuzz.in_process("structures", 20).failures} == {
+        "ZeroDivisionError"
+    }
