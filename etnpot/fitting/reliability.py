@@ -102,7 +102,9 @@ def assessed(
         raise DataError("grades need the training set with its energies or forces; this one has neither")
     group, threads = chosen_core(potential), default_threads() if threads is None else threads
     held_out = valid if valid is not None and len(valid) >= _FEWEST else train
-    local, local_held_out = (without_dispersion(part, potential.spec.dispersion) for part in (train, held_out))
+    local, local_held_out = (
+        without_dispersion(part, potential.spec.dispersion) for part in (train, held_out)
+    )
     problem = Problem.from_dataset(local, potential.cutoff, weights, shifted=shifted, threads=threads)
     moments = _moments(_sites(potential, problem, group, threads), potential.spec.n_species)
     grade_qr, center_zr, labels = _active_set(potential, problem, group, moments, threads)

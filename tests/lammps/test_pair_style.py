@@ -160,6 +160,8 @@ def test_dispersion_in_an_overlay(method: str, ranks: int, lammps: Lammps, rng: 
     assert abs(state.force_ic - found.get_forces()).max() < tolerance * abs(state.force_ic).max()
     stress = found.get_stress()[[0, 1, 2, 5, 4, 3]]
     assert abs(state.stress - stress).max() < tolerance * abs(stress).max()
+
+
 def graded(name: str, rng: np.random.Generator) -> etnpot.Potential:
     """A potential with made-up grades: LAMMPS must give the numbers of `Potential.assess`, whatever they mean."""
     potential = POTENTIALS[name]()
