@@ -173,7 +173,8 @@ def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any]) -> 
             flush=True,
         )
 
-    potential = fitter.run(show)
+    fitter.run(show)
+    potential = fitter.bounded_best()
     seconds = time.monotonic() - begun
     result = {
         "settings": {
