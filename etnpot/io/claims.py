@@ -1,8 +1,9 @@
 """Sizes that a file claims, compared with its length before ASE believes them.
 
-ASE counts the lines of a LAMMPS dump to the number of atoms that stands in it, whether they are there or not. A trajectory (``.traj``, ``.gpw``) is a ULM file: 8 bytes of magic, 16 of a tag, three int64 (version, number n of items,
-place of the offsets), n int64 offsets, and at each offset the length of a JSON text and the text. An array stands in the
-text as ``{"ndarray": [shape, dtype, place]}``. ASE allocates what these numbers say before it reads.
+ASE counts the lines of a LAMMPS dump to the number of atoms that stands in it, whether they are there or not. A trajectory
+(``.traj``, ``.gpw``) is a ULM file: 8 bytes of magic, 16 of a tag, three int64 (version, number n of items, place of the
+offsets), n int64 offsets, and at each offset the length of a JSON text and the text. An array stands in the text as
+``{"ndarray": [shape, dtype, place]}``. ASE allocates what these numbers say before it reads.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def check_claims(path: str | os.PathLike[str]) -> None:
                 stream.seek(0)
                 _check_dump(stream, size)
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        kind = "ASE trajectory" if begin in _MAGIC else "LAMMPS dump"
         raise DataError(
-            f"cannot read {Path(path)}: it is a damaged {'ASE trajectory' if begin in _MAGIC else 'LAMMPS dump'} ({error}); get another copy of it"
+            f"cannot read {Path(path)}: it is a damaged {kind} ({error}); get another copy of it"
         ) from error
 
 
