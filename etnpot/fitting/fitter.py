@@ -94,7 +94,7 @@ class _Progress:
                 sound = type(value) is type(default)
             else:
                 sound = isinstance(value, list) == isinstance(default, list) and all(
-                    x == default
+                    (type(x) is type(default) and x == default)
                     or (type(x) in kinds and 0 <= x < (_MOST if type(x) is int else float("inf")))
                     for x in numbers
                 )

@@ -48,9 +48,9 @@ from numpy.typing import NDArray
 
 from etnpot.conventions import MAX_ATOMIC_NUMBER, voigt
 from etnpot.errors import DataError, EtnpotError
+from etnpot.io.claims import check_claims
 from etnpot.io.memory import memory_limit
 from etnpot.io.mlip_cfg import TypeMap, is_mlip_cfg, read_mlip_cfg
-from etnpot.io.ulm import check_ulm
 
 __all__ = ["LABEL_NAMES", "UNGROUPED", "Labelled", "read_structures"]
 
@@ -75,7 +75,7 @@ _LABEL_OF_NAME = {name: label for label, names in LABEL_NAMES.items() for name i
 _SAME = {"energy": 1e-5, "forces": 1e-4, "stress": 1e-5}  # eV/atom, eV/Å, eV/Å³
 
 #: Memory that reading a file may take: so much, and so many times its size.
-_READING_BYTES, _READING_FACTOR = 2 * 1024**3, 100
+_READING_BYTES, _READING_FACTOR = 4 * 1024**3, 100
 
 _WEIGHT_KEYS: dict[str, tuple[str, ...]] = {
     "weight": ("config_weight",),
@@ -243,7 +243,7 @@ def _read_frames(
             everything = read_mlip_cfg(path, species)
         else:
             stresses = _scan_extxyz(path, format)
-            check_ulm(path)
+            check_claims(path)
             with memory_limit(_READING_BYTES + _READING_FACTOR * path.stat().st_size):
                 read_back = read(str(path), index=":", format=format, do_not_split_by_at_sign=True)
             everything = [read_back] if isinstance(read_back, Atoms) else list(read_back)

@@ -293,6 +293,7 @@ def test_a_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         (("progress", "mu"), "x"),
         (("progress", "sweep_at"), -1),
+        (("progress", "level"), 0.0),
         (("progress", "sweep_at"), 10**30),
         (("progress", "sample_sizes"), [0, 0]),
         (("progress", "finished"), 1),

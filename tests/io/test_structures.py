@@ -425,3 +425,15 @@ def test_what_a_file_makes_ase_allocate_is_bounded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asks for more memory"):
         read_structures(path, require_labels=False)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_dump_that_claims_more_atoms_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:
+    # ASE counted to that number
+    path = tmp_path / "a.lammpstrj"
+    text = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 3\n0 3\n0 3\n"
+    text += "ITEM: ATOMS id type x y z\n1 1 0 0 0\n"
+    path.write_text(text)
+    assert len(read_structures(path, require_labels=False)) == 1
+    path.write_text(text.replace("ATOMS\n1\n", "ATOMS\n2147483647\n"))
+    with pytest.raises(DataError, match=r"damaged LAMMPS dump.*more atoms"):
+        read_structures(path, require_labels=False)

@@ -1,8 +1,9 @@
-"""Sizes that an ASE trajectory claims, compared with its length before ASE believes them.
+"""Sizes that a file claims, compared with its length before ASE believes them.
 
-A trajectory (``.traj``, ``.gpw``) is a ULM file: 8 bytes of magic, 16 of a tag, three int64 (version, number n of items,
-place of the offsets), n int64 offsets, and at each offset the length of a JSON text and the text. An array stands in the
-text as ``{"ndarray": [shape, dtype, place]}``. ASE allocates what these numbers say before it reads.
+ASE counts the lines of a LAMMPS dump to the number of atoms that stands in it, whether they are there or not. A trajectory
+(``.traj``, ``.gpw``) is a ULM file: 8 bytes of magic, 16 of a tag, three int64 (version, number n of items, place of the
+offsets), n int64 offsets, and at each offset the length of a JSON text and the text. An array stands in the text as
+``{"ndarray": [shape, dtype, place]}``. ASE allocates what these numbers say before it reads.
 """
 
 from __future__ import annotations
@@ -17,29 +18,42 @@ import numpy as np
 
 from etnpot.errors import DataError
 
-__all__ = ["check_ulm"]
+__all__ = ["check_claims"]
 
 _MAGIC = (b"- of Ulm", b"AFFormat")
 _HEADER = 48
 
 
-def check_ulm(path: str | os.PathLike[str]) -> None:
-    """Refuse a ULM file that claims more than it holds; other files pass.
+def check_claims(path: str | os.PathLike[str]) -> None:
+    """Refuse an ASE trajectory or a LAMMPS dump that claims more than it holds; other files pass.
 
     Raises
     ------
     DataError
         Naming the file.
     """
+    begin = b""
     try:
         with open(path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            if stream.read(8) in _MAGIC:
+            begin = stream.read(8)
+            if begin in _MAGIC:
                 _check(stream, size)
+            elif begin.startswith(b"ITEM:"):
+                stream.seek(0)
+                _check_dump(stream, size)
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        kind = "ASE trajectory" if begin in _MAGIC else "LAMMPS dump"
         raise DataError(
-            f"cannot read {Path(path)}: it is a damaged ASE trajectory ({error}); get another copy of it"
+            f"cannot read {Path(path)}: it is a damaged {kind} ({error}); get another copy of it"
         ) from error
+
+
+def _check_dump(stream: BinaryIO, size: int) -> None:
+    """Raise ValueError where there are more atoms than bytes."""
+    for line in stream:
+        if line.startswith(b"ITEM: NUMBER OF ATOMS") and int(stream.readline()) > size:
+            raise ValueError(f"it claims more atoms than a file of {size} bytes can hold")
 
 
 def _check(stream: BinaryIO, size: int) -> None:
