@@ -85,7 +85,8 @@ def fit_point(curve: Curve, size: int, share: float) -> dict[str, Any]:
     settings = FitSettings(size=size, time_limit=curve.seconds, method=method, growth=size <= LARGEST_POLISH)
     fitter = Fitter(train, valid, settings)
     started = time.monotonic()
-    potential = fitter.run()
+    fitter.run()
+    potential = fitter.bounded_best()
     test = DataSet.from_files(root / curve.test)
     test = test.subset(
         [i for i, c in enumerate(test) if len(set(c.atoms.numbers.tolist())) <= curve.elements]

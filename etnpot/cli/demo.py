@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         "\nnext\n"
         f"    etnpot info {potential}\n"
         f"    etnpot evaluate {potential} {test} --plot test.png\n"
+        f"    etnpot grade {potential} {test}      where it guesses, and how wrong it may be\n"
         "    etnpot fit --train YOUR_DATA.extxyz --out my-fit\n"
         "    etnpot fit --example > config.yaml      every setting, explained\n"
         "in Python\n"
