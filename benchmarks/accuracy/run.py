@@ -71,7 +71,7 @@ FCC = {**ELEMENT, "channels": [4, 3, 2, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e":
 MOLECULE = {
     "order": 5, "l_max": 4, "radial_size": 8, "channels": [5, 4, 3, 2, 1],
     "ranks": {"0e": 5, "1o": 4, "2e": 3, "3o": 2, "4e": 1}, "species_rank": 6, "r_min": 0.8, "cutoff": 5.0,
-    "stress_weight": 0.0,
+    "stress_weight": 0.0, "energy_weight": 1000.0,
 }  # fmt: skip
 ATOMS_3BPA = {
     "C": -1029.4889999855063, "H": -13.587222780835477, "N": -1484.9814568572233, "O": -2041.9816003861047,
@@ -89,7 +89,8 @@ ROWS: dict[str, Row] = {
                "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1, "5o": 1}, "robust": 1.0},
               "MAE: GAP 2.24, 0.09; MTP 2.83, 0.090"),
     "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"},
-              {**ELEMENT, "order": 6, "channels": [4, 3, 2, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1}},
+              {**ELEMENT, "order": 6, "channels": [4, 3, 2, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1},
+               "robust": 1.0},
               "MAE: MTP 2.21, 0.056"),
     "Ni": Row("zuo2020/Ni/train.extxyz", {"test": "zuo2020/Ni/test.extxyz"}, FCC,
               "MAE: GAP 0.42, 0.02; MTP 0.48, 0.0140"),
@@ -97,7 +98,8 @@ ROWS: dict[str, Row] = {
               "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},
-        {**ELEMENT, "order": 4, "species_rank": 4, "robust": 1.0, "time_limit": 960},
+        {**ELEMENT, "order": 4, "species_rank": 4, "species_form": "embedding", "embedding": [3, 3], "robust": 1.0,
+         "time_limit": 960},
         "MAE: elements SNAP 4.29, 0.132, MTP 5.39, 0.118; binaries SNAP 5.45, 0.031, MTP 5.24, 0.012; "
         "quaternary SNAP 5.88, 0.189, MTP 1.93, 0.130 (both trained with quaternary cells)",
         by_elements=True,
@@ -149,8 +151,10 @@ def parts(row: Row, name: str, data: DataSet) -> dict[str, DataSet]:
     return {names[count]: data.subset(indices) for count, indices in sorted(by_count.items())}
 
 
-def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Fit and evaluate one row."""
+def run(
+    name: str, row: Row, threads: int | None, overrides: dict[str, Any], keep: Path | None
+) -> dict[str, Any]:
+    """Fit and evaluate one row; the potential goes to the directory `keep`."""
     root = data_directory()
     settings = FitSettings(**{**row.settings, **overrides}, threads=threads)
     if row.isolated:
@@ -176,6 +180,9 @@ def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any]) -> 
     fitter.run(show)
     potential = fitter.bounded_best()
     seconds = time.monotonic() - begun
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        potential.save(keep / f"{name}.etn")
     result = {
         "settings": {
             key: value for key, value in settings.to_dict().items() if value != getattr(FitSettings(), key)
@@ -273,12 +280,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=JSON", help="override a setting of every row"
     )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the potentials go, as DIR/ROW.etn")
     parser.add_argument("--render", action="store_true", help="write the table from the JSON alone")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     overrides = {key: json.loads(value) for key, value in (item.split("=", 1) for item in options.set)}
     for name in [] if options.render else options.rows:
-        results[name] = run(name, ROWS[name], options.threads, overrides)
+        results[name] = run(name, ROWS[name], options.threads, overrides, options.keep)
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         for part, figures in results[name]["test"].items():
             print(name, part, {key: round(value, 4) for key, value in figures.items()}, flush=True)
