@@ -63,6 +63,8 @@ _BLOCK = 32_768
 _SEARCH_MARGIN = 1.0e-9
 #: An atom that would see more of its own images than this sits in a cell that cannot be meant.
 _MAX_IMAGES = 1.0e5
+#: Images of the cell that may lie within the radius: more are those of a cell whose vectors are nearly parallel.
+_MAX_SHIFTS = 3.0e6
 #: Atoms further from the origin than this many cells have lost their decimals.
 _MAX_CELLS_AWAY = 2**30
 #: So have atoms this far from the origin, Å, and cells as long.
@@ -231,6 +233,7 @@ def check_structure(atoms: Atoms) -> None:
     axes = "".join(axis for axis, periodic in zip("abc", pbc, strict=True) if periodic)
     if not axes:
         return
+    _refuse_astronomic(cell[pbc])
     lengths = np.linalg.norm(cell[pbc], axis=1)
     if not lengths.all():
         zero = axes[int(np.argmin(lengths))]
@@ -452,17 +455,17 @@ def _search(
             f"their precision; wrap the atoms into the cell (atoms.wrap())"
         )
     inside_ic = positions - home_ic @ vectors
-    if max(np.abs(inside_ic).max(), np.abs(vectors).max()) > _MAX_LENGTH:
-        raise StructureError(
-            f"positions and cell reach {max(np.abs(inside_ic).max(), np.abs(vectors).max()):.1e} Å, where they "
-            f"have lost their precision (expected at most {_MAX_LENGTH:.0e} Å); remove atoms that have flown "
-            f"away, or correct the unit"
-        )
+    _refuse_astronomic(inside_ic)
     inside_ic, vectors = _without_gaps(inside_ic, vectors, pbc, reach)
     inverse = np.linalg.inv(vectors)
 
     # |S_c| <= reach / (height of the cell along c) + 1 for fractional coordinates in [0, 1).
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    if np.prod((2.0 * reach / heights + 1.0)[pbc]) > _MAX_SHIFTS:
+        raise StructureError(
+            f"the cell is too skewed: its vectors {cell[pbc].tolist()} span planes {heights[pbc].min():.1e} Å apart; "
+            "use an equivalent cell with short vectors (atoms.cell.minkowski_reduce() gives them), and wrap the atoms into it"
+        )
     largest = np.where(pbc, (reach / heights + 1.0 + 1.0e-6).astype(np.int64), 0)
     packing = _Packing.for_ranges(len(positions), largest.tolist())
     key = _packed_pairs(inside_ic, vectors, pbc, reach, packing)
@@ -621,6 +624,16 @@ def _completed_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArra
     return completed
 
 
+def _refuse_astronomic(lengths: NDArray[np.float64]) -> None:
+    """Raise where positions or cell vectors (Å) have lost their decimals."""
+    longest = np.abs(lengths).max(initial=0.0)
+    if longest > _MAX_LENGTH:
+        raise StructureError(
+            f"positions and cell reach {longest:.1e} Å, where they have lost their precision (expected at most "
+            f"{_MAX_LENGTH:.0e} Å); remove atoms that have flown away, or correct the unit"
+        )
+
+
 def _refuse_tiny_cell(periodic: NDArray[np.float64], radius: float) -> None:
     """Raise where one atom would have an absurd number of its own images within the radius (Å)."""
     n = len(periodic)
@@ -629,7 +642,7 @@ def _refuse_tiny_cell(periodic: NDArray[np.float64], radius: float) -> None:
     ball = (2.0 * radius, math.pi * radius**2, 4.0 / 3.0 * math.pi * radius**3)[n - 1]
     extent = math.prod(np.linalg.svd(periodic, compute_uv=False).tolist())
     shortest = float(np.linalg.norm(periodic, axis=1).min())
-    n_images = max(ball / extent, 2.0 * radius / shortest)
+    n_images = max(ball / extent, 2.0 * radius / shortest) if extent > 0.0 and shortest > 0.0 else math.inf
     if n_images > _MAX_IMAGES:
         raise StructureError(
             f"the cell is too small: an atom would have about {n_images:.1e} of its own images within "

@@ -552,3 +552,20 @@ def test_a_long_file_of_atoms_is_listed_or_refused() -> None:
     assert neighbor_list(chain(20_000), 8.0).n_pairs == 2 * 19_999
     with pytest.raises(StructureError, match="divide it"):
         neighbor_list(chain(80_000), 4.0)
+
+
+def test_nearly_parallel_cell_vectors_are_refused_at_once() -> None:
+    # the search went through all images between two planes 10⁻⁵ Å apart
+    atoms = Atoms("Cu", cell=[[4.0, 0.3, -0.7], [0.3, 4.9, 1.8], [4.0e5 - 3.0, 0.3e5, -0.7e5]], pbc=True)
+    with pytest.raises(StructureError, match=r"too skewed.*minkowski_reduce"):
+        neighbor_list(atoms, 4.0)
+    atoms.set_cell([[4.0, 0.3, -0.7], [0.3, 4.9, 1.8], [4.0 * 20 - 3.0, 0.3 * 20, -0.7 * 20 + 5.0]])
+    reduced = Atoms("Cu", cell=atoms.cell.minkowski_reduce()[0], pbc=True)
+    assert neighbor_list(atoms, 6.0).n_pairs == neighbor_list(reduced, 6.0).n_pairs > 0
+
+
+@pytest.mark.parametrize("length", [1e12, 1e150, 1e300])
+def test_cells_without_any_digit_left_are_refused(length: float) -> None:
+    atoms = Atoms("Cu", cell=[[0, length, 1.8], [1.8, 0, 1.8], [1.8, 1.8, 0]], pbc=True)
+    with pytest.raises(StructureError):
+        neighbor_list(atoms, 4.0)

@@ -910,7 +910,8 @@ class Labels(Target):
                 part = str(rng.choice(["info", "results", "arrays"]))
                 name = str(rng.choice(["energy", "forces", "stress", "virial", "REF_energy", "config_weight", "forces_weight",
                                        "config_type", "free_energy", "dft_forces", "data", "key_value_pairs"]))  # fmt: skip
-                values[part] = {**values[part], name: mutate_value(values[part].get(name, 1.0), rng)}
+                entries = values[part] if isinstance(values[part], dict) else {}
+                values[part] = {**entries, name: mutate_value(entries.get(name, 1.0), rng)}
             elif kind == 1:
                 name = str(rng.choice(["energy_key", "forces_key", "stress_key", "virial_key", "group_key"]))
                 values["options"] = {

@@ -280,14 +280,17 @@ def _missing_files(values: Mapping[str, Any]) -> dict[str, str]:
     problems = {}
     for name in ("train", "valid", "test"):
         for path in as_list(values.get(name)) or []:
-            if Path(path).is_file():
-                continue
-            state = (
-                "is a directory, not a file"
-                if Path(path).is_dir()
-                else f"does not exist{_beside(Path(path))}"
-            )
-            problems[name] = f"the file {path} {state}"
+            try:
+                if Path(path).is_file():
+                    continue
+                state = (
+                    "is a directory, not a file"
+                    if Path(path).is_dir()
+                    else f"does not exist{_beside(Path(path))}"
+                )
+            except OSError as error:  # a name that no file can have
+                state = f"cannot be looked for: {error.strerror or error}"
+            problems[name] = f"the file {str(path)[:200]} {state}"
     return problems
 
 

@@ -235,8 +235,11 @@ def _read_frames(
     from ase.io import read
     from ase.utils import string2index
 
-    if not path.is_file():
-        raise DataError(f"{path} {'is a directory, not a file' if path.is_dir() else 'does not exist'}")
+    try:
+        if not path.is_file():
+            raise DataError(f"{path} {'is a directory, not a file' if path.is_dir() else 'does not exist'}")
+    except OSError as error:  # a name that no file can have
+        raise DataError(f"{str(path)[:200]} cannot be looked for: {error.strerror or error}") from error
     stresses: dict[int, list[str]] = {}
     try:
         if format in (None, "mlip-cfg") and is_mlip_cfg(path):

@@ -23,7 +23,7 @@ from etnpot.cli.config import check_config, parse_value, read_yaml
 from etnpot.cli.fit import _Stop, read_config
 from etnpot.cli.options import DataSettings, example, flag, options
 from etnpot.cli.progress import COLUMNS, LiveProgress, PlainProgress, clock, progress_display
-from etnpot.errors import SpecificationError
+from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting import report
 from etnpot.fitting.settings import FitSettings
 
@@ -412,6 +412,15 @@ def test_configurations_that_exhaust_or_execute_are_refused(
     path.write_text(content)
     with pytest.raises(SpecificationError, match=message):
         check_config(*read_yaml(path))
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("train: " + "x" * 5000)
+    with pytest.raises(SpecificationError, match="cannot be looked for"):
+        check_config(*read_yaml(path))
+    with pytest.raises(DataError, match="cannot be looked for"):
+        etnpot.DataSet.from_files("x" * 5000)
 
 
 def test_values_of_flags_that_cannot_be_read_are_text() -> None:
