@@ -8,7 +8,7 @@ kill      A fit of the command line is killed (SIGKILL) at a random moment betwe
           with ``--resume``: the potential must be that of a fit that was never stopped, to the last bit, with the same history
           and no file left over. The moments are drawn from a seed, three of four from the time of the steps. Most fits run in a fork of this process, which has everything
           imported, so that kills fall on the fit and not on imports; every tenth is a new process ``python -m etnpot``.
-full      The same where files cannot grow beyond a random size (RLIMIT_FSIZE), and on a file system of a random small size (a
+full      The same where files cannot grow beyond a random size (RLIMIT_FSIZE, which bounds the output of the fit as well), and on a file system of a random small size (a
           tmpfs, where this process may mount one): the fit must end with an error in one line, and continue to the same bits
           when there is room.
 readonly  A directory that cannot be written: an error that says so before anything begins. As root, the fit runs as "nobody".
@@ -235,7 +235,7 @@ def part_full(bench: Bench, rng: np.random.Generator, n: int) -> dict[str, Any]:
                 out = Path("small") / "fit"
                 status = bench.wait(bench.start(bench.words(out)))
             else:
-                limit = int(np.exp(rng.uniform(np.log(100), np.log(max(sizes.values()) + 1000))))
+                limit = int(np.exp(rng.uniform(np.log(6000), np.log(max(sizes.values()) + 1000))))
                 status = bench.wait(
                     bench.start(
                         bench.words(out),

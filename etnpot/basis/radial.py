@@ -108,6 +108,10 @@ class RadialBasis:
         object.__setattr__(self, "cutoff", check_real("cutoff", self.cutoff))
         object.__setattr__(self, "r_min", check_real("r_min", self.r_min))
         power = check_integer("cutoff_power", self.cutoff_power, CUTOFF_FUNCTIONS[self.cutoff_function])
+        if power > 100:
+            raise SpecificationError(
+                f"cutoff_power must be at most 100, got {power:g}; beyond, the functions vanish"
+            )
         object.__setattr__(self, "cutoff_power", power)
         if self.cutoff <= 0.0:
             raise SpecificationError(f"cutoff must be positive (Å), got {self.cutoff}")

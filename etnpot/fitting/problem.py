@@ -85,10 +85,8 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name in ("energy", "forces", "stress"):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value < np.inf:
-                raise SpecificationError(
-                    f"{name} weight: expected a finite number that is not negative, got {value!r}"
-                )
+            if not _is_number(value) or not 0 <= value <= 1e15:
+                raise SpecificationError(f"{name} weight: expected a number from 0 to 1e15, got {value!r}")
         if not _is_number(self.alpha) or not 0 <= self.alpha <= 2:
             raise SpecificationError(f"alpha: expected a number from 0 to 2, got {self.alpha!r}")
 

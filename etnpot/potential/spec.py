@@ -112,7 +112,9 @@ class PotentialSpec:
             object.__setattr__(self, "embedding", embedding)
         scale = self.neighbor_scale
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1e-6 <= scale <= 1e12:
-            raise SpecificationError(f"neighbor_scale: expected a number from 1e-6 to 1e12, got {scale!r}")
+            raise SpecificationError(
+                f"neighbor_scale: expected a positive number (from 1e-6 to 1e12), got {scale!r}"
+            )
         object.__setattr__(self, "neighbor_scale", float(scale))
         if self.repulsion is not None:
             self._check_repulsion(self.repulsion)

@@ -433,6 +433,7 @@ def test_values_of_flags_that_cannot_be_read_are_text() -> None:
     [
         ("energy_weight", "x"), ("alpha", [1]), ("threads", 1.5), ("threads", "2"), ("cutoff", [5]), ("r_min", float("nan")),
         ("growth", 1), ("two_site", "yes"), ("neighbor_scale", 5e-324), ("stress_weight", None), ("cutoff", True),
+        ("forces_weight", 1e300), ("cutoff_power", 10**30),
     ],
 )  # fmt: skip
 def test_settings_of_another_type_are_named(name: str, value: Any) -> None:
