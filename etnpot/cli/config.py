@@ -22,6 +22,7 @@ import yaml
 from etnpot.cli.options import DataSettings, alternatives, as_list, flag, options, plain
 from etnpot.errors import SpecificationError
 from etnpot.fitting.settings import FitSettings
+from etnpot.io.settings_file import parse_value, read_settings_file
 
 __all__ = ["Config", "check_config", "parse_value", "read_yaml"]
 
@@ -63,47 +64,6 @@ class Config:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of version 1.2."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))  # decimal, also with leading zeros
-
-
-def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    text = str(loader.construct_scalar(node)).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
-
-
-def parse_value(text: str) -> Any:
-    """The value of a flag: a number, a word, ``[1, 2]``, ``1,2`` or ``{0e: 4, 1o: 3}``."""
-    if re.fullmatch(r"[^\s,\[\]{}]+(,[^\s,\[\]{}]+)+", text):
-        text = f"[{text.replace(',', ', ')}]"
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        return text
-
-
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Keys and values of a configuration file, and the place of each key.
 
@@ -112,45 +72,10 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     SpecificationError
         If the file is missing, is no YAML, is no mapping of names to values, or has a key twice.
     """
-    where = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecificationError(
-            f"the configuration file {where} does not exist; "
-            f"'etnpot fit --example > {where}' makes one to edit"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecificationError(f"cannot read the configuration file {where}: {error}") from error
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return {}, {}
-        if not isinstance(node, yaml.MappingNode):
-            raise SpecificationError(
-                f"{where}: expected lines such as 'train: data.extxyz', got {_kind_of(node)}"
-            )
-        values: dict[str, Any] = {}
-        places: dict[str, str] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            place = f"{where}, line {key_node.start_mark.line + 1}"
-            if not isinstance(key, str):
-                raise SpecificationError(f"{place}: expected the name of a setting, got {key!r}")
-            if key in values:
-                raise SpecificationError(f"{place}: {key} was given before, in {places[key]}; keep one")
-            values[key] = loader.construct_object(value_node, deep=True)
-            places[key] = place
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark is not None else where
-        raise SpecificationError(f"{place}: this is not YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise SpecificationError(f"{where} is not YAML: {error}") from None
-    finally:
-        loader.dispose()
-    return values, places
+    read = read_settings_file(
+        path, make="etnpot fit --example", what="configuration file", line="train: data.extxyz"
+    )
+    return read.values, {key[0]: place for key, place in read.places.items() if len(key) == 1}  # type: ignore[misc]
 
 
 # --------------------------------------------------------------------------------------------------- checking
@@ -314,7 +239,3 @@ def _words(part: Any) -> str:
 
 def _plural(words: str) -> str:
     return {"an integer": "integers", "a number": "numbers", "text": "texts"}.get(words, words)
-
-
-def _kind_of(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
