@@ -41,7 +41,7 @@ from etnpot.errors import EtnpotError, SpecificationError
 __all__ = ["COMMANDS", "build_parser", "main"]
 
 #: The subcommands, in the order of the help text; each is the module ``etnpot.cli.<name>``.
-COMMANDS: tuple[str, ...] = ("demo", "fit", "evaluate", "info", "lammps")
+COMMANDS: tuple[str, ...] = ("demo", "fit", "evaluate", "compare", "info", "lammps")
 
 _INTERRUPTED = 130
 _CLOSED_PIPE = 141
