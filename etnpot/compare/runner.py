@@ -31,6 +31,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -276,6 +277,7 @@ def _keys(run: Run, study: Study, data: StudyData) -> tuple[str, str]:
     budget = study.budget_of(run.model)
     asked: dict[str, Any] = {
         "type": run.model.type,
+        "code": _code_of(run.model.type),
         "settings": run.model.full_settings,
         "budget": budget.model_dump(),
         "size": run.size,
@@ -295,6 +297,14 @@ def _keys(run: Run, study: Study, data: StudyData) -> tuple[str, str]:
         "properties": _properties(study, data),
     }
     return training, hashlib.sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code_of(kind: str) -> str:
+    """Hash of an adapter's module: what an earlier one did is done again."""
+    source = sys.modules[adapter_class(kind).__module__].__file__
+    assert source is not None
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
 
 def _properties(study: Study, data: StudyData) -> dict[str, Any]:

@@ -11,6 +11,14 @@ __all__ = ["ADAPTERS", "Adapter", "Job", "adapter_class"]
 #: ``type`` of a model in a study -> module and class.
 ADAPTERS: dict[str, tuple[str, str]] = {
     "etnpot": ("etnpot.compare.adapters.etn", "Etn"),
+    "motep": ("etnpot.compare.adapters.mtp", "MomentTensor"),
+    "mace": ("etnpot.compare.adapters.mace", "Mace"),
+    "nequip": ("etnpot.compare.adapters.nequip", "NequIP"),
+    "allegro": ("etnpot.compare.adapters.nequip", "Allegro"),
+    "painn": ("etnpot.compare.adapters.schnetpack", "PaiNN"),
+    "so3net": ("etnpot.compare.adapters.schnetpack", "SO3net"),
+    "schnet": ("etnpot.compare.adapters.schnetpack", "SchNet"),
+    "nep": ("etnpot.compare.adapters.nep", "Nep"),
     "calculator": ("etnpot.compare.adapters.calculator", "AnyCalculator"),
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-__all__ = ["Adapter", "Job", "versions"]
+__all__ = ["Adapter", "Job", "composition_energies", "has_stress", "versions"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Job:
     def to_json(self) -> str:
         """Plain text."""
         return json.dumps({**vars(self), "directory": str(self.directory)}, indent=1) + "\n"
+
+    def needs_valid(self, title: str) -> None:
+        """Raise ValueError without a validation set."""
+        if "valid" not in self.sets:
+            raise ValueError(f"{title} needs a validation set: name one, or let valid_fraction be above zero")
 
     def frames(self, name: str) -> list[Any]:
         """The configurations of a set, with their labels."""
@@ -144,6 +149,34 @@ class Adapter:
     def calculator(self, job: Job) -> Any:
         """The ASE calculator of the model in the job's directory."""
         raise NotImplementedError
+
+
+def composition_energies(frames: Sequence[Any]) -> dict[str, float]:
+    """Energies of the elements by least squares over compositions, eV: nearest to the mean where these leave a choice.
+
+    The same as etnpot's own ``reference_energies: least_squares``, up to its ridge.
+    """
+    import numpy as np
+
+    labelled = [atoms for atoms in frames if atoms.calc is not None and "energy" in atoms.calc.results]
+    symbols = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
+    if not labelled:
+        return dict.fromkeys(symbols, 0.0)
+    share = np.array(
+        [
+            [atoms.get_chemical_symbols().count(symbol) / len(atoms) for symbol in symbols]
+            for atoms in labelled
+        ]
+    )
+    energy = np.array([atoms.calc.results["energy"] / len(atoms) for atoms in labelled])
+    mean = float(energy.mean())
+    deviation = np.linalg.lstsq(share, energy - mean, rcond=1e-5)[0]
+    return {symbol: mean + float(x) for symbol, x in zip(symbols, deviation, strict=True)}
+
+
+def has_stress(frames: Sequence[Any]) -> bool:
+    """Whether every configuration has a reference stress."""
+    return bool(frames) and all(atoms.calc is not None and "stress" in atoms.calc.results for atoms in frames)
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
