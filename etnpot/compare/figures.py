@@ -40,14 +40,32 @@ def style_of(result: StudyResult) -> dict[str, tuple[str, str]]:
     return {name: (_COLOURS[k % len(_COLOURS)], _MARKERS[k % len(_MARKERS)]) for k, name in enumerate(names)}
 
 
+#: eV/atom and eV/Å; a model with smaller errors has made the labels.
+_ROUNDING = 1e-7
+
+
 def judged(result: StudyResult, data: str) -> list[str]:
-    """Models with figures on a data set, without the reference calculator."""
+    """Models with figures on a data set, without the reference calculator and whatever has made the labels."""
     reference = None if result.study.properties is None else result.study.properties.reference
     return [
         model.name
         for model in result.study.models
-        if model.name != reference and result.seeds_of(data, model.name)
+        if model.name != reference
+        and not is_source(result, data, model.name)
+        and result.seeds_of(data, model.name)
     ]
+
+
+def is_source(result: StudyResult, data: str, model: str) -> bool:
+    """Whether a model is the one that the labels of a data set come from: its errors are those of rounding."""
+    errors = [
+        metrics[quantity]["max"]
+        for record in result.seeds_of(data, model)
+        for metrics in record["metrics"].values()
+        for quantity in ("energy", "forces")
+        if metrics[quantity]["max"] is not None
+    ]
+    return bool(errors) and max(errors) < _ROUNDING
 
 
 def _positive(spread: Spread | None) -> bool:
@@ -56,6 +74,7 @@ def _positive(spread: Spread | None) -> bool:
 
 def _grid(n: int, *, width: float = 4.6, height: float = 3.6, columns: int = 3) -> tuple[Figure, list[Axes]]:
     columns = min(columns, n)
+    width = max(width, 6.4) if columns == 1 else width
     rows = -(-n // columns)
     figure = plain_figure(width * columns, height * rows)
     axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
@@ -72,7 +91,8 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
             handles.setdefault(label, handle)
     if handles:
         figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 5),
+            list(handles.values()), list(handles), loc="outside lower center",
+            ncols=min(len(handles), max(1, int(figure.get_figwidth() / 1.5))),
             fontsize=8.5, frameon=False,
         )  # fmt: skip
 
@@ -331,6 +351,8 @@ def plot_volume_curves(result: StudyResult, data: str) -> Figure | None:
     """Energy against lattice constant of every crystal: the reference as points, the models as lines."""
     if result.study.properties is None:
         return None
+    from scipy.interpolate import CubicSpline
+
     reference = result.seeds_of(data, result.study.properties.reference)
     models = judged(result, data)
     crystals = [
@@ -342,6 +364,7 @@ def plot_volume_curves(result: StudyResult, data: str) -> Figure | None:
     figure, axes = _grid(len(crystals), width=3.8, height=3.2)
     for axis, crystal in zip(axes, crystals, strict=True):
         own = reference[0]["properties"][crystal]
+        fine = np.linspace(own["curve_a"][0], own["curve_a"][-1], 81)
         for model in models:
             curves = [
                 r["properties"][crystal]["curve"]
@@ -349,13 +372,11 @@ def plot_volume_curves(result: StudyResult, data: str) -> Figure | None:
                 if "curve" in r["properties"].get(crystal, {})
             ]
             if curves:
-                y = 1e3 * np.array(curves)
-                axis.plot(own["curve_a"], y.mean(axis=0), color=styles[model][0], linewidth=1.5, label=model)
+                y = CubicSpline(own["curve_a"], 1e3 * np.array(curves), axis=1)(fine)
+                axis.plot(fine, y.mean(axis=0), color=styles[model][0], linewidth=1.5, label=model)
                 if len(curves) > 1:
                     low, high = y.min(axis=0), y.max(axis=0)
-                    axis.fill_between(
-                        own["curve_a"], low, high, color=styles[model][0], alpha=0.15, linewidth=0
-                    )
+                    axis.fill_between(fine, low, high, color=styles[model][0], alpha=0.15, linewidth=0)
         axis.plot(
             own["curve_a"], 1e3 * np.array(own["curve"]), "o", color=INK, markersize=4, fillstyle="none",
             label=result.study.properties.reference,

@@ -100,7 +100,7 @@ def report_blocks(result: StudyResult, directory: Path) -> list[Block]:
                 if len(_names(result, data, test, kind)) <= _MOST_SYSTEMS:
                     inside += drawn(
                         figures.plot_compositions(result, data, test, kind, quantity), f"{kind}-{k}-{j}",
-                        f"{QUANTITIES[quantity][0].capitalize()} errors by {title}.",
+                        f"Errors of {QUANTITIES[quantity][0]} by {title}.",
                     )  # fmt: skip
         blocks += _section(f"Errors by {title}", inside)
     properties: list[Block] = []
@@ -186,6 +186,11 @@ def _error_tables(result: StudyResult) -> list[Block]:
         if len(result.data) > 1:
             blocks.append(Heading(data, 3))
         blocks.append(Table(["test set", "model", *head], rows, left=2))
+        sources = [model for model, _ in _shown(result, data) if figures.is_source(result, data, model)]
+        if sources:
+            blocks.append(
+                Text(f"{', '.join(sources)} has made the labels of {data}, and is left out of the plots.")
+            )
     return blocks
 
 
@@ -213,6 +218,13 @@ def _cost_tables(result: StudyResult) -> list[Block]:
             "evaluation, MB",
         ]  # fmt: skip
         blocks.append(Table(head, rows))
+    untimed = {
+        f"{record['model']}: {record['evaluation']['timing_error']}"
+        for record in result.records
+        if record["error"] is None and "timing_error" in record["evaluation"]
+    }
+    if untimed:
+        blocks.append(Text("Not timed: " + "; ".join(sorted(untimed)) + "."))
     blocks.append(
         Text(
             "Time per atom: processor time of energy, forces and stress, the fastest of repeated calls with moving atoms. "

@@ -172,7 +172,7 @@ def test_an_interrupted_study_goes_on(study: dict[str, Any], tmp_path: Path) -> 
     import yaml
 
     study["models"] = study["models"][:1]
-    study["budget"] = {"epochs": 12}
+    study["budget"] = {"epochs": 6}
     del study["properties"]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "etnpot", "compare", "study.yaml", "--out", "one"]
@@ -192,7 +192,9 @@ def test_an_interrupted_study_goes_on(study: dict[str, Any], tmp_path: Path) -> 
     assert one.records[0]["metrics"] == two.records[0]["metrics"]
 
 
-def test_the_command(finished: StudyResult, study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_the_command(
+    finished: StudyResult, study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import yaml
 
     path = tmp_path / "study.yaml"

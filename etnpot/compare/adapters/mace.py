@@ -1,8 +1,8 @@
 """MACE, trained by ``mace_run_train``.
 
 The recommendations of its documentation hold: an exponential moving average, AMSGrad, and a second stage with a larger weight
-of the energies for the last quarter of the training. A time budget is kept by ending the epochs in time; MACE then goes on as it
-does after its last epoch: the best model on the validation set is loaded and saved.
+of the energies for the last quarter of the training. A time budget is kept by ending the epochs in time; MACE then goes on as
+it does after its last epoch: the best model on the validation set is loaded and saved.
 """
 
 from __future__ import annotations

@@ -99,15 +99,27 @@ class MomentTensor(Adapter):
         }
 
     def calculator(self, job: Job) -> Any:
-        """motep's compiled engine."""
+        """motep's compiled engine, made anew for another structure: it keeps the number of atoms of its first one."""
         import numpy as np
         from ase.data import atomic_numbers
-        from motep.calculator import make_calculator
+        from motep.calculator import MTP, make_mtp_engine
         from motep.io.mlip.mtp import read_mtp
 
         data = read_mtp(str(job.directory / "final.mtp"))
         data.species = np.array([atomic_numbers[symbol] for symbol in job.species], dtype=np.int32)
-        return make_calculator(data, engine="cext")
+
+        class AnyStructure(MTP):  # type: ignore[misc]
+            """For structures of different sizes, one after another."""
+
+            known: Any = None
+
+            def calculate(self, atoms: Any = None, *arguments: Any, **options: Any) -> None:
+                now = atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes()
+                if now != self.known:
+                    self.engine, self.known = make_mtp_engine("cext")(data, mode="run"), now
+                super().calculate(atoms, *arguments, **options)
+
+        return AnyStructure(data, engine="cext")
 
 
 def readable(text: str) -> str:
