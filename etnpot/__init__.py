@@ -17,6 +17,7 @@ load           reads a potential file
 fit            fits a potential to data; gives a FitResult
 FitSettings    everything that can be set in a fit
 DataSet        labelled configurations, from files or Atoms
+compare        trains and evaluates potentials side by side; gives a StudyResult
 ETNCalculator  the ASE calculator
 GradeMonitor   watches the extrapolation grade of a run in ASE
 ActiveLearning fit, explore, choose, compute, and again
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from etnpot import _ase_name
 
 if TYPE_CHECKING:
-    from etnpot import errors, testing
+    from etnpot import compare, errors, testing
     from etnpot.fitting.dataset import DataSet
     from etnpot.fitting.fit import FitResult, fit
     from etnpot.fitting.settings import FitSettings
@@ -55,6 +56,7 @@ __all__ = [
     "Potential",
     "PotentialSpec",
     "__version__",
+    "compare",
     "errors",
     "fit",
     "load",
@@ -72,6 +74,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "GradeMonitor": ("etnpot.interfaces.monitor", "GradeMonitor"),
     "Potential": ("etnpot.potential", "Potential"),
     "PotentialSpec": ("etnpot.potential", "PotentialSpec"),
+    "compare": ("etnpot.compare", None),
     "errors": ("etnpot.errors", None),
     "fit": ("etnpot.fitting.fit", "fit"),
     "load": ("etnpot.potential", "load"),

@@ -26,13 +26,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DENSITY_ABOVE", "plot_group_errors", "plot_learning_curves", "plot_parity"]
+__all__ = [
+    "DENSITY_ABOVE",
+    "INK",
+    "MUTED",
+    "plain_figure",
+    "plain_log_ticks",
+    "plot_group_errors",
+    "plot_learning_curves",
+    "plot_parity",
+    "style_axis",
+]
 
 #: Number of points beyond which a parity panel shows a density.
 DENSITY_ABOVE = 3000
 
 _GPA = 160.21766208  # GPa per eV/Å³
-_INK, _MUTED, _GRID = "#1a1a1a", "#666666", "#e3e3e3"
+INK, MUTED, _GRID = "#1a1a1a", "#666666", "#e3e3e3"
 _COLOURS = {"train": "#0072B2", "valid": "#D55E00", "test": "#009E73"}
 _OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -87,7 +97,7 @@ def plot_parity(
         )
     dense = any(part[q].reference.size > DENSITY_ABOVE for part in pairs.values() for q in quantities)
     rows = [[name] for name in pairs] if dense and len(pairs) > 1 else [list(pairs)]
-    figure = _figure(4.0 * len(quantities), 3.75 * len(rows) + (0.35 if title else 0.0))
+    figure = plain_figure(4.0 * len(quantities), 3.75 * len(rows) + (0.35 if title else 0.0))
     axes = figure.subplots(len(rows), len(quantities), squeeze=False)
     for column, quantity in enumerate(quantities):
         limits = _limits([part[quantity] for part in pairs.values()], _PARITY[quantity][2])
@@ -135,7 +145,7 @@ def plot_learning_curves(
             f"nothing to plot: no entry of the history has errors such as 'train_forces_{measure}' "
             f"(keys found: {sorted({key for entry in history for key in entry}) or 'none'})"
         )
-    figure = _figure(4.2 * len(quantities), 3.5 + (0.35 if title else 0.0))
+    figure = plain_figure(4.2 * len(quantities), 3.5 + (0.35 if title else 0.0))
     axes = figure.subplots(1, len(quantities), squeeze=False)[0]
     boundaries = [
         (k, entry.get("sweep"))
@@ -164,11 +174,11 @@ def plot_learning_curves(
                 axis.plot(x[best], y[best] * factor, marker="o", markersize=9, fillstyle="none", color=colour)
                 axis.plot([], [], marker="o", markersize=9, fillstyle="none", linestyle="", color=colour,
                           label=f"best valid: {_short(y[best] * factor)}")  # fmt: skip
-        _style(axis)
+        style_axis(axis)
         axis.grid(visible=False, axis="x")
         axis.set_yscale("log")
-        _plain_log_ticks(axis)
-        axis.set_title(f"{label} {measure.upper()} ({unit})", fontsize=10.5, color=_INK)
+        plain_log_ticks(axis)
+        axis.set_title(f"{label} {measure.upper()} ({unit})", fontsize=10.5, color=INK)
         if has_sweeps:
             for k, _ in boundaries[1:]:
                 axis.axvline(k - 0.5, color="#bbbbbb", linewidth=0.7, linestyle=(0, (3, 3)), zorder=0)
@@ -177,9 +187,9 @@ def plot_learning_curves(
             axis.set_xticks(
                 [k for k, _ in ticks], ["polish" if sweep is None else str(sweep) for _, sweep in ticks]
             )
-            axis.set_xlabel("steps of the fit", fontsize=9.5, color=_MUTED)
+            axis.set_xlabel("steps of the fit", fontsize=9.5, color=MUTED)
         else:
-            axis.set_xlabel("step of the fit", fontsize=9.5, color=_MUTED)
+            axis.set_xlabel("step of the fit", fontsize=9.5, color=MUTED)
         axis.set_xlim(-0.5 - 0.02 * len(history), len(history) - 0.5 + 0.02 * len(history))
         axis.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none")
     return _finish(figure, path, title)
@@ -228,7 +238,7 @@ def plot_group_errors(
         centre.append(top + 0.5 * (len(present) - 1))
         top += len(present) + 0.5
     height = 0.9 + (0.2 if len(sets) > 1 else 0.24) * top + (0.5 if len(sets) > 1 else 0.0)
-    figure = _figure(2.0 + 3.0 * len(quantities), max(height, 2.2))
+    figure = plain_figure(2.0 + 3.0 * len(quantities), max(height, 2.2))
     axes = figure.subplots(1, len(quantities), squeeze=False, sharey=True)[0]
     for axis, quantity in zip(axes, quantities, strict=True):
         label, unit, factor = _ERRORS[quantity]
@@ -242,12 +252,12 @@ def plot_group_errors(
             for position, value in zip(y, values, strict=True):
                 if math.isfinite(value):
                     axis.annotate(_short(value), (value, position), xytext=(3, 0), textcoords="offset points",
-                                  va="center", fontsize=7.5, color=_MUTED)  # fmt: skip
-        _style(axis)
+                                  va="center", fontsize=7.5, color=MUTED)  # fmt: skip
+        style_axis(axis)
         axis.grid(visible=False, axis="y")
         axis.set_xlim(0, 1.22 * largest if largest else 1.0)
         axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.set_title(f"{label} {measure.upper()} ({unit})", fontsize=10.5, color=_INK)
+        axis.set_title(f"{label} {measure.upper()} ({unit})", fontsize=10.5, color=INK)
     axes[0].set_yticks(centre, groups)
     axes[0].set_ylim(top - 0.75, -0.75)
     if len(sets) > 1:
@@ -288,15 +298,15 @@ def _parity_panel(
             f"{name}: MAE {_short(s.mae * error_factor)}, RMSE {_short(s.rmse * error_factor)} {error_unit}"
         )
         notes.append((note, colour))
-    _style(axis)
+    style_axis(axis)
     axis.set_xlim(low, high)
     axis.set_ylim(low, high)
     axis.set_aspect("equal")
     suffix = f" · {next(iter(parts))}" if row_of_its_own else ""
     relative_to = " − E₀" if relative and quantity == "energy" else ""
-    axis.set_title(f"{heading}{relative_to} ({unit}){suffix}", fontsize=10.5, color=_INK)
-    axis.set_xlabel("reference", fontsize=9.5, color=_MUTED)
-    axis.set_ylabel("predicted", fontsize=9.5, color=_MUTED)
+    axis.set_title(f"{heading}{relative_to} ({unit}){suffix}", fontsize=10.5, color=INK)
+    axis.set_xlabel("reference", fontsize=9.5, color=MUTED)
+    axis.set_ylabel("predicted", fontsize=9.5, color=MUTED)
     from matplotlib.ticker import MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -330,8 +340,8 @@ def _density(axis: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, floa
     )
     bar = axis.figure.colorbar(image, ax=axis, shrink=0.72, pad=0.02, aspect=22)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7.5, colors=_MUTED, length=2)
-    bar.ax.set_title("points", fontsize=7.5, color=_MUTED)
+    bar.ax.tick_params(labelsize=7.5, colors=MUTED, length=2)
+    bar.ax.set_title("points", fontsize=7.5, color=MUTED)
 
 
 def _relative(
@@ -385,7 +395,8 @@ def _curve(
 # ------------------------------------------------------------------------------------------------------ style
 
 
-def _figure(width: float, height: float) -> Figure:
+def plain_figure(width: float, height: float) -> Figure:
+    """An empty figure, without pyplot; inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -397,30 +408,32 @@ def _figure(width: float, height: float) -> Figure:
 
 def _finish(figure: Figure, path: str | Path | None, title: str | None) -> Figure:
     if title:
-        figure.suptitle(title, fontsize=12, color=_INK)
+        figure.suptitle(title, fontsize=12, color=INK)
     if path is not None:
         figure.savefig(path)
     return figure
 
 
-def _style(axis: Axes) -> None:
+def style_axis(axis: Axes) -> None:
+    """Grid, spines and ticks as in all plots of etnpot."""
     axis.set_axisbelow(True)
     axis.grid(visible=True, color=_GRID, linewidth=0.7)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color("#999999")
-    axis.tick_params(labelsize=8.5, colors=_MUTED, length=3)
+    axis.tick_params(labelsize=8.5, colors=MUTED, length=3)
 
 
-def _plain_log_ticks(axis: Axes) -> None:
-    """Ticks of a logarithmic axis as plain numbers, also when it spans less than a decade."""
+def plain_log_ticks(axis: Axes, direction: str = "y") -> None:
+    """Ticks of a logarithmic axis ("x" or "y") as plain numbers, also when it spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = axis.get_ylim()
+    low, high = axis.get_ylim() if direction == "y" else axis.get_xlim()
+    ticks = axis.yaxis if direction == "y" else axis.xaxis
     decades = math.log10(high / low)
     subs = (1, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
-    axis.yaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    ticks.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ticks.set_minor_formatter(NullFormatter())
 
 
 def _colour(name: str, k: int) -> str:

@@ -6,9 +6,9 @@
     python benchmarks/speed/run.py --sizes 500 --budget 1   a quick look
     python benchmarks/speed/run.py --render              the pages again from the JSON, no timing
 
-Every timing is a process of its own, in the environment of its potential (`peers.py`), pinned to a number of threads, on the
-same cell (`common.py`). Results are written after every timing. A peer that cannot be installed or fails has its reason in
-the table. docs/speed.md, its plot and the table of the README are written at the end.
+Every timing is a process of its own, in the environment of its potential (`etnpot.compare.environments`), pinned to a
+number of threads, on the same cell (`common.py`). Results are written after every timing. A peer that cannot be installed
+or fails has its reason in the table. docs/speed.md, its plot and the table of the README are written at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import common
-import peers
+
+from etnpot.compare import environments
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -49,7 +50,7 @@ class Row:
     Attributes
     ----------
     label, setting : what the page says
-    environment : of `peers.ENVIRONMENTS`; empty for etnpot itself
+    environment : of `etnpot.compare.environments.ENVIRONMENTS`; empty for etnpot itself
     worker : file in ``workers/``
     model : passed to the worker
     sizes, threads : what is timed
@@ -202,30 +203,15 @@ def machine() -> dict[str, Any]:
 
 def environment_variables(threads: int, environment: str) -> dict[str, str]:
     """Threads pinned for every library that has its own setting; nothing that would send a peer to a GPU."""
-    names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM", "ETNPOT", "NUMBA")
-    variables = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    variables.update({f"{name}_NUM_THREADS": str(threads) for name in names})
-    modules = [str(HERE)]
-    if environment:
-        variables.update(peers.ENVIRONMENTS[environment].variables)
-        libraries = [str(peers.library_path(environment)), os.environ.get("LD_LIBRARY_PATH", "")]
-        variables["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in libraries if path)
-    else:
-        modules += [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    variables = environments.variables(environment or None, threads)
+    modules = [str(HERE), str(ROOT), variables.get("PYTHONPATH", "")]
     variables["PYTHONPATH"] = os.pathsep.join(path for path in modules if path)
     return variables
 
 
 def reason_of(done: subprocess.CompletedProcess[str]) -> str:
     """Why a worker failed, in a line without paths."""
-    if done.returncode < 0:
-        return f"stopped by signal {-done.returncode}"
-    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines()]
-    errors = [line for line in lines if "Error" in line or line.startswith("ERROR")]
-    reason = (errors or [line for line in lines if line] or ["no message"])[-1]
-    for path, name in ((peers.directory(), "PEERS"), (ROOT, "."), (Path.home(), "~")):
-        reason = reason.replace(str(path), name)
-    return reason[:300]
+    return environments.reason_of(done.returncode, done.stdout + "\n" + done.stderr).replace(str(ROOT), ".")
 
 
 def timed(row: Row, n_atoms: int, threads: int, budget: float) -> dict[str, Any]:
@@ -234,11 +220,11 @@ def timed(row: Row, n_atoms: int, threads: int, budget: float) -> dict[str, Any]
     interpreter = sys.executable
     if row.environment:
         try:
-            peers.make(row.environment)
-        except peers.PeerError as error:
+            environments.make(row.environment)
+        except environments.PeerError as error:
             return {"error": str(error)}
-        interpreter = str(peers.python_of(row.environment))
-        task["cache"] = str(peers.directory() / row.environment / "models")
+        interpreter = str(environments.python_of(row.environment))
+        task["cache"] = str(environments.directory() / row.environment / "models")
     load = os.getloadavg()[0]
     command = [interpreter, str(HERE / "workers" / row.worker), json.dumps(task)]
     try:

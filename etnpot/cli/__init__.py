@@ -41,7 +41,9 @@ from etnpot.errors import EtnpotError, SpecificationError
 __all__ = ["COMMANDS", "build_parser", "main"]
 
 #: The subcommands, in the order of the help text; each is the module ``etnpot.cli.<name>``.
-COMMANDS: tuple[str, ...] = ("demo", "fit", "evaluate", "grade", "select", "calibrate", "info", "lammps")
+COMMANDS: tuple[str, ...] = (
+    "demo", "fit", "evaluate", "grade", "select", "calibrate", "compare", "info", "lammps"
+)  # fmt: skip
 
 _INTERRUPTED = 130
 _CLOSED_PIPE = 141

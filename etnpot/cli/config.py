@@ -22,11 +22,9 @@ import yaml
 from etnpot.cli.options import DataSettings, alternatives, as_list, flag, options, plain
 from etnpot.errors import SpecificationError
 from etnpot.fitting.settings import FitSettings
+from etnpot.io.settings_file import parse_value, read_settings_file
 
 __all__ = ["Config", "check_config", "parse_value", "read_yaml"]
-
-#: Values of a configuration, each as often as aliases repeat it.
-_MOST_VALUES = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,54 +64,6 @@ class Config:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of version 1.2."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))  # decimal, also with leading zeros
-
-
-def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    text = str(loader.construct_scalar(node)).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
-
-
-def parse_value(text: str) -> Any:
-    """The value of a flag: a number, a word, ``[1, 2]``, ``1,2`` or ``{0e: 4, 1o: 3}``."""
-    if re.fullmatch(r"[^\s,\[\]{}]+(,[^\s,\[\]{}]+)+", text):
-        text = f"[{text.replace(',', ', ')}]"
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        _check_size(node, "the value")
-        return None if node is None else loader.construct_document(node)
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ):  # a value that cannot be read is text, and refused as such
-        return text
-
-
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Keys and values of a configuration file, and the place of each key.
 
@@ -122,77 +72,10 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     SpecificationError
         If the file is missing, is no YAML, is no mapping of names to values, or has a key twice.
     """
-    where = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecificationError(
-            f"the configuration file {where} does not exist; "
-            f"'etnpot fit --example > {where}' makes one to edit"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecificationError(f"cannot read the configuration file {where}: {error}") from error
-    loader = None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        _check_size(node, where)
-        if node is None:
-            return {}, {}
-        if not isinstance(node, yaml.MappingNode):
-            raise SpecificationError(
-                f"{where}: expected lines such as 'train: data.extxyz', got {_kind_of(node)}"
-            )
-        values: dict[str, Any] = {}
-        places: dict[str, str] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            place = f"{where}, line {key_node.start_mark.line + 1}"
-            if not isinstance(key, str):
-                raise SpecificationError(f"{place}: expected the name of a setting, got {key!r}")
-            if key in values:
-                raise SpecificationError(f"{place}: {key} was given before, in {places[key]}; keep one")
-            values[key] = loader.construct_object(value_node, deep=True)
-            places[key] = place
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark is not None else where
-        raise SpecificationError(f"{place}: this is not YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise SpecificationError(f"{where} is not YAML: {error}") from None
-    except RecursionError:
-        raise SpecificationError(
-            f"{where} is nested too deeply; settings are numbers, words and short lists"
-        ) from None
-    except ValueError as error:
-        if isinstance(error, SpecificationError):
-            raise
-        raise SpecificationError(f"{where}: a number cannot be read: {error}") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-    return values, places
-
-
-def _check_size(node: yaml.Node | None, where: str) -> None:
-    """Refuse values that refer to themselves, or that aliases multiply: a few lines could stand for gigabytes."""
-    counts: dict[int, int] = {}
-
-    def count(part: Any) -> int:
-        if id(part) in counts:
-            if not counts[id(part)]:
-                raise SpecificationError(f"{where}: a value contains itself; write it out")
-            return counts[id(part)]
-        counts[id(part)] = 0
-        parts = part.value if isinstance(part, yaml.SequenceNode | yaml.MappingNode) else []
-        total = 1 + sum(sum(map(count, p)) if isinstance(p, tuple) else count(p) for p in parts)
-        counts[id(part)] = total
-        return total
-
-    if node is not None and count(node) > _MOST_VALUES:
-        raise SpecificationError(
-            f"{where} holds more than {_MOST_VALUES} values, more than settings are; shorten it"
-        )
+    read = read_settings_file(
+        path, make="etnpot fit --example", what="configuration file", line="train: data.extxyz"
+    )
+    return read.values, {key[0]: place for key, place in read.places.items() if len(key) == 1}  # type: ignore[misc]
 
 
 # --------------------------------------------------------------------------------------------------- checking
@@ -359,7 +242,3 @@ def _words(part: Any) -> str:
 
 def _plural(words: str) -> str:
     return {"an integer": "integers", "a number": "numbers", "text": "texts"}.get(words, words)
-
-
-def _kind_of(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"

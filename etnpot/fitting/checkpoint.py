@@ -56,7 +56,7 @@ from numpy.typing import NDArray
 from etnpot.errors import RunDirectoryError
 from etnpot.io.atomic import write_bytes_atomically
 
-__all__ = ["OUTPUTS", "RunDirectory", "read_checkpoint", "write_checkpoint"]
+__all__ = ["OUTPUTS", "RunDirectory", "locked", "read_checkpoint", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class RunDirectory:
         made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path / ".lock")
+            self._lock = locked(self.path / ".lock")
         except RunDirectoryError:
             raise
         except OSError as error:
@@ -344,8 +344,8 @@ class RunDirectory:
         self.close()
 
 
-def _locked(path: Path) -> IO[str]:
-    """The lock file, held by this process alone; its text says who holds it."""
+def locked(path: Path, what: str = "a fit is running") -> IO[str]:
+    """The lock file, held by this process alone; its text says who holds it, and `what` what he does."""
     for _ in range(100):
         stream = open(path, "a+", encoding="utf-8")
         try:
@@ -358,7 +358,7 @@ def _locked(path: Path) -> IO[str]:
             holder = stream.read().strip() or "another process"
             stream.close()
             raise RunDirectoryError(
-                f"a fit is running in {path.parent} ({holder}); wait for it, or name another directory"
+                f"{what} in {path.parent} ({holder}); wait for it, or name another directory"
             ) from None
         # the holder before may have removed the file between our opening and our locking of it
         try:

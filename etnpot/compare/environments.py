@@ -1,31 +1,44 @@
-"""The environments of the peers: one virtual environment each, made by this script, with pinned versions.
+"""The environments of other potentials: one virtual environment each, with pinned versions.
 
-    python benchmarks/speed/peers.py                make what is missing
-    python benchmarks/speed/peers.py nequip motep   some of them
-
-They lie in ``$ETNPOT_PEERS``, else in ``~/.cache/etnpot-peers``. torch is the build for processors, ``+cpu``: where the package
-index has none of these, let pip look further with
+``etnpot compare --install NAME ...`` makes them. They lie in ``$ETNPOT_PEERS``, else in ``~/.cache/etnpot-peers``. torch is the
+build for processors, ``+cpu``: where the package index has none of these, let pip look further with
 ``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu``. An environment whose requirements are unchanged is left alone.
+
+Programs of these environments see no GPU, and as many threads as they are told to use (`variables`).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
 import os
 import shutil
 import subprocess
-import sys
 import venv
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from etnpot.errors import InstallationError
+
+__all__ = [
+    "ENVIRONMENTS",
+    "Environment",
+    "PeerError",
+    "directory",
+    "is_made",
+    "make",
+    "python_of",
+    "reason_of",
+    "variables",
+]
+
+logger = logging.getLogger(__name__)
 
 TORCH = "torch==2.13.0+cpu"
 ASE = "ase==3.29.0"
 
 
-class PeerError(RuntimeError):
+class PeerError(InstallationError):
     """An environment could not be made; the message is the reason, in a line."""
 
 
@@ -99,7 +112,7 @@ def make(name: str) -> None:
     if marker.exists() and marker.read_text(encoding="utf-8") == wanted:
         return
     shutil.rmtree(marker.parent, ignore_errors=True)
-    print(f"making the environment of {name}: {', '.join(environment.requirements[:3])} ...", flush=True)
+    logger.info("making the environment of %s: %s ...", name, ", ".join(environment.requirements[:3]))
     venv.create(marker.parent, with_pip=True)
     for options, packages in (((), environment.requirements), (("--no-deps",), environment.alone)):
         if not packages:
@@ -115,25 +128,33 @@ def make(name: str) -> None:
     marker.write_text(wanted, encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}")
-    names = parser.parse_args(arguments).names or list(ENVIRONMENTS)
-    if unknown := sorted(set(names) - set(ENVIRONMENTS)):
-        parser.error(f"unknown {', '.join(unknown)}; the peers are {', '.join(ENVIRONMENTS)}")
-    status = 0
-    for name in names:
-        try:
-            make(name)
-            print(f"{name}: ready")
-        except PeerError as error:
-            print(f"{name}: {error}")
-            status = 1
-    return status
+def is_made(name: str) -> bool:
+    """Whether an environment is there."""
+    return (directory() / name / "requirements.json").exists()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def variables(name: str | None, threads: int) -> dict[str, str]:
+    """Variables of a process of an environment (None: of etnpot's own): pinned threads, no GPU."""
+    libraries = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM", "ETNPOT", "NUMBA")
+    found = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    found.update({f"{library}_NUM_THREADS": str(threads) for library in libraries})
+    if name is not None:
+        found.update(ENVIRONMENTS[name].variables)
+        paths = [str(library_path(name)), os.environ.get("LD_LIBRARY_PATH", "")]
+        found["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+        found["PATH"] = os.pathsep.join([str(python_of(name).parent), os.environ.get("PATH", "")])
+        found.pop("PYTHONPATH", None)
+        found.pop("PYTHONHOME", None)
+    return found
+
+
+def reason_of(returncode: int, output: str) -> str:
+    """Why a process failed, in a line without paths."""
+    if returncode < 0:
+        return f"stopped by signal {-returncode}"
+    lines = [line.strip() for line in output.splitlines()]
+    errors = [line for line in lines if "Error" in line or "Exception" in line or line.startswith("ERROR")]
+    reason = (errors or [line for line in lines if line] or ["no message"])[-1]
+    for path, shown in ((directory(), "PEERS"), (Path.home(), "~")):
+        reason = reason.replace(str(path), shown)
+    return reason[:300]

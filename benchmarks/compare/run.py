@@ -1,0 +1,62 @@
+"""The studies of examples/compare: run, and their tables and reports put into docs/.
+
+    python benchmarks/compare/run.py            all of them, whatever is not there yet
+    python benchmarks/compare/run.py species    one of them
+    python benchmarks/compare/run.py --render   pages again from the runs that are there
+
+Runs are kept below ``$ETNPOT_STUDIES``, else below ``~/.cache/etnpot-studies``. Other potentials must be installed:
+``etnpot compare --install motep``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import etnpot
+from etnpot.compare.results import StudyResult
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = sorted(path.stem for path in (ROOT / "examples" / "compare").glob("*.yaml"))
+PAGE = ROOT / "docs" / "compare.md"
+
+
+def directory() -> Path:
+    """Where runs are kept."""
+    return Path(os.environ.get("ETNPOT_STUDIES") or Path.home() / ".cache" / "etnpot-studies").resolve()
+
+
+def block(result: StudyResult) -> str:
+    """Table and conditions for the page."""
+    versions: dict[str, str] = {"etnpot": etnpot.__version__}
+    for record in result.records:
+        versions.update((record.get("train") or {}).get("versions") or {})
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"```text\n{result.table()}\n```\n\nRoot-mean-square errors. Versions: {listed}."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(STUDIES)}")
+    parser.add_argument("--render", action="store_true", help="run nothing")
+    options = parser.parse_args(arguments)
+    for name in options.names or STUDIES:
+        study = ROOT / "examples" / "compare" / f"{name}.yaml"
+        result = etnpot.compare(study, directory() / name, report_only=options.render)
+        for record in result.failures:
+            print(f"{name}: {record['data']}, {record['model']}: {record['error']}")
+        shutil.copyfile(result.out / "report.html", ROOT / "docs" / "studies" / f"{name}.html")
+        text = PAGE.read_text(encoding="utf-8")
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        before, rest = text.split(begin)
+        PAGE.write_text(f"{before}{begin}\n{block(result)}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
