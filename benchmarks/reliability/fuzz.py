@@ -183,6 +183,7 @@ def in_process(name: str, n: int, seed: int = 0, first: int = 0) -> Outcome:
             outcome.refused += result != "correct"
             if result != "correct":
                 outcome.errors[result] += 1
+        target.close()
     outcome.seconds = time.monotonic() - begun
     return outcome
 

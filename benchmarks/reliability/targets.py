@@ -88,6 +88,9 @@ class Target:
         """Return, or raise an etnpot error, or anything else for a failure."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """End what the target has begun."""
+
     def warm(self, directory: Path) -> None:
         """Have everything imported and compiled before memory is limited."""
         for index in range(20):
@@ -774,7 +777,7 @@ class Trajectory(DataFile):
 class Text(DataFile):
     """Other text formats that ASE reads."""
 
-    title = "data: ASE .json, vasprun.xml, OUTCAR, LAMMPS dump, POSCAR, CIF, GPAW and others"
+    title = "data: ASE .json, vasprun.xml, OUTCAR, POSCAR, LAMMPS dump, CIF, XSF, PDB, .gen, SHELX, aims"
     options: ClassVar[dict[str, Any]] = {"require_labels": False}
     suffixes = (
         ".json",
@@ -1204,6 +1207,19 @@ class Export(Target):
     def warm(self, directory: Path) -> None:
         self.process = self.start()
 
+    def close(self) -> None:
+        """End the program."""
+        if self.process is not None:
+            assert self.process.stdin is not None and self.process.stdout is not None
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+            self.process.stdout.close()
+            self.process.wait()
+            self.process = None
+        if self.errors is not None:
+            self.errors.close()
+            self.errors = None
+
     def make(self, rng: Rng) -> bytes:
         text = self.texts[int(rng.integers(len(self.texts)))]
         if rng.random() < 0.25:
@@ -1236,7 +1252,7 @@ class Export(Target):
         process.wait()
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace")
-        self.process = None
+        self.close()
         guilty = [
             line
             for line in said.splitlines()

@@ -644,3 +644,12 @@ def test_evaluation_gives_no_warnings(calculator: etnpot.ETNCalculator) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         calculator.calculate(bulk("Cu"), ALL, all_changes)
+
+
+def test_numbers_that_are_not_finite_never_leave() -> None:
+    potential = etnpot.ETN("Cu", cutoff=4.0, order=3, l_max=1, channels=2, ranks=2, radial_size=3, seed=0)
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = etnpot.ETNCalculator(potential.with_parameters(1e150 * potential.parameters))
+    with pytest.raises(StructureError, match="not finite"):
+        atoms.get_potential_energy()
+    assert atoms.calc.results == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -88,3 +89,38 @@ def test_the_checks_find_wrong_results(
     assert {failure["kind"] for failure in fuzz.in_process("structures", 20).failures} == {
         "ZeroDivisionError"
     }
+
+
+@pytest.mark.lammps
+@pytest.mark.parametrize("integer", ["2147483647", "4294967296", "-1", "100000000", "99999999"])
+@pytest.mark.parametrize(
+    "table", ["channels", "feature_first", "feature_rank", "train_sizes", "paths", "coupling_index"]
+)
+def test_integers_of_a_damaged_export_neither_overflow_nor_allocate(
+    exports: object, targets: ModuleType, tmp_path: Path, table: str, integer: str
+) -> None:
+    # indices were added and multiplied as int, and sizes believed
+    import zlib
+
+    from etnpot.errors import PotentialFileError
+
+    head, _, body = exports.texts[0].split("\n", 2)  # type: ignore[attr-defined]
+    lines = body.split("\n")
+    at = next(k for k, line in enumerate(lines) if line.startswith(f"{table} integer")) + 1
+    words = lines[at].split()
+    for place in range(len(words)):
+        changed = [*lines[:at], " ".join([*words[:place], integer, *words[place + 1 :]]), *lines[at + 1 :]]
+        content = "\n".join(changed).encode()
+        second = f"etnpot-lammps 1 crc32 {zlib.crc32(content):08x} bytes {len(content)}"
+        try:
+            exports.check(f"{head}\n{second}\n".encode() + content, tmp_path)  # type: ignore[attr-defined]
+        except PotentialFileError:
+            continue  # anything else, such as a report of a sanitizer, fails
+
+
+@pytest.fixture(scope="module")
+def exports(targets: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """The reader of exported potentials, compiled with sanitizers."""
+    target = targets.TARGETS["export"](tmp_path_factory.mktemp("export"))
+    yield target
+    target.close()
