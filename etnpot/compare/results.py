@@ -123,11 +123,14 @@ class StudyResult:
         return [record for record in self.records if record["error"] is not None]
 
     def seeds_of(self, data: str, model: str, size: int | str | None = None) -> list[Record]:
-        """The successful runs of a model on a data set that differ in their seed alone; `size` None: the largest size."""
+        """The successful runs of a model on a data set that differ in their seed alone.
+
+        `size` None: those of the largest training set of the study, or of a model that is not trained.
+        """
         found = [r for r in self.records if r["data"] == data and r["model"] == model and r["error"] is None]
         if size is None:
-            sizes = [r["size"] for r in found]
-            size = max(sizes, key=_order, default=None)
+            size = max(self.study.sizes, key=_order)
+            return [r for r in found if r["size"] in (None, size)]
         return [r for r in found if r["size"] == size]
 
     def sizes_of(self, data: str, model: str) -> list[int | str]:

@@ -182,9 +182,12 @@ def test_an_interrupted_study_goes_on(study: dict[str, Any], tmp_path: Path) -> 
     end = time.monotonic() + 60
     while time.monotonic() < end and not list(tmp_path.glob(pattern)):
         time.sleep(0.05)
+    worker = int(next(tmp_path.glob("one/runs/cuni/*/*/fit/.lock")).read_text().split()[1])
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "To continue: etnpot compare study.yaml --out one" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
     assert not list(tmp_path.glob("one/runs/cuni/*/*/result.json"))
     one = etnpot.compare(study, tmp_path / "one")
     two = etnpot.compare(study, tmp_path / "two")
