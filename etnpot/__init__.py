@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING, Any
 from etnpot import _ase_name
 
 if TYPE_CHECKING:
-    from etnpot import compare, errors, testing
+    from etnpot import errors, testing
+    from etnpot.compare.runner import compare
     from etnpot.fitting.dataset import DataSet
     from etnpot.fitting.fit import FitResult, fit
     from etnpot.fitting.settings import FitSettings

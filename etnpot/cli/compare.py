@@ -1,14 +1,17 @@
 """``etnpot compare``: potentials trained on the same data, each by its own code, and judged on the same tests.
 
-Ctrl-C ends the running step at once; what is complete is kept, and the same command goes on from there.
+Ctrl-C (or SIGTERM) ends the running step at once; what is complete is kept, and the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from etnpot.errors import SpecificationError
@@ -69,15 +72,17 @@ def run(args: argparse.Namespace) -> int:
     if out is None:
         out = args.study.rpartition("/")[2].rpartition(".")[0] or "study"
     display = _Display(sys.stdout)
+    taken: list[int] = []
     try:
-        result = compare(args.study, out, progress=display, report_only=args.report_only)
+        with _interrupted_by_sigterm(taken):
+            result = compare(args.study, out, progress=display, report_only=args.report_only)
     except KeyboardInterrupt:
         display.clear()
         print(
             f"interrupted; complete runs are kept. To continue: etnpot compare {args.study} --out {out}",
             file=sys.stderr,
         )
-        return 130
+        return 128 + (taken[0] if taken else signal.SIGINT)
     print(f"\n{result.table()}\n")
     if result.failures:
         print("without figures:")
@@ -89,6 +94,24 @@ def run(args: argparse.Namespace) -> int:
         print()
     print(f"report   {result.out / 'report.html'}\nfigures  {result.out / 'results.csv'}, results.json")
     return 0 if len(result.failures) < len(result.records) else 2
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm(taken: list[int]) -> Iterator[None]:
+    """SIGTERM as KeyboardInterrupt; its number goes to `taken`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+
+    def handler(number: int, _: object) -> None:
+        taken.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _models() -> str:

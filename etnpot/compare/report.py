@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 import etnpot
 from etnpot.compare import figures
 from etnpot.compare.adapters import adapter_class
-from etnpot.compare.results import QUANTITIES, Record, Spread, StudyResult, grouped
+from etnpot.compare.results import MOST_SYSTEMS, QUANTITIES, Record, Spread, StudyResult, grouped
 from etnpot.fitting.report import Block, Code, Figure, Heading, Table, Text, to_html
 from etnpot.io.atomic import write_bytes_atomically
 
@@ -39,9 +39,6 @@ NUMBERS: dict[str, tuple[str, str]] = {
     "phonon N": ("ν(N)", "THz"),
     "phonon M": ("ν(M)", "THz"),
 }
-
-#: Rows of a table by composition; beyond it, systems of as many elements are one row.
-_MOST_SYSTEMS = 24
 
 
 def write_report(result: StudyResult) -> None:
@@ -97,7 +94,7 @@ def report_blocks(result: StudyResult, directory: Path) -> list[Block]:
             for j, test in enumerate(result.data[data].tests):
                 quantity = "forces" if kind == "by_element" else "energy"
                 inside += _grouped_tables(result, data, test, kind)
-                if len(_names(result, data, test, kind)) <= _MOST_SYSTEMS:
+                if len(_names(result, data, test, kind)) <= MOST_SYSTEMS:
                     inside += drawn(
                         figures.plot_compositions(result, data, test, kind, quantity), f"{kind}-{k}-{j}",
                         f"Errors of {QUANTITIES[quantity][0]} by {title}.",
@@ -269,7 +266,7 @@ def _names(result: StudyResult, data: str, test: str, kind: str) -> list[str]:
 
 def _grouped_tables(result: StudyResult, data: str, test: str, kind: str) -> list[Block]:
     names = _names(result, data, test, kind)
-    if len(names) < 2 or len(names) > 4 * _MOST_SYSTEMS:
+    if len(names) < 2 or len(names) > 4 * MOST_SYSTEMS:
         return []
     quantities = ("forces",) if kind == "by_element" else ("energy", "forces")
     columns = []

@@ -30,9 +30,12 @@ from etnpot.io.atomic import write_bytes_atomically
 from etnpot.io.structures import Labelled
 from etnpot.metrics import Prediction, evaluate_errors, format_table
 
-__all__ = ["QUANTITIES", "Spread", "StudyResult", "metrics_of", "system_of"]
+__all__ = ["MOST_SYSTEMS", "QUANTITIES", "Spread", "StudyResult", "metrics_of", "system_of"]
 
 _GPA = 160.21766208  # GPa per eV/Å³
+
+#: Sets of elements by which errors are given.
+MOST_SYSTEMS = 24
 
 #: Quantity -> title, unit, factor from the stored unit.
 QUANTITIES: dict[str, tuple[str, str, float]] = {
@@ -50,7 +53,8 @@ def system_of(labelled: Labelled) -> str:
 def metrics_of(test: DataSet, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Errors of predictions as plain values; `arrays` as the worker writes them.
 
-    Besides those of `etnpot.metrics.Metrics.to_json`, "by_composition": by the elements of the configurations.
+    Besides those of `etnpot.metrics.Metrics.to_json`, "by_composition": by the elements of the configurations, or by their
+    number where there are more than `MOST_SYSTEMS` sets of elements.
     """
     predictions: list[Prediction] = []
     at = 0
@@ -61,7 +65,11 @@ def metrics_of(test: DataSet, arrays: Mapping[str, np.ndarray]) -> dict[str, Any
         predictions.append((float(arrays["energy"][k]), forces, None if np.isnan(stress).any() else stress))
     found = evaluate_errors(test, predictions).to_json()
     del found["configurations"]
-    by_system = [replace(labelled, group=system_of(labelled)) for labelled in test]
+    systems = [system_of(labelled) for labelled in test]
+    if len(set(systems)) > MOST_SYSTEMS:
+        counts = [system.count("-") + 1 for system in systems]
+        systems = [f"{count} element{'s' if count > 1 else ''}" for count in counts]
+    by_system = [replace(labelled, group=system) for labelled, system in zip(test, systems, strict=True)]
     found["by_composition"] = evaluate_errors(by_system, predictions).to_json()["by_group"]
     return found
 
@@ -123,11 +131,14 @@ class StudyResult:
         return [record for record in self.records if record["error"] is not None]
 
     def seeds_of(self, data: str, model: str, size: int | str | None = None) -> list[Record]:
-        """The successful runs of a model on a data set that differ in their seed alone; `size` None: the largest size."""
+        """The successful runs of a model on a data set that differ in their seed alone.
+
+        `size` None: those of the largest training set of the study, or of a model that is not trained.
+        """
         found = [r for r in self.records if r["data"] == data and r["model"] == model and r["error"] is None]
         if size is None:
-            sizes = [r["size"] for r in found]
-            size = max(sizes, key=_order, default=None)
+            size = max(self.study.sizes, key=_order)
+            return [r for r in found if r["size"] in (None, size)]
         return [r for r in found if r["size"] == size]
 
     def sizes_of(self, data: str, model: str) -> list[int | str]:

@@ -40,7 +40,7 @@ from ase.data import chemical_symbols
 
 from etnpot.compare import environments
 from etnpot.compare.adapters import Job, adapter_class
-from etnpot.compare.results import StudyResult, metrics_of, system_of
+from etnpot.compare.results import StudyResult, metrics_of
 from etnpot.compare.sets import StudyData, check_handed, read_data, write_set
 from etnpot.compare.study import ModelSpec, Study, read_study
 from etnpot.errors import EtnpotError, RunDirectoryError
@@ -402,7 +402,6 @@ def _steps(
             name: metrics_of(test, {k: arrays[f"test/{name}/{k}"] for k in ("energy", "forces", "stress")})
             for name, test in data.tests.items()
         }
-    found["systems"] = {name: sorted({system_of(c) for c in test}) for name, test in data.tests.items()}
     return found
 
 
@@ -442,10 +441,9 @@ def _worker(
     environment = None if model.python is not None else adapter_class(model.type).environment
     variables = environments.variables(environment, job.threads)
     package = Path(__file__).resolve().parents[1]
+    own_path = variables.pop("PYTHONPATH", None)
     if python == sys.executable:
-        variables["PYTHONPATH"] = os.pathsep.join(
-            [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
+        variables["PYTHONPATH"] = os.pathsep.join([str(package.parent), *filter(None, [own_path])])
     command = [python, str(package / "compare" / "worker.py"), step, model.type, str(path)]
     begin = time.monotonic()
     log = job.directory / "run.log"

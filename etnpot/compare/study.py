@@ -248,6 +248,8 @@ def _type_problems(
         found.setdefault(key, []).append(text)
     problems = []
     for key, texts in found.items():
+        if any(len(other) > len(key) and other[: len(key)] == key for other in found):
+            continue  # one of several forms was meant, and what is wrong with it is told
         wanted = [re.sub(r", got .*", "", text) for text in texts if text.startswith("expected ")]
         if len(texts) > 1 and len(wanted) == len(texts):
             got = texts[0].partition(", got ")[2]

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -143,9 +145,23 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
+def end_with_parent() -> None:
+    """End this program, and whatever it has started, when the one that has started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    if os.getpgrp() == os.getpid():  # a group of its own, as the runner makes it
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def main(arguments: list[str]) -> int:
     """Do one step of one job."""
     step, kind, path = arguments
+    end_with_parent()
     job = Job.from_json(Path(path).read_text(encoding="utf-8"))
     os.chdir(job.directory)
     adapter = adapter_class(kind)()

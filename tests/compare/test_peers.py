@@ -102,7 +102,10 @@ def by_nequip(result: StudyResult, where: Path, work: Path) -> tuple[list[float]
     config = json.loads((where / "config.yaml").read_text())
     write(work / "test.extxyz", test_frames(result), format="extxyz")
     config["run"] = ["test"]
-    config["ckpt_path"] = str(where / "best.ckpt")
+    config["training_module"]["model"] = {
+        "_target_": "nequip.model.ModelFromCheckpoint",
+        "checkpoint_path": str(where / "best.ckpt"),
+    }
     config["data"]["test_file_path"] = str(work / "test.extxyz")
     config["data"]["test_dataloader"] = config["data"]["val_dataloader"]
     config["training_module"]["test_metrics"] = config["training_module"]["val_metrics"]
@@ -134,12 +137,12 @@ def by_schnetpack(result: StudyResult, where: Path, work: Path) -> tuple[list[fl
     (work / "predict.py").write_text(program)
     run(
         "schnetpack", "python", "predict.py", f"datapath={work}/test.db", f"modeldir={where}", f"outputdir={work}/out",
-        "cutoff=4.0", "enable_grad=true", "trainer.accelerator=cpu", "+trainer.inference_mode=false",
+        "cutoff=4.0", "write_interval=batch", "enable_grad=true", "trainer.accelerator=cpu", "trainer.inference_mode=false",
         cwd=work,
     )  # fmt: skip
     reader = (
         "import torch, json\n"
-        "found = torch.load('out/predictions.pt', weights_only=False)\n"
+        "found = torch.load('out/0/0.pt', weights_only=False)\n"
         "parts = found if isinstance(found, list) else [found]\n"
         "energies = [float(x) for part in parts for x in part['energy'].ravel()]\n"
         "forces = [row for part in parts for row in part['forces'].tolist()]\n"

@@ -151,6 +151,25 @@ def test_a_property_that_cannot_be_says_why() -> None:
     assert "not computed" in found["Fe"]["a"]
 
 
+def test_many_systems_are_put_together_by_their_number_of_elements() -> None:
+    from etnpot.compare.results import MOST_SYSTEMS, metrics_of
+    from etnpot.fitting.demo_data import emt_alloys
+
+    test = emt_alloys(60, seed=1, repeat=(1, 1, 1))
+    arrays = {
+        "energy": np.array([c.energy for c in test]) + 0.004,
+        "forces": np.concatenate([c.forces for c in test]),
+        "stress": np.full((60, 6), np.nan),
+    }
+    found = metrics_of(test, arrays)
+    names = list(found["by_composition"])
+    assert 2 < len(names) <= MOST_SYSTEMS and "1 element" in names and "3 elements" in names
+    assert sum(entry["n_configurations"] for entry in found["by_composition"].values()) == 60
+    assert found["energy"]["rmse"] == pytest.approx(0.001) and found["stress"]["n"] == 0
+    few = metrics_of(test[:4], {k: v[: 4 if k != "forces" else 16] for k, v in arrays.items()})
+    assert any("-" in name or name.isalpha() for name in few["by_composition"])
+
+
 def test_means_and_spreads() -> None:
     spread = Spread.of([1.0, None, 3.0, float("nan")])
     assert spread == Spread(2.0, pytest.approx(2**0.5), 2)
@@ -182,9 +201,12 @@ def test_an_interrupted_study_goes_on(study: dict[str, Any], tmp_path: Path) -> 
     end = time.monotonic() + 60
     while time.monotonic() < end and not list(tmp_path.glob(pattern)):
         time.sleep(0.05)
+    worker = int(next(tmp_path.glob("one/runs/cuni/*/*/fit/.lock")).read_text().split()[1])
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "To continue: etnpot compare study.yaml --out one" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
     assert not list(tmp_path.glob("one/runs/cuni/*/*/result.json"))
     one = etnpot.compare(study, tmp_path / "one")
     two = etnpot.compare(study, tmp_path / "two")

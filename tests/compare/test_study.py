@@ -44,6 +44,7 @@ def test_every_mistake_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "wrong.yaml, line 2: dta: no such setting; did you mean 'data'?" in lines
     assert "wrong.yaml, line 6: data.a.test.t.emt.sed: no such setting; did you mean 'seed'?" in lines
     assert "wrong.yaml, line 13: models.2.name: is missing" in lines
+    assert len(lines) == 5
     assert "wrong.yaml, line 14: budget.second: no such setting; did you mean 'seconds'?" in lines
     assert "wrong.yaml, line 15: seeds: expected list, got 0" in lines
     text = WRONG.replace("dta: {}\n", "").replace("sed:", "seed:").replace("  - type: etnpot\n", "")
@@ -95,6 +96,12 @@ def test_what_cannot_be_is_refused(study: dict[str, Any]) -> None:
         assert part in text
 
 
+def test_a_source_of_the_wrong_kind_lists_what_can_be(study: dict[str, Any]) -> None:
+    study["data"]["cuni"]["train"] = 5
+    with pytest.raises(SpecificationError, match=r"data.cuni.train: expected string or list .*, got 5"):
+        read_study(study)
+
+
 def test_a_number_of_parameters_is_asked_only_of_who_has_a_choice(study: dict[str, Any]) -> None:
     study["budget"] = {"epochs": 1, "parameters": 300}
     read_study(study)
@@ -119,7 +126,8 @@ def test_a_leak_is_found_whatever_it_looks_like(tmp_path: Path, study: dict[str,
     }
     study["sizes"] = ["all"]
     with pytest.raises(
-        DataError, match=r"the test set t has configurations .* test.extxyz, frame 3 is .* frame 4"
+        DataError,
+        match=r"the test set t has configurations .*test.extxyz, frame 3 is .*train.extxyz, frame 4",
     ):
         etnpot.compare(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()
