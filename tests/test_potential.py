@@ -111,7 +111,7 @@ BAD = {
     "embedding": ({"embedding": 3}, "embedding: expected a sequence of integers, got 3"),
     "embedding count": ({"embedding": (1, 2, 3)}, "embedding: expected two integers"),
     "embedding of a table": ({"species_form": "pair", "embedding": (2, 2)}, "embedding belongs to"),
-    "neighbor_scale": ({"neighbor_scale": 0.0}, "neighbor_scale: expected a number from 1e-6"),
+    "neighbor_scale": ({"neighbor_scale": 0.0}, "neighbor_scale: expected a positive number"),
     "seed": ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
     "reference_energies": ({"reference_energies": 3.0}, "reference_energies: expected a mapping"),
     "reference energy": ({"reference_energies": {"Cu": "low"}}, "expected a finite energy"),
@@ -139,7 +139,7 @@ BAD_FIELDS = {
     "bonds of text": ({"bonds": ("2x0e", "1x0e")}, "bonds: expected at least two Bond objects"),
     "last bond": ({"bonds": (Bond.of({"0e": 2}), Bond.of({"0e": 2}))}, "bonds: the last bond is one scalar"),
     "no path": ({"bonds": (Bond.of({"0e": 1}), Bond.of({"0o": 1}), Bond.of({"0e": 1}))}, "no path"),
-    "neighbor_scale": ({"neighbor_scale": math.inf}, "neighbor_scale: expected a number from 1e-6"),
+    "neighbor_scale": ({"neighbor_scale": math.inf}, "neighbor_scale: expected a positive number"),
 }
 
 

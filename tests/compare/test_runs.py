@@ -85,6 +85,7 @@ def test_csv_and_json_hold_every_run(finished: StudyResult) -> None:
     assert rows[1]["error"] and not rows[1]["energy_rmse (meV/atom)"]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_repeated_and_the_report_is_the_same(
     finished: StudyResult, study: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +187,7 @@ def test_two_studies_cannot_share_a_directory(finished: StudyResult, study: dict
         etnpot.compare(study, finished.out, report_only=True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on(study: dict[str, Any], tmp_path: Path) -> None:
     """SIGINT in the middle of a training ends command and worker; the same command then trains to the same bits."""
     import yaml

@@ -178,6 +178,7 @@ def test_loop_goes_on_where_it_was(done: tuple[Path, list[Iteration], int], tmp_
         np.testing.assert_array_equal(one.positions, two.positions)
 
 
+@pytest.mark.slow
 def test_budget_and_failures_are_counted(tmp_path: Path) -> None:
     reference = Counting(fails_at=7)
     found = a_loop(tmp_path, reference, budget=8, iterations=9).run()
@@ -255,6 +256,7 @@ def test_senseless_loops_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> N
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
+@pytest.mark.slow
 def test_a_killed_loop_ends_as_one_that_was_not(
     done: tuple[Path, list[Iteration], int], tmp_path: Path
 ) -> None:
