@@ -1,7 +1,8 @@
 """Moment tensor potentials, trained by motep.
 
-motep's trainer does the steps that the settings name: by default its linear least squares for the coefficients of the moments,
-from random radial functions, then L-BFGS-B over all coefficients. A time budget ends the last step after an iteration.
+motep's trainer does the steps that the settings name: by default its linear least squares for a pair potential (level 2), from
+there those for the coefficients of all moments, then L-BFGS-B over all coefficients. From random coefficients, without the
+first step, the same time ends at several times the loss. A time budget ends the last step after an iteration.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class MomentTensor(Adapter):
         "cutoff": 5.0,
         "min_distance": None,
         "radial_size": 8,
-        "steps": ["LLS", "L-BFGS-B"],
+        "steps": ["Level2MTP", "LLS", "L-BFGS-B"],
         "energy_weight": 1.0,
         "forces_weight": 0.01,
         "stress_weight": 0.001,
