@@ -34,7 +34,7 @@ from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.active_set import maxvol
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import without_dispersion
-from etnpot.fitting.problem import LossWeights, Problem
+from etnpot.fitting.problem import LossWeights, NormalEquations, Problem
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.io.structures import Labelled
 from etnpot.potential import Potential, Reliability
@@ -51,6 +51,8 @@ _MOST_ENTRIES, _MOST_DIRECTIONS, _SIGNIFICANT = 800, 128, 1e-10
 _ROUNDING = 1e-13
 #: Part of the largest ratios left out of eq. (3), and fewer configurations than this calibrate nothing.
 _TRIMMED, _FEWEST = 0.01, 2
+#: Atoms, about, whose rows make eq. (2): of a larger training set, configurations are taken evenly and count for all.
+_POSTERIOR_ATOMS = 8_000
 #: Configurations, at most, whose forces calibrate s_F: spread evenly.
 _FORCE_CONFIGURATIONS = 60
 
@@ -216,7 +218,13 @@ def _posterior(
 ) -> tuple[Floats, float, float]:
     """D of eq. (2), lambda and s^2."""
     _, vectors = _leading(moments.second_qq, float(np.trace(moments.second_qq)))
-    equations = problem.normal_equations(potential, (group,))
+    step = max(1, round(float(moments.count_z.sum()) / _POSTERIOR_ATOMS))
+    part = problem if step == 1 else problem.subset(range(0, len(problem), step))
+    equations = part.normal_equations(potential, (group,))
+    share = problem.n_rows / max(part.n_rows, 1)
+    equations = NormalEquations(
+        share * equations.gram, share * equations.rhs, share * equations.loss, problem.n_rows
+    )
     theta_r = vectors.T @ potential.parameters[potential.spec.slices[group]]
     gram, rhs = vectors.T @ equations.gram @ vectors, vectors.T @ equations.rhs
     # the rows that this core alone would have to reproduce: r + J A

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import etnpot
+import etnpot.fitting.reliability as reliability_module
 from etnpot.errors import DataError, PotentialFileError, SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
@@ -201,6 +202,18 @@ def test_arrays_that_do_not_fit_are_refused(fitted: Potential, tmp_path: Path, n
     write_potential_file(tmp_path / "bad.etn", spec=spec, arrays=groups, provenance={})
     with pytest.raises(PotentialFileError, match="reliability"):
         etnpot.load(tmp_path / "bad.etn")
+
+
+def test_a_part_of_a_large_training_set_gives_the_posterior(
+    fitted: Potential, alloys: DataSet, valid: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = assessed(fitted, alloys, valid, WEIGHTS).provenance["reliability"]
+    n_atoms = sum(c.n_atoms for c in alloys)
+    monkeypatch.setattr(reliability_module, "_POSTERIOR_ATOMS", n_atoms / 2)
+    part = assessed(fitted, alloys, valid, WEIGHTS).provenance["reliability"]
+    assert part["noise"] != whole["noise"]
+    for name in ("noise", "force_scale"):
+        assert part[name] == pytest.approx(whole[name], rel=0.7)
 
 
 def test_a_fit_may_leave_it_out(alloys: DataSet, tiny: dict[str, Any]) -> None:
