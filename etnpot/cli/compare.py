@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     display = _Display(sys.stdout)
     taken: list[int] = []
     try:
-        with _interrupted_by_sigterm(taken):
+        with _interruptible(taken):
             result = compare(args.study, out, progress=display, report_only=args.report_only)
     except KeyboardInterrupt:
         display.clear()
@@ -97,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _interrupted_by_sigterm(taken: list[int]) -> Iterator[None]:
-    """SIGTERM as KeyboardInterrupt; its number goes to `taken`."""
+def _interruptible(taken: list[int]) -> Iterator[None]:
+    """SIGINT and SIGTERM as KeyboardInterrupt, whatever the shell had set for them; the number goes to `taken`."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread
         return
@@ -107,11 +107,12 @@ def _interrupted_by_sigterm(taken: list[int]) -> Iterator[None]:
         taken.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, handler)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _models() -> str:
