@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.split import split
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "curves.json"
 DOCS = HERE.parents[1] / "docs"
 PAGE, FIGURE = DOCS / "accuracy.md", DOCS / "accuracy-curves.png"
-BEGIN, END = "<!-- begin generated curves -->", "<!-- end generated curves -->"
 LARGEST_POLISH = 6000
 
 
@@ -171,9 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             print(name, point["n_parameters"], point["n_train"], point["reason"], point["test"], flush=True)
     plot(results)
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_sections(PAGE, {"generated curves": table(results)})
 
 
 if __name__ == "__main__":

@@ -32,11 +32,13 @@ from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.split import split
 from etnpot.potential import Potential
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "accuracy.md"
 README = HERE.parents[1] / "README.md"
-BEGIN, END = "<!-- begin generated table -->", "<!-- end generated table -->"
 
 
 @dataclass(frozen=True)
@@ -263,10 +265,7 @@ def render_brief(results: dict[str, Any]) -> str:
 def write_pages(results: dict[str, Any]) -> None:
     """Put the tables between the markers of docs/accuracy.md and of the README."""
     for page, table in ((PAGE, render(results)), (README, render_brief(results))):
-        text = page.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        after = rest.split(END)[1]
-        page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+        write_sections(page, {"generated table": table})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -34,10 +35,12 @@ from etnpot.fitting.demo_data import thermalize
 from etnpot.fitting.evaluation import evaluate
 from etnpot.interfaces.active_learning import calculator_reference
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- begin active -->", "<!-- end active -->"
 
 #: Part of the pool, temperature in K.
 SITUATIONS: dict[str, tuple[float, float]] = {
@@ -250,9 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     curves.setdefault(rule, []).append(contend(rule, seed, budget, pool, tests, folder))
                     save(curves, len(pool))
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_sections(PAGE, {"active": render(results)})
     print(render(results))
 
 

@@ -33,11 +33,13 @@ from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.split import split
 from etnpot.potential import Potential
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 DOCS = HERE.parents[1] / "docs"
 PAGE, FIGURE = DOCS / "reliability.md", DOCS / "reliability.png"
-BEGIN, END = "<!-- begin calibration -->", "<!-- end calibration -->"
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = Path(options.folder or temporary) / name
             results[name] = run(name, ROWS[name], folder, options.threads)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_sections(PAGE, {"calibration": render(results)})
     draw(results)
     print(render(results))
 

@@ -13,11 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import etnpot
 from etnpot.compare.results import StudyResult
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted(path.stem for path in (ROOT / "examples" / "compare").glob("*.yaml"))
@@ -52,10 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for record in result.failures:
             print(f"{name}: {record['data']}, {record['model']}: {record['error']}")
         shutil.copyfile(result.out / "report.html", ROOT / "docs" / "studies" / f"{name}.html")
-        text = PAGE.read_text(encoding="utf-8")
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        before, rest = text.split(begin)
-        PAGE.write_text(f"{before}{begin}\n{block(result)}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+        write_sections(PAGE, {name: block(result)})
 
 
 if __name__ == "__main__":

@@ -38,6 +38,9 @@ from etnpot.interfaces.lammps.export import write_export
 from etnpot.potential import Potential
 from etnpot.potential.build import random_potential
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "lammps.md"
@@ -403,13 +406,7 @@ def large(results: dict[str, Any]) -> str:
 
 def write_page(results: dict[str, Any]) -> None:
     """Put the tables between their markers."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, table in render(results).items():
-        begin, end = f"<!-- begin table: {name} -->", f"<!-- end table: {name} -->"
-        before, rest = text.split(begin)
-        _, after = rest.split(end)
-        text = f"{before}{begin}\n{table}\n{end}{after}"
-    PAGE.write_text(text, encoding="utf-8")
+    write_sections(PAGE, {f"table: {name}": table for name, table in render(results).items()})
 
 
 def main() -> int:

@@ -48,10 +48,12 @@ import etnpot
 from etnpot.cli import main as command_line
 from etnpot.fitting.demo_data import emt_alloys
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "faults.json"
 PAGE = HERE.parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- begin generated faults -->", "<!-- end generated faults -->"
 PARTS = ("kill", "full", "readonly", "two")
 SECONDS = 180.0
 
@@ -374,10 +376,7 @@ def render(results: dict[str, Any]) -> str:
 
 def write_page(results: dict[str, Any]) -> None:
     """Put the section between the markers of docs/reliability.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{after}", encoding="utf-8")
+    write_sections(PAGE, {"generated faults": render(results)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

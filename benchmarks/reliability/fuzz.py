@@ -46,10 +46,12 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "fuzz.json"
 PAGE = HERE.parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- begin generated fuzz -->", "<!-- end generated fuzz -->"
 
 #: Bytes that a worker may map beyond what it has when its first input comes, seconds for one input.
 MEMORY, SECONDS = 2 * 1024**3, 30.0
@@ -343,10 +345,7 @@ def render(results: dict[str, Any]) -> str:
 
 def write_page(results: dict[str, Any]) -> None:
     """Put the table between the markers of docs/reliability.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{after}", encoding="utf-8")
+    write_sections(PAGE, {"generated fuzz": render(results)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

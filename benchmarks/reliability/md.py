@@ -47,10 +47,12 @@ from etnpot.interfaces.lammps.build import PLUGIN_NAME, LammpsHeaders, build_plu
 from etnpot.interfaces.lammps.export import write_export
 from etnpot.potential import Potential
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "md.json"
 PAGE = HERE.parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- begin generated md -->", "<!-- end generated md -->"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 
 #: Target temperatures as parts of the melting temperature.
@@ -329,10 +331,7 @@ def render(results: dict[str, Any]) -> str:
 
 def write_page(results: dict[str, Any]) -> None:
     """Put the table between the markers of docs/reliability.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{after}", encoding="utf-8")
+    write_sections(PAGE, {"generated md": render(results)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ import etnpot
 from etnpot.neighbors import neighbor_list
 from etnpot.potential import Potential
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- begin generated short range -->", "<!-- end generated short range -->"
 
 
 def energy_and_forces(potential: Potential, atoms: Atoms) -> tuple[float, np.ndarray]:
@@ -95,10 +98,7 @@ def render(results: dict[str, Any]) -> None:
                 f"| {name} | {kind} | {100 * row['attracting']:.2f}% | {row['strongest']:.3g} | {row['largest']:.2f} | "
                 f"{row['lowest']:,.1f} | {row['fall']:,.1f} |"
             )
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+    write_sections(PAGE, {"generated short range": "\n".join(lines)})
 
 
 def main() -> None:

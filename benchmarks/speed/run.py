@@ -28,6 +28,9 @@ import common
 
 from etnpot.compare import environments
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
@@ -513,13 +516,8 @@ def blocks(results: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def write_blocks(page: Path, generated: dict[str, list[str]]) -> None:
-    """Put generated text between its markers."""
-    text = page.read_text(encoding="utf-8")
-    for name, lines in generated.items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
-    page.write_text(text, encoding="utf-8")
+    """Put generated lines between their markers."""
+    write_sections(page, {name: "\n".join(lines) for name, lines in generated.items()})
 
 
 def save(results: dict[str, Any]) -> None:

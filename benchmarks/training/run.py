@@ -32,10 +32,12 @@ from etnpot.fitting.settings import FitSettings
 from etnpot.io.structures import Labelled
 from etnpot.potential.build import random_potential
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "training-cost.md"
-BEGIN, END = "<!-- begin generated tables -->", "<!-- end generated tables -->"
 #: Atoms of the training sets of the memory part, with about this many parameters.
 ATOMS, PARAMETERS = (50_000, 200_000), 2000
 #: Elements of the species part, and the forms of the species factor with their settings.
@@ -182,9 +184,7 @@ def main() -> None:
         if "species" in options.parts:
             results["species"] = [in_own_process("species", str(n), form) for form in FORMS for n in SPECIES]
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_sections(PAGE, {"generated tables": tables(results)})
 
 
 if __name__ == "__main__":
