@@ -111,6 +111,33 @@ def _bar(spread: Spread, factor: float = 1.0) -> float:
     return 0.0 if spread.spread is None else min(spread.spread, 0.95 * spread.mean) * factor
 
 
+def _grouped_bars(
+    axis: Axes,
+    groups: Sequence[Mapping[str, Spread | None]],
+    styles: Mapping[str, tuple[str, str]],
+    *,
+    elinewidth: float,
+) -> None:
+    """One bar for each model that has a value in a group, on a logarithmic axis; group k stands around x = k."""
+    values = []
+    for k, group in enumerate(groups):
+        width = 0.8 / len(group)
+        for m, (model, spread) in enumerate(group.items()):
+            if spread is None or not _positive(spread):
+                continue
+            axis.bar(
+                k + (m - (len(group) - 1) / 2) * width, spread.mean, 0.92 * width, yerr=_bar(spread) or None,
+                color=styles[model][0], label=model, error_kw={"elinewidth": elinewidth, "ecolor": "#444444"},
+            )  # fmt: skip
+            values.append(spread.mean)
+    style_axis(axis)
+    axis.grid(visible=False, axis="x")
+    axis.set_yscale("log")
+    if values:
+        axis.set_ylim(min(values) / 2, max(values) * 2)
+    plain_log_ticks(axis)
+
+
 def plot_errors(result: StudyResult) -> Figure | None:
     """Energy and force RMSE of every model on every test set, as bars."""
     tests = [(data, test) for data in result.data for test in result.data[data].tests]
@@ -121,25 +148,14 @@ def plot_errors(result: StudyResult) -> Figure | None:
     n_models = max(len(judged(result, data)) for data, _ in tests)
     figure, axes = _grid(2, width=max(4.6, 0.28 * len(tests) * (n_models + 1) + 1.5), columns=2)
     for axis, quantity in zip(axes, ("energy", "forces"), strict=True):
-        values = []
-        for k, (data, test) in enumerate(tests):
-            models = judged(result, data)
-            for m, model in enumerate(models):
-                error = result.error(result.seeds_of(data, model), test, quantity)
-                if error is None or not _positive(error):
-                    continue
-                width = 0.8 / len(models)
-                axis.bar(
-                    k + (m - (len(models) - 1) / 2) * width, error.mean, 0.92 * width, yerr=_bar(error) or None,
-                    color=colours[model][0], label=model, error_kw={"elinewidth": 1.0, "ecolor": "#444444"},
-                )  # fmt: skip
-                values.append(error.mean)
-        style_axis(axis)
-        axis.grid(visible=False, axis="x")
-        axis.set_yscale("log")
-        if values:
-            axis.set_ylim(min(values) / 2, max(values) * 2)
-        plain_log_ticks(axis)
+        groups = [
+            {
+                model: result.error(result.seeds_of(data, model), test, quantity)
+                for model in judged(result, data)
+            }
+            for data, test in tests
+        ]
+        _grouped_bars(axis, groups, colours, elinewidth=1.0)
         axis.set_xticks(range(len(tests)), [_title(result, *entry) for entry in tests], fontsize=8.5)
         if len(tests) > 3:
             axis.tick_params(axis="x", rotation=25)
@@ -317,24 +333,8 @@ def plot_compositions(result: StudyResult, data: str, test: str, kind: str, quan
         return None
     styles = style_of(result)
     figure, (axis,) = _grid(1, width=max(6.0, 0.22 * len(names) * (len(models) + 1) + 1.5), height=3.4)
-    values = []
-    for m, model in enumerate(models):
-        width = 0.8 / len(models)
-        for k, name in enumerate(names):
-            spread = found[model].get(name)
-            if spread is None or not _positive(spread):
-                continue
-            axis.bar(
-                k + (m - (len(models) - 1) / 2) * width, spread.mean, 0.92 * width, yerr=_bar(spread) or None,
-                color=styles[model][0], label=model, error_kw={"elinewidth": 0.8, "ecolor": "#444444"},
-            )  # fmt: skip
-            values.append(spread.mean)
-    style_axis(axis)
-    axis.grid(visible=False, axis="x")
-    axis.set_yscale("log")
-    if values:
-        axis.set_ylim(min(values) / 2, max(values) * 2)
-    plain_log_ticks(axis)
+    groups = [{model: found[model].get(name) for model in models} for name in names]
+    _grouped_bars(axis, groups, styles, elinewidth=0.8)
     axis.set_xticks(range(len(names)), names, fontsize=8.5)
     if max(len(name) for name in names) > 5 and len(names) > 4:
         axis.tick_params(axis="x", rotation=35)
