@@ -42,7 +42,7 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
 def run(args: argparse.Namespace) -> int:
     """Add it, and say what was found."""
     import etnpot
-    from etnpot.fitting.problem import LossWeights
+    from etnpot.fitting.prepared import LossWeights
     from etnpot.fitting.reliability import assessed
     from etnpot.fitting.split import split
 

@@ -34,7 +34,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -42,15 +42,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from etnpot.conventions import VOIGT, voigt
-from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
-from etnpot.io.structures import Labelled
-from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
-from etnpot.potential import Evaluation, Jacobian, Potential, Sensitivities
+from etnpot.fitting.prepared import Batch, LossWeights, Prepared, batches
+from etnpot.potential import Jacobian, Potential, Sensitivities
 from etnpot.potential.threads import default_threads
 
-__all__ = ["LossWeights", "NormalEquations", "Prepared", "Problem"]
+__all__ = ["NormalEquations", "Problem"]
 
 Floats = NDArray[np.float64]
 
@@ -58,131 +55,6 @@ Floats = NDArray[np.float64]
 _PRESSURE = slice(-6, -3)
 #: Columns of J^T gathered before they are multiplied into the Gram matrix.
 _GRAM_COLUMNS = 2048
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the loss.
-
-    Parameters
-    ----------
-    energy : float, 1/eV²
-        w_E.
-    forces : float, (Å/eV)²
-        w_F.
-    stress : float, Å³/eV²
-        w_S.
-    alpha : float
-        Exponent of the number of atoms under the energy term: 2 weighs the energy per atom, 1 (the default) counts a
-        configuration of N atoms like N independent ones.
-    """
-
-    energy: float = 10.0
-    forces: float = 1.0
-    stress: float = 10.0
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("energy", "forces", "stress"):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value <= 1e15:
-                raise SpecificationError(f"{name} weight: expected a number from 0 to 1e15, got {value!r}")
-        if not _is_number(self.alpha) or not 0 <= self.alpha <= 2:
-            raise SpecificationError(f"alpha: expected a number from 0 to 2, got {self.alpha!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """One configuration, ready for the fit.
-
-    Attributes
-    ----------
-    edges, numbers
-        As for `Potential.evaluate`.
-    energy : float or None, eV
-    forces : float64 [n_atoms, 3] or None, eV/Å
-    virial : float64 [6] or None, eV
-        Volume times stress, Voigt order.
-    volume : float, Å³
-    scale_energy, scale_forces, scale_virial : float
-        Square roots of the weights of the rows: of E, of F, and of the virial.
-    """
-
-    edges: EdgeList
-    numbers: NDArray[np.int64]
-    energy: float | None
-    forces: Floats | None
-    virial: Floats | None
-    volume: float
-    scale_energy: float
-    scale_forces: float
-    scale_virial: float
-
-    @classmethod
-    def of(cls, labelled: Labelled, cutoff: float, weights: LossWeights) -> Prepared:
-        """Edges, checked, and row weights of a labelled configuration."""
-        atoms = labelled.atoms
-        check_structure(atoms)
-        edges = neighbor_list(atoms, cutoff)
-        check_distances(edges)
-        volume = labelled.volume
-        stress = labelled.stress if volume > 0 else None
-        w = labelled.weight
-        return cls(
-            edges=edges,
-            numbers=np.asarray(atoms.numbers, dtype=np.int64),
-            energy=labelled.energy,
-            forces=labelled.forces,
-            virial=None if stress is None else volume * np.asarray(stress),
-            volume=volume,
-            scale_energy=float(
-                np.sqrt(w * labelled.energy_weight * weights.energy / edges.n_atoms**weights.alpha)
-            ),
-            scale_forces=float(np.sqrt(w * labelled.forces_weight * weights.forces)),
-            scale_virial=0.0
-            if stress is None
-            else float(np.sqrt(w * labelled.stress_weight * weights.stress / volume)),
-        )
-
-    @property
-    def cost(self) -> int:
-        """Rough relative cost of its Jacobian."""
-        return self.edges.n_pairs + self.edges.n_atoms
-
-    @property
-    def n_rows(self) -> int:
-        """Labelled rows that carry weight."""
-        return (
-            (self.energy is not None and self.scale_energy > 0)
-            + (self.forces is not None and self.scale_forces > 0) * 3 * self.edges.n_atoms
-            + (self.virial is not None and self.scale_virial > 0) * 6
-        )
-
-    def weighed(self, factor: float) -> Prepared:
-        """With the weight of every row times `factor`."""
-        root = np.sqrt(factor)
-        return replace(
-            self,
-            scale_energy=self.scale_energy * root,
-            scale_forces=self.scale_forces * root,
-            scale_virial=self.scale_virial * root,
-        )
-
-    def residual(self, evaluation: Evaluation) -> Floats:
-        """Weighted (reference - prediction): energy, dE/dx of every atom, virial; zero where there is no label."""
-        n_atoms = self.edges.n_atoms
-        rows = np.zeros(1 + 3 * n_atoms + 6)
-        if self.energy is not None:
-            rows[0] = self.scale_energy * (self.energy - evaluation.energy)
-        if self.forces is not None:
-            rows[1:-6] = self.scale_forces * (evaluation.forces - self.forces).ravel()
-        if self.virial is not None:
-            rows[-6:] = self.scale_virial * (self.virial - voigt(evaluation.virial))
-        return rows
 
 
 @dataclass(eq=False)
@@ -340,15 +212,14 @@ class Problem:
         rank, size = self.shard
         reference_z = potential.arrays["reference_energies"]
         extremes = np.zeros((2, size))
-        found = np.empty((len(self.configurations), 2))
+        found = np.empty((len(self._batches), 2))
 
         def work(index: int) -> None:
-            c = self.configurations[index]
-            energy_i = potential.evaluate(c.edges, c.numbers, threads=1).energy_i
-            energy_i = energy_i - reference_z[potential.type_index(c.numbers)]
+            batch = self._batches[index]
+            energy_i = batch.energies(potential) - reference_z[potential.type_index(batch.numbers)]
             found[index] = energy_i.min(), energy_i.max()
 
-        self._each(work)
+        self._each(work, self._batches)
         if len(found):
             extremes[:, rank] = found[:, 0].min(), found[:, 1].max()
         extremes = self._summed(extremes)
@@ -365,11 +236,15 @@ class Problem:
         rows: list[Floats] = [np.empty(0)] * len(self.configurations)
 
         def work(index: int) -> None:
-            c = self.configurations[index]
-            rows[index] = c.residual(potential.evaluate(c.edges, c.numbers, threads=1))
+            batch = self._batches[index]
+            rows[batch.start : batch.stop] = batch.residuals(potential)
 
-        self._each(work)
+        self._each(work, self._batches)
         return rows
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        return batches(self.configurations)
 
     def _shift(self, rows: Sequence[Floats], virial_shift: Floats) -> None:
         """Take a virial shift [element] off the reference."""
@@ -473,7 +348,7 @@ class Problem:
             local.accumulator.add(c, jacobian, residuals[index], shift_rows[index])
 
         with threadpool_limits(1, user_api="blas"):
-            self._each(work)
+            self._each(work, self.configurations)
         return partial
 
     def gradient(self, potential: Potential) -> tuple[float, Floats]:
@@ -491,23 +366,23 @@ class Problem:
             if not hasattr(local, "total"):
                 local.total = np.zeros(n)
                 partial.append(local.total)
-            c = self.configurations[index]
-            local.total += potential.gradient(c.edges, c.numbers, *_pull_back(c, rows[index]))
+            batch = self._batches[index]
+            local.total += batch.project(potential, rows[batch.start : batch.stop])
 
-        self._each(work)
+        self._each(work, self._batches)
         total = np.sum(partial, axis=0) if partial else np.zeros(n)
         return self._summed(np.asarray(total))
 
-    def _each(self, work: Callable[[int], None]) -> None:
-        """Run `work` over all configurations, one range of about equal cost per thread, in a fixed assignment."""
-        n_threads = min(self.threads, len(self.configurations))
+    def _each(self, work: Callable[[int], None], items: Sequence[Prepared | Batch]) -> None:
+        """Run `work` over the indices of all items, one range of about equal cost per thread, in a fixed assignment."""
+        n_threads = min(self.threads, len(items))
         if n_threads <= 1:
-            for index in range(len(self.configurations)):
+            for index in range(len(items)):
                 work(index)
             return
-        costs = np.cumsum([c.cost for c in self.configurations])
+        costs = np.cumsum([item.cost for item in items])
         cuts = np.searchsorted(costs, costs[-1] * np.arange(1, n_threads) / n_threads)
-        ranges = np.split(np.arange(len(self.configurations)), cuts)
+        ranges = np.split(np.arange(len(items)), cuts)
         stop = threading.Event()
 
         def run(indices: NDArray[np.int64]) -> None:
@@ -599,21 +474,3 @@ _AccumulatorT = TypeVar("_AccumulatorT", bound=_Accumulator)
 def _triangle(matrix: Floats) -> Floats:
     """R of the QR decomposition of a tall matrix."""
     return np.asarray(np.linalg.qr(matrix, mode="r"))
-
-
-def _pull_back(c: Prepared, rows: Floats) -> tuple[Floats, Floats]:
-    """Weights of E_i and of dE/dr_p whose sum is the weighted predictions times `rows`."""
-    edges = c.edges
-    energy_weight_i = np.full(edges.n_atoms, c.scale_energy * rows[0] if c.energy is not None else 0.0)
-    direction_pc = np.zeros_like(edges.r_pc)
-    if c.forces is not None:
-        # dE/dx_j = sum of dE/dr_p onto j minus those from j
-        weight_ic = c.scale_forces * rows[1:-6].reshape(-1, 3)
-        direction_pc += weight_ic[edges.neighbor] - weight_ic[edges.center]
-    if c.virial is not None:
-        strain = np.zeros((3, 3))
-        for value, (a, b) in zip(c.scale_virial * rows[-6:], VOIGT, strict=True):
-            strain[a, b] += 0.5 * value
-            strain[b, a] += 0.5 * value
-        direction_pc += edges.r_pc @ strain
-    return energy_weight_i, direction_pc

@@ -15,7 +15,7 @@ import numpy as np
 from etnpot.basis import REPULSIONS
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
-from etnpot.fitting.problem import LossWeights
+from etnpot.fitting.prepared import LossWeights
 from etnpot.potential import PotentialSpec
 from etnpot.potential.build import make_spec
 from etnpot.so3 import Irrep

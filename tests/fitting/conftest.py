@@ -11,7 +11,8 @@ import pytest
 import etnpot
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
-from etnpot.fitting.problem import LossWeights, Problem
+from etnpot.fitting.prepared import LossWeights
+from etnpot.fitting.problem import Problem
 from etnpot.io.structures import Labelled
 from etnpot.neighbors import neighbor_list
 from etnpot.network import scale

@@ -10,7 +10,8 @@ import pytest
 
 from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
-from etnpot.fitting.problem import LossWeights, Problem
+from etnpot.fitting.prepared import LossWeights
+from etnpot.fitting.problem import Problem
 from etnpot.io.structures import Labelled
 from etnpot.potential import Potential
 

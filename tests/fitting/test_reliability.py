@@ -16,7 +16,7 @@ from etnpot.errors import DataError, PotentialFileError, SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
 from etnpot.fitting.grading import calibration, grade_all, spearman, table
-from etnpot.fitting.problem import LossWeights
+from etnpot.fitting.prepared import LossWeights
 from etnpot.fitting.reliability import assessed, chosen_core
 from etnpot.fitting.selection import select
 from etnpot.io.structures import Labelled

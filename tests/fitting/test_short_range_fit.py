@@ -13,7 +13,8 @@ import etnpot
 from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.fitter import Fitter
-from etnpot.fitting.problem import LossWeights, Problem
+from etnpot.fitting.prepared import LossWeights
+from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
 from etnpot.potential import Potential
 

@@ -1,0 +1,247 @@
+"""Configurations ready for a fit, and batches of them.
+
+Small configurations fill the lanes of the kernels badly and have the interpreter between every two calls. So energies,
+forces and gradients are computed for a batch of configurations at once: one edge list with the atoms of all of them one
+after another, none of which is a neighbour of those of another configuration.
+
+The rows of a configuration, each weighted, are its energy, dE/dx of every atom, and its virial:
+
+    r = [w_E E, w_F dE/dx_0x, dE/dx_0y, ..., w_V W_xx, ... W_xy],     zero where there is no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etnpot.conventions import VOIGT
+from etnpot.errors import SpecificationError
+from etnpot.io.structures import Labelled
+from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
+from etnpot.potential import Potential
+
+__all__ = ["Batch", "LossWeights", "Prepared", "batches"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Atoms of a batch, if there are enough for this many batches.
+_BATCH_ATOMS, _LEAST_BATCHES = 512, 16
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss.
+
+    Parameters
+    ----------
+    energy : float, 1/eV²
+        w_E.
+    forces : float, (Å/eV)²
+        w_F.
+    stress : float, Å³/eV²
+        w_S.
+    alpha : float
+        Exponent of the number of atoms under the energy term: 2 weighs the energy per atom, 1 (the default) counts a
+        configuration of N atoms like N independent ones.
+    """
+
+    energy: float = 10.0
+    forces: float = 1.0
+    stress: float = 10.0
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("energy", "forces", "stress"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= 1e15:
+                raise SpecificationError(f"{name} weight: expected a number from 0 to 1e15, got {value!r}")
+        if not _is_number(self.alpha) or not 0 <= self.alpha <= 2:
+            raise SpecificationError(f"alpha: expected a number from 0 to 2, got {self.alpha!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One configuration, ready for the fit.
+
+    Attributes
+    ----------
+    edges, numbers
+        As for `Potential.evaluate`.
+    energy : float or None, eV
+    forces : float64 [n_atoms, 3] or None, eV/Å
+    virial : float64 [6] or None, eV
+        Volume times stress, Voigt order.
+    volume : float, Å³
+    scale_energy, scale_forces, scale_virial : float
+        Square roots of the weights of the rows: of E, of F, and of the virial.
+    """
+
+    edges: EdgeList
+    numbers: NDArray[np.int64]
+    energy: float | None
+    forces: Floats | None
+    virial: Floats | None
+    volume: float
+    scale_energy: float
+    scale_forces: float
+    scale_virial: float
+
+    @classmethod
+    def of(cls, labelled: Labelled, cutoff: float, weights: LossWeights) -> Prepared:
+        """Edges, checked, and row weights of a labelled configuration."""
+        atoms = labelled.atoms
+        check_structure(atoms)
+        edges = neighbor_list(atoms, cutoff)
+        check_distances(edges)
+        volume = labelled.volume
+        stress = labelled.stress if volume > 0 else None
+        w = labelled.weight
+        return cls(
+            edges=edges,
+            numbers=np.asarray(atoms.numbers, dtype=np.int64),
+            energy=labelled.energy,
+            forces=labelled.forces,
+            virial=None if stress is None else volume * np.asarray(stress),
+            volume=volume,
+            scale_energy=float(
+                np.sqrt(w * labelled.energy_weight * weights.energy / edges.n_atoms**weights.alpha)
+            ),
+            scale_forces=float(np.sqrt(w * labelled.forces_weight * weights.forces)),
+            scale_virial=0.0
+            if stress is None
+            else float(np.sqrt(w * labelled.stress_weight * weights.stress / volume)),
+        )
+
+    @property
+    def cost(self) -> int:
+        """Rough relative cost of its Jacobian."""
+        return self.edges.n_pairs + self.edges.n_atoms
+
+    @property
+    def n_rows(self) -> int:
+        """Labelled rows that carry weight."""
+        return (
+            (self.energy is not None and self.scale_energy > 0)
+            + (self.forces is not None and self.scale_forces > 0) * 3 * self.edges.n_atoms
+            + (self.virial is not None and self.scale_virial > 0) * 6
+        )
+
+    def weighed(self, factor: float) -> Prepared:
+        """With the weight of every row times `factor`."""
+        root = np.sqrt(factor)
+        return replace(
+            self,
+            scale_energy=self.scale_energy * root,
+            scale_forces=self.scale_forces * root,
+            scale_virial=self.scale_virial * root,
+        )
+
+
+class Batch:
+    """Configurations whose atoms are evaluated together.
+
+    Parameters
+    ----------
+    configurations : sequence of Prepared
+    start : int
+        Number of the first among those of the problem.
+    """
+
+    def __init__(self, configurations: Sequence[Prepared], start: int) -> None:
+        self.start, self.stop = start, start + len(configurations)
+        n_atoms = np.array([c.edges.n_atoms for c in configurations], dtype=np.int64)
+        n_pairs = np.array([c.edges.n_pairs for c in configurations], dtype=np.int64)
+        self._atom_k, pair_k = np.cumsum(n_atoms) - n_atoms, np.cumsum(n_pairs) - n_pairs
+        rows = [c.edges.first[:-1] + pair for c, pair in zip(configurations, pair_k, strict=True)]
+        self._edges = EdgeList(
+            np.concatenate([*rows, [n_pairs.sum()]]),
+            np.concatenate(
+                [c.edges.neighbor + atom for c, atom in zip(configurations, self._atom_k, strict=True)]
+            ),
+            np.concatenate([c.edges.r_pc for c in configurations]),
+        )
+        self._numbers = np.concatenate([c.numbers for c in configurations])
+        self._owner_i = np.repeat(np.arange(len(configurations)), n_atoms)
+        # places of the kinds of rows in those of all configurations, one after another
+        self._first_k = np.cumsum(3 * n_atoms + 7) - (3 * n_atoms + 7)
+        self._n_rows = int((3 * n_atoms + 7).sum())
+        within_i = np.arange(len(self._owner_i)) - self._atom_k[self._owner_i]
+        self._forces_ic = (self._first_k[self._owner_i] + 1 + 3 * within_i)[:, None] + np.arange(3)
+        self._virial_kv = (self._first_k + 1 + 3 * n_atoms)[:, None] + np.arange(6)
+        # references, and scales that vanish where there are none
+        self._energy_k = np.array([0.0 if c.energy is None else c.energy for c in configurations])
+        self._force_ic = np.concatenate(
+            [np.zeros((c.edges.n_atoms, 3)) if c.forces is None else c.forces for c in configurations]
+        )
+        self._reference_kv = np.array([np.zeros(6) if c.virial is None else c.virial for c in configurations])
+        self._scale_energy_k = np.array([0.0 if c.energy is None else c.scale_energy for c in configurations])
+        self._scale_forces_k = np.array([0.0 if c.forces is None else c.scale_forces for c in configurations])
+        self._scale_virial_k = np.array([0.0 if c.virial is None else c.scale_virial for c in configurations])
+
+    @property
+    def cost(self) -> int:
+        """Rough relative cost of an evaluation."""
+        return self._edges.n_pairs + self._edges.n_atoms
+
+    def residuals(self, potential: Potential) -> list[Floats]:
+        """Weighted (reference - prediction) of every configuration."""
+        found = potential.evaluate(self._edges, self._numbers, threads=1)
+        virial_icc = found.virial_icc
+        virial_iv = np.stack([virial_icc[:, a, b] for a, b in VOIGT], axis=1)
+        rows = np.empty(self._n_rows)
+        rows[self._first_k] = self._scale_energy_k * (
+            self._energy_k - np.add.reduceat(found.energy_i, self._atom_k)
+        )
+        rows[self._forces_ic] = self._scale_forces_k[self._owner_i, None] * (found.forces - self._force_ic)
+        rows[self._virial_kv] = self._scale_virial_k[:, None] * (
+            self._reference_kv - np.add.reduceat(virial_iv, self._atom_k, axis=0)
+        )
+        return np.split(rows, self._first_k[1:])
+
+    def energies(self, potential: Potential) -> Floats:
+        """Energy of every atom, eV."""
+        return potential.evaluate(self._edges, self._numbers, threads=1).energy_i
+
+    @property
+    def numbers(self) -> Integers:
+        """Atomic number of every atom."""
+        return self._numbers
+
+    def project(self, potential: Potential, rows: Sequence[Floats]) -> Floats:
+        """J^T times the rows of every configuration: the gradient of the sum of predictions times `rows`."""
+        edges, flat = self._edges, np.concatenate(rows)
+        energy_weight_i = (self._scale_energy_k * flat[self._first_k])[self._owner_i]
+        # dE/dx_j = sum of dE/dr_p onto j minus those from j
+        weight_ic = self._scale_forces_k[self._owner_i, None] * flat[self._forces_ic]
+        direction_pc = weight_ic[edges.neighbor] - weight_ic[edges.center]
+        if self._scale_virial_k.any():
+            strain_kcc = np.zeros((len(self._first_k), 3, 3))
+            for v, (a, b) in enumerate(VOIGT):
+                half = 0.5 * self._scale_virial_k * flat[self._virial_kv[:, v]]
+                strain_kcc[:, a, b] += half
+                strain_kcc[:, b, a] += half
+            strain_pcc = strain_kcc[self._owner_i[edges.center]]
+            direction_pc += np.einsum("pc,pcd->pd", edges.r_pc, strain_pcc)
+        return potential.gradient(edges, self._numbers, energy_weight_i, direction_pc)
+
+
+def batches(configurations: Sequence[Prepared]) -> list[Batch]:
+    """Consecutive configurations in batches, each of about as many atoms; one large configuration is a batch."""
+    n_atoms = sum(c.edges.n_atoms for c in configurations)
+    most = min(_BATCH_ATOMS, n_atoms // _LEAST_BATCHES)
+    made: list[Batch] = []
+    start, filled = 0, 0
+    for index, c in enumerate(configurations):
+        filled += c.edges.n_atoms
+        if filled >= most or index + 1 == len(configurations):
+            made.append(Batch(configurations[start : index + 1], start))
+            start, filled = index + 1, 0
+    return made
