@@ -126,12 +126,17 @@ class Prepared:
         return self.edges.n_pairs + self.edges.n_atoms
 
     @property
+    def has_virial(self) -> bool:
+        """Whether its virial carries weight."""
+        return self.virial is not None and self.scale_virial > 0
+
+    @property
     def n_rows(self) -> int:
         """Labelled rows that carry weight."""
         return (
             (self.energy is not None and self.scale_energy > 0)
             + (self.forces is not None and self.scale_forces > 0) * 3 * self.edges.n_atoms
-            + (self.virial is not None and self.scale_virial > 0) * 6
+            + self.has_virial * 6
         )
 
     def weighed(self, factor: float) -> Prepared:

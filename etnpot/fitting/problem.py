@@ -198,7 +198,7 @@ class Problem:
                 sums[2:4] += (rows[0] / (c.scale_energy * c.edges.n_atoms)) ** 2, 1
             if c.forces is not None and c.scale_forces > 0:
                 sums[4:6] += float(rows[1:-6] @ rows[1:-6]) / c.scale_forces**2, 3 * c.edges.n_atoms
-            if c.virial is not None and c.scale_virial > 0:
+            if c.has_virial:
                 sums[6:8] += float(rows[-6:] @ rows[-6:]) / (c.scale_virial * c.volume) ** 2, 6
         sums = self._summed(sums)
         errors = {"loss": float(sums[0] / max(sums[1], 1.0))}
@@ -344,7 +344,7 @@ class Problem:
                 local.accumulator = kind(shift_rows.shape[1] + sensitivities.n_parameters)
                 partial.append(local.accumulator)
             c = self.configurations[index]
-            jacobian = sensitivities.jacobian(c.edges, c.numbers, per_atom=False)
+            jacobian = sensitivities.jacobian(c.edges, c.numbers, per_atom=False, with_virial=c.has_virial)
             local.accumulator.add(c, jacobian, residuals[index], shift_rows[index])
 
         with threadpool_limits(1, user_api="blas"):
@@ -414,8 +414,8 @@ class _Accumulator:
         if c.energy is not None and c.scale_energy > 0:
             self._append(c.scale_energy * jacobian.energy_iq.T, rows[:1])
         if c.forces is not None and c.scale_forces > 0:
-            self._append(jacobian.gradient_qc[:, :-6], rows[1:-6], c.scale_forces)
-        if c.virial is not None and c.scale_virial > 0:
+            self._append(jacobian.gradient_qc[:, : 3 * jacobian.n_sites], rows[1:-6], c.scale_forces)
+        if c.has_virial:
             self._append(jacobian.gradient_qc[:, -6:-3], rows[_PRESSURE], c.scale_virial, shift_row)
             self._append(jacobian.gradient_qc[:, -3:], rows[-3:], c.scale_virial)
 

@@ -54,15 +54,15 @@ __all__ = ["add_cores", "add_rows", "direct_sensitivities", "pair_sensitivities"
 
 
 @njit(fastmath=("contract", "reassoc"))
-def scatter(row_c, site_s, n_sites, gradient_c):
+def scatter(row_c, site_s, n_sites, n_strain, gradient_c):
     """Add a row of local columns (of the sites of an atom, then of the strain) to a row of all columns."""
     for s in range(n_sites):
         here, there = 3 * s, 3 * site_s[s]
         gradient_c[there] += row_c[here]
         gradient_c[there + 1] += row_c[here + 1]
         gradient_c[there + 2] += row_c[here + 2]
-    strain = gradient_c.shape[0] - 6
-    for d in range(6):
+    strain = gradient_c.shape[0] - n_strain
+    for d in range(n_strain):
         gradient_c[strain + d] += row_c[3 * n_sites + d]
 
 
@@ -80,7 +80,7 @@ def components(train, path):
 @njit(fastmath=("contract", "reassoc"))
 def add_cores(
     train, path_begin, path_end, v_if, x_ia, y_ia, dv_ifc, dx_iac, dx_first, dy_iac, dy_first, site_is, n_sites_i,
-    q_shift, energy_iq, gradient_qc,
+    n_strain, q_shift, energy_iq, gradient_qc,
 ):  # fmt: skip
     """Eqs. (1) and (2) for the paths of consecutive cores and some atoms, added to the rows of the parameters.
 
@@ -97,11 +97,13 @@ def add_cores(
         The bond rows at which the second and third begin.
     site_is, n_sites_i : int64 [i, s], [i]
         Sites of the local columns.
+    n_strain : int
+        Columns of strain: 6, or 0 where no virials are wanted.
     q_shift : int
         Row of the results that weight 0 would have.
     energy_iq : float64 [i, q] or [1, q]
         Added to.
-    gradient_qc : float64 [q, 3 n_sites + 6]
+    gradient_qc : float64 [q, 3 n_sites + n_strain]
         Added to.
     """
     most = 1
@@ -140,7 +142,7 @@ def add_cores(
                     for a3 in range(n3):
                         u_bcm[(a2 * n3 + a3) * d1 + m1] += c * v_if[i, i2 + a2] * y_ia[i, i3 + a3]
             n_sites = n_sites_i[i]
-            used = (3 * n_sites + 6 + LANES - 1) // LANES
+            used = (3 * n_sites + n_strain + LANES - 1) // LANES
             row_v = (i * dv_ifc.shape[1] + feature) * n_blocks
             row_x = (i * dx_iac.shape[1] + left - dx_first) * n_blocks
             row_y = (i * dy_iac.shape[1] + right - dy_first) * n_blocks
@@ -166,12 +168,12 @@ def add_cores(
                                 prime = load(dv_ifc, row_v + (m * n2 + a2) * n_blocks + block)
                                 sum_c = fma(splat(s_acm[s + m]), prime, sum_c)
                             store(row_c, block, sum_c)
-                        scatter(row_c, site_is[i], n_sites, gradient_qc[q])
+                        scatter(row_c, site_is[i], n_sites, n_strain, gradient_qc[q])
                         q += 1
 
 
 @njit(fastmath=("contract", "reassoc"))
-def add_rows(factor_iqm, prime_ifc, f_m, q_i, site_is, n_sites_i, gradient_qc):
+def add_rows(factor_iqm, prime_ifc, f_m, q_i, site_is, n_sites_i, n_strain, gradient_qc):
     """Rows q of every atom, from row q_i on: sum_m factor[i, q, m] prime[i, f_m, column], added to all columns.
 
     Parameters
@@ -183,13 +185,15 @@ def add_rows(factor_iqm, prime_ifc, f_m, q_i, site_is, n_sites_i, gradient_qc):
     q_i : int64 [i]
     site_is, n_sites_i : int64 [i, s], [i]
         Sites of the local columns.
-    gradient_qc : float64 [q, 3 n_sites + 6]
+    n_strain : int
+        Columns of strain, 6 or 0.
+    gradient_qc : float64 [q, 3 n_sites + n_strain]
         Added to.
     """
     row_c = np.empty(prime_ifc.shape[2])
     n_blocks = prime_ifc.shape[2] // LANES
     for i in range(factor_iqm.shape[0]):
-        used = (3 * n_sites_i[i] + 6 + LANES - 1) // LANES
+        used = (3 * n_sites_i[i] + n_strain + LANES - 1) // LANES
         for q in range(factor_iqm.shape[1]):
             for block in range(used):
                 sum_c = splat(0.0)
@@ -197,13 +201,13 @@ def add_rows(factor_iqm, prime_ifc, f_m, q_i, site_is, n_sites_i, gradient_qc):
                     prime = load(prime_ifc, (i * prime_ifc.shape[1] + f_m[m]) * n_blocks + block)
                     sum_c = fma(splat(factor_iqm[i, q, m]), prime, sum_c)
                 store(row_c, block, sum_c)
-            scatter(row_c, site_is[i], n_sites_i[i], gradient_qc[q_i[i] + q])
+            scatter(row_c, site_is[i], n_sites_i[i], n_strain, gradient_qc[q_i[i] + q])
 
 
 @njit(fastmath=("contract", "reassoc"))
 def pair_sensitivities(
     first, r_pc, type_i, type_p, basis, radial_table, start, stop, slot_p, slot_i, n_sites_i,
-    scale, columns_icf, moments_iznm,
+    n_strain, scale, columns_icf, moments_iznm,
 ):  # fmt: skip
     """v' for a chunk of atoms, and the primitive moments U of eq. (3).
 
@@ -218,6 +222,8 @@ def pair_sensitivities(
         3 s .. 3 s + 2 belong to site s.
     n_sites_i : int64 [i]
         Number of touched sites of every atom; the strain comes after them.
+    n_strain : int
+        Columns of strain, 6 or 0.
     scale : float
         N^(-1/2).
     columns_icf : float64 [i, column, f]
@@ -281,7 +287,7 @@ def pair_sensitivities(
                         columns_icf[at, there + c, f] += row_cf[c, f]
                     for f in range(n_features):
                         columns_icf[at, here + c, f] -= row_cf[c, f]
-                for f in range(n_features):
+                for f in range(n_features if n_strain else 0):
                     gx, gy, gz = row_cf[0, f], row_cf[1, f], row_cf[2, f]
                     columns_icf[at, strain, f] += x * gx
                     columns_icf[at, strain + 1, f] += y * gy
@@ -335,7 +341,7 @@ def direct_sensitivities(
         Length of theta; columns of the output are theta, then B.
     g_if : float64 [i, f]
         dE_i/dv of the chunk.
-    direct_cq : float64 [3 n_sites + 6, q]
+    direct_cq : float64 [3 n_sites + n_strain, q]
         Added to.
     """
     l_max = basis.feature_first.shape[0] - 1
@@ -348,7 +354,8 @@ def direct_sensitivities(
     y_mb, dy_cmb = np.empty((n_lm, PAIRS)), np.empty((3, n_lm, PAIRS))
     direct = np.empty((3, n_shared))
     species_lk = np.empty((3, (l_max + 1) * rank))
-    strain = direct_cq.shape[0] - 6
+    strain = 3 * type_i.shape[0]
+    n_strained = n_shared if direct_cq.shape[0] > strain else 0
     for i in range(start, stop):
         at, zi = i - start, type_i[i]
         for block in range(first[i], first[i + 1], PAIRS):
@@ -408,7 +415,7 @@ def direct_sensitivities(
                     for q in range(n_shared):
                         direct_cq[there + d, q] += direct[d, q]
                         direct_cq[here + d, q] -= direct[d, q]
-                for q in range(n_shared):
+                for q in range(n_strained):
                     gx, gy, gz = direct[0, q], direct[1, q], direct[2, q]
                     direct_cq[strain, q] += x * gx
                     direct_cq[strain + 1, q] += y * gy

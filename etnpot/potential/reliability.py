@@ -208,8 +208,8 @@ class Reliability:
         """D^T dE/dx dA, float64 [3 n_sites, r'], eV/Å."""
         from etnpot.potential.sensitivity import Sensitivities
 
-        gradient_qc = Sensitivities(potential, (self.group,)).jacobian(edges, numbers).gradient_qc[:, :-6]
-        return np.asarray(gradient_qc.T @ self.deviation_qr)
+        jacobian = Sensitivities(potential, (self.group,)).jacobian(edges, numbers, with_virial=False)
+        return np.asarray(jacobian.gradient_qc.T @ self.deviation_qr)
 
 
 _DIMENSIONS = {"core": 1, "grade": 2, "center": 2, "deviation": 2, "scales": 1}

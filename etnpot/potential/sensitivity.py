@@ -11,7 +11,7 @@ and local column (three for each site that the atom touches, six for the strain)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,23 +44,25 @@ class Jacobian:
     ----------
     energy_iq : float64 [n_atoms, q], or [1, q] of their sum
         Of the energy of every atom, eV.
-    gradient_qc : float64 [q, 3 n_sites + 6]
+    gradient_qc : float64 [q, 3 n_sites + 6], or [q, 3 n_sites] without virial
         Of dE/dx (minus the forces), atom by atom, eV/Å, then of the virial in Voigt order, eV.
+    n_sites : int
+        Atoms that carry a force.
     """
 
     energy_iq: Floats
     gradient_qc: Floats
+    n_sites: int
 
     @property
     def forces(self) -> Floats:
         """Of the forces, float64 [n_sites, 3, q]."""
-        n_sites = (self.gradient_qc.shape[1] - 6) // 3
-        return np.asarray(-self.gradient_qc[:, :-6].T.reshape(n_sites, 3, -1))
+        return np.asarray(-self.gradient_qc[:, : 3 * self.n_sites].T.reshape(self.n_sites, 3, -1))
 
     @property
     def virial(self) -> Floats:
         """Of the virial, Voigt order, float64 [6, q]."""
-        return self.gradient_qc[:, -6:].T
+        return self.gradient_qc[:, 3 * self.n_sites :].T
 
 
 class _Chain(NamedTuple):
@@ -122,7 +124,9 @@ class Sensitivities:
         """Number of parameters in the range."""
         return self.stop - self.start
 
-    def jacobian(self, edges: EdgeList, numbers: ArrayLike, *, per_atom: bool = True) -> Jacobian:
+    def jacobian(
+        self, edges: EdgeList, numbers: ArrayLike, *, per_atom: bool = True, with_virial: bool = True
+    ) -> Jacobian:
         """Jacobian of one configuration.
 
         Parameters
@@ -131,6 +135,8 @@ class Sensitivities:
             As for `Potential.evaluate`.
         per_atom : bool
             Energies of every atom, or their sum in one row.
+        with_virial : bool
+            Whether the virial is wanted.
 
         Returns
         -------
@@ -140,20 +146,22 @@ class Sensitivities:
         type_i = self.potential.type_index(numbers)
         n_atoms, n_sites, n_q = edges.n_atoms, len(type_i), self.n_parameters
         energy_iq = np.zeros((n_atoms if per_atom else 1, n_q))
-        gradient_qc = np.zeros((n_q, 3 * n_sites + 6))
+        n_strain = len(VOIGT) if with_virial else 0
+        gradient_qc = np.zeros((n_q, 3 * n_sites + n_strain))
         arguments, close = self.potential._arguments(edges, type_i)
         v_if = np.empty((n_atoms, spec.feature.dimension))
         evaluate.features(*arguments[:6], 0, n_atoms, v_if)
         if close is not None or self._leaves_bounds(v_if, type_i[:n_atoms]):
-            return self._row_by_row(edges, numbers, n_sites, per_atom=per_atom)
-        touched = _touched_sites(edges, n_sites)
+            whole = self._row_by_row(edges, numbers, n_sites, per_atom=per_atom)
+            return replace(whole, gradient_qc=whole.gradient_qc[:, : gradient_qc.shape[1]])
+        touched = _touched_sites(edges, n_sites, n_strain)
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
         chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
         for start in range(0, n_atoms, chunk):
             stop = min(start + chunk, n_atoms)
             work = _Chunk(self, edges, arguments, touched, v_if, start, stop)
             work.add(energy_iq[start:stop] if per_atom else energy_iq, gradient_qc)
-        return Jacobian(energy_iq, gradient_qc)
+        return Jacobian(energy_iq, gradient_qc, n_sites)
 
     def _leaves_bounds(self, v_if: Floats, type_i: Integers) -> bool:
         if self.potential.spec.energy_bounds is None:
@@ -184,24 +192,25 @@ class Sensitivities:
             direction_pc[:, a] += 0.5 * edges.r_pc[:, b]
             direction_pc[:, b] += 0.5 * edges.r_pc[:, a]
             gradient_qc[:, 3 * n_sites + at] = row(np.zeros(n_atoms), direction_pc)
-        return Jacobian(energy_iq, gradient_qc)
+        return Jacobian(energy_iq, gradient_qc, n_sites)
 
 
 class _Touched(NamedTuple):
     """The sites whose positions matter to each atom: its neighbours and itself.
 
     ``site_is`` [i, s] and ``count_i`` [i]: the sites; ``slot_p``, ``slot_i``: where in them the neighbour of a pair and the
-    atom itself are; ``n_columns``: three for every site of the atom that has most, six of strain, rounded up to lanes.
+    atom itself are; ``n_strain``: columns of strain after them; ``n_columns``: of the atom that has most, rounded up to lanes.
     """
 
     site_is: Integers
     count_i: Integers
     slot_p: Integers
     slot_i: Integers
+    n_strain: int
     n_columns: int
 
 
-def _touched_sites(edges: EdgeList, n_sites: int) -> _Touched:
+def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
     n_atoms = edges.n_atoms
     atoms = np.arange(n_atoms, dtype=np.int64)
     keys = np.concatenate([edges.center * n_sites + edges.neighbor, atoms * n_sites + atoms])
@@ -212,8 +221,9 @@ def _touched_sites(edges: EdgeList, n_sites: int) -> _Touched:
     site_is = np.zeros((n_atoms, int(count_i.max(initial=0))), dtype=np.int64)
     site_is[center, np.arange(len(found)) - first_i[center]] = found % n_sites
     slots = place.reshape(-1) - first_i[np.concatenate([edges.center, atoms])]
-    n_columns = -(-(3 * site_is.shape[1] + 6) // LANES) * LANES
-    return _Touched(site_is, count_i, slots[: edges.n_pairs].copy(), slots[edges.n_pairs :].copy(), n_columns)
+    n_columns = -(-(3 * site_is.shape[1] + n_strain) // LANES) * LANES
+    slot_p, slot_i = slots[: edges.n_pairs].copy(), slots[edges.n_pairs :].copy()
+    return _Touched(site_is, count_i, slot_p, slot_i, n_strain, n_columns)
 
 
 class _Chunk:
@@ -235,6 +245,7 @@ class _Chunk:
         self.n = n = stop - start
         self.v_if = v_if[start:stop]
         self.site_is, self.count_i = touched.site_is[start:stop], touched.count_i[start:stop]
+        self.n_strain = touched.n_strain
         n_features = v_if.shape[1]
         with_shared = owner._chain is not None
         self._differentiate_train(weights, with_shared)
@@ -244,7 +255,7 @@ class _Chunk:
         )
         jacobian.pair_sensitivities(
             first, r_pc, type_i, type_p, basis, table, start, stop, touched.slot_p, touched.slot_i, touched.count_i,
-            owner._scale, columns_icf, self.moments_iznm,
+            touched.n_strain, owner._scale, columns_icf, self.moments_iznm,
         )  # fmt: skip
         #: dv/dx, [i, f, local column]
         self.dv_ifc = np.ascontiguousarray(columns_icf.transpose(0, 2, 1))
@@ -333,7 +344,7 @@ class _Chunk:
     ) -> None:
         jacobian.add_rows(
             np.ascontiguousarray(factor_iqm), prime_ifc, np.ascontiguousarray(f_m), q_i, self.site_is, self.count_i,
-            gradient_qc,
+            self.n_strain, gradient_qc,
         )  # fmt: skip
 
     def _add_cores(self, energy_iq: Floats, gradient_qc: Floats) -> None:
@@ -350,7 +361,7 @@ class _Chunk:
             jacobian.add_cores(
                 self.train, begin, end, self.v_if[atoms], self.x_ia[atoms], self.y_ia[atoms], dv_ifc,
                 self.dx_iaf[atoms, lefts] @ dv_ifc, lefts.start, self.dy_iaf[atoms, rights] @ dv_ifc, rights.start,
-                self.site_is[atoms], self.count_i[atoms], q_shift,
+                self.site_is[atoms], self.count_i[atoms], self.n_strain, q_shift,
                 energy_iq[atoms] if per_atom else energy_iq, gradient_qc,
             )  # fmt: skip
 
