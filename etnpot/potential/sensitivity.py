@@ -113,10 +113,14 @@ class Sensitivities:
         self._q_weight = spec.slices["head"].start
         self._scale = 1.0 / np.sqrt(spec.neighbor_scale)
         self._chain = _species_chain(potential) if set(wanted) & set(shared) else None
-        #: T = A C of every core, [right row, left row, feature].
+        #: T = A C of every core, [right row, left row, feature], and as a matrix [left row, (right row, feature)].
         self.cores_abf = [
             np.ascontiguousarray(dense_core(layout, core).transpose(2, 0, 1))
             for layout, core in zip(spec.layout.cores, potential.train.cores, strict=True)
+        ]
+        self.cores_bm = [
+            np.ascontiguousarray(tensor_abf.transpose(1, 0, 2)).reshape(tensor_abf.shape[1], -1)
+            for tensor_abf in self.cores_abf
         ]
 
     @property
@@ -287,7 +291,7 @@ class _Chunk:
             right, left = bonds[k + 1], bonds[k]
             n_right, n_left, _ = tensor_abf.shape
             transfer = (self.v_if @ tensor_abf.reshape(-1, n_features).T).reshape(n, n_right, n_left)
-            by_left = self.x_ia[:, left] @ tensor_abf.transpose(1, 0, 2).reshape(n_left, -1)
+            by_left = self.x_ia[:, left] @ self.owner.cores_bm[k]
             self.x_ia[:, right] = (transfer @ self.x_ia[:, left, None])[..., 0]
             self.dx_iaf[:, right] = by_left.reshape(n, n_right, n_features)
             transfers.append(
@@ -391,19 +395,27 @@ class _Chunk:
             coefficients_cnk = owner.potential.arrays[f"radial.{l}"]
             g_imc = self.g_if[:, feature_mc]
             table_ikz = table_lkij[l].transpose(1, 0, 2)[self.type_i]
-            mixed_inkm = np.einsum("ikz,iznm->inkm", table_ikz, moments_iznm, optimize=True)
-            mixed_iqm = mixed_inkm.reshape(n, n_radial * rank, dim)
+            by_species_iznm = np.ascontiguousarray(moments_iznm).reshape(n, n_species, n_radial * dim)
+            mixed_iknm = (table_ikz @ by_species_iznm).reshape(n, rank, n_radial, dim)
+            mixed_iqm = np.ascontiguousarray(mixed_iknm.transpose(0, 2, 1, 3)).reshape(
+                n, n_radial * rank, dim
+            )
             size = channels * n_radial * rank
             for c in range(channels):
                 q_i = np.full(n, at + c * n_radial * rank)
                 self._add_rows(mixed_iqm, dg_ifc, feature_mc[:, c], q_i, gradient_qc)
-            energy = np.einsum("imc,inkm->icnk", g_imc, mixed_inkm, optimize=True).reshape(n, size)
+            energy = (mixed_iqm @ g_imc).transpose(0, 2, 1).reshape(n, size)
             energy_iq[:, at : at + size] += energy if per_atom else energy.sum(axis=0)
-            weighted_ikzmc = np.einsum("cnk,iznm->ikzmc", coefficients_cnk, moments_iznm, optimize=True)
-            energy_ilkj[:, l] = np.einsum("ikzmc,imc->ikz", weighted_ikzmc, g_imc, optimize=True)
+            by_radial_in = moments_iznm.transpose(0, 1, 3, 2).reshape(-1, n_radial)
+            weighted_izmkc = by_radial_in @ coefficients_cnk.transpose(1, 2, 0).reshape(n_radial, -1)
+            weighted_ikzmc = weighted_izmkc.reshape(n, n_species, dim, rank, channels).transpose(
+                0, 3, 1, 2, 4
+            )
+            weighted_ikzf = weighted_ikzmc.reshape(n, rank * n_species, dim * channels)
+            energy_ilkj[:, l] = (weighted_ikzf @ g_imc.reshape(n, -1, 1)).reshape(n, rank, n_species)
             by_table = by_table_zlkjc.reshape(-1, n_columns)
             self._add_rows(
-                weighted_ikzmc.reshape(n, rank * n_species, -1), dg_ifc, feature_mc.ravel(),
+                weighted_ikzf, dg_ifc, feature_mc.ravel(),
                 (self.type_i * (spec.l_max + 1) + l) * rank * n_species, by_table,
             )  # fmt: skip
             at += size
