@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from etnpot.compare.study import DataSpec, Made, Source
+from etnpot.compare.study import DataSpec, Made, Source, located
 from etnpot.errors import DataError
 from etnpot.fitting.dataset import DataSet, is_isolated_atom
 from etnpot.fitting.split import near_copies, split
@@ -115,7 +115,8 @@ def _read(source: Source, spec: DataSpec) -> DataSet:
         made = source.emt
         repeat = (made.repeat[0], made.repeat[1], made.repeat[2])
         return emt_alloys(made.n, symbols=tuple(made.symbols), seed=made.seed, repeat=repeat)
-    return DataSet.from_files(source, **spec.reading)
+    files = [source] if isinstance(source, str) else source
+    return DataSet.from_files([located(path) for path in files], **spec.reading)
 
 
 def check_apart(known: DataSet, test: DataSet, name: str, what: str, where: str) -> None:

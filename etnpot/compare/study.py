@@ -7,6 +7,7 @@ mistakes are shown at once, each with its line.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,17 @@ from etnpot.compare.properties import LATTICES, PROPERTIES
 from etnpot.errors import SpecificationError
 from etnpot.io.settings_file import SettingsFile, read_settings_file
 
-__all__ = ["EXAMPLE", "Budget", "DataSpec", "Emt", "ModelSpec", "PropertySpec", "Study", "read_study"]
+__all__ = [
+    "EXAMPLE",
+    "Budget",
+    "DataSpec",
+    "Emt",
+    "ModelSpec",
+    "PropertySpec",
+    "Study",
+    "located",
+    "read_study",
+]
 
 EXAMPLE = """\
 # A comparison of potentials: etnpot compare study.yaml --out my-study
@@ -28,7 +39,8 @@ name: copper and gold
 # ------------------------------------------------ data: one or several data sets by name; the models are trained on each
 data:
   cuau:
-    train: train.extxyz        # a file or a list of files: anything with energies and forces that ASE reads, or MLIP .cfg
+    train: train.extxyz        # a file or a list of files: anything with energies and forces that ASE reads, or MLIP .cfg;
+                               # $NAME in it is an environment variable
     # valid: valid.extxyz      # otherwise valid_fraction of each training set is held out
     # valid_fraction: 0.1
     test:                      # test sets by name; every model is evaluated on all of them
@@ -357,8 +369,15 @@ def _check_data(name: str, data: DataSpec, add: Any) -> None:
                 add("expected n > 0 configurations and three numbers of cells", "data", name, *key)
             continue
         for path in [source] if isinstance(source, str) else source or []:
-            if not Path(path).is_file():
-                add(f"the file {path} does not exist", "data", name, *key)
+            if "$" in str(located(path)):
+                add(f"{path} names an environment variable that is not set", "data", name, *key)
+            elif not located(path).is_file():
+                add(f"the file {located(path)} does not exist", "data", name, *key)
+
+
+def located(path: str) -> Path:
+    """The path of a data file, with the values of the environment variables (``$NAME``) and the home directory (``~``)."""
+    return Path(os.path.expandvars(path)).expanduser()
 
 
 def _check_model(study: Study, k: int, model: ModelSpec, add: Any) -> None:

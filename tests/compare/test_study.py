@@ -62,6 +62,22 @@ def test_every_mistake_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "wrong.yaml, line 13: seeds: expected a list without repetition" in lines
 
 
+def test_paths_hold_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(EXAMPLE.replace("train.extxyz  ", "$STUDY_DATA/train.extxyz  "))
+    Path("test.extxyz").touch()
+    with pytest.raises(
+        SpecificationError, match=r"\$STUDY_DATA/train.extxyz names an environment variable that is not set"
+    ):
+        read_study("study.yaml")
+    Path("elsewhere").mkdir()
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(SpecificationError, match=r"the file .*elsewhere.train.extxyz does not exist"):
+        read_study("study.yaml")
+    Path("elsewhere/train.extxyz").touch()
+    assert read_study("study.yaml").data["cuau"].train == "$STUDY_DATA/train.extxyz"
+
+
 def test_a_missing_study_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(SpecificationError, match="etnpot compare --example > "):
         read_study(tmp_path / "none.yaml")
