@@ -276,6 +276,9 @@ class _Chunk:
 
             x_k = W x_{k-1},   dx_k/dv = W dx_{k-1}/dv + X,   dy_{k-1}/dv = W^T dy_k/dv + Y,   g = sum_k X^T y_k,
             H = M + M^T,   M = sum_k X^T dy_k/dv      (the feature of core k first, one of a later core second).
+
+        For some of the cores, dx/dv is wanted up to the left bond of the last of them, and dy/dv down to the right bond of the
+        first.
         """
         n, n_features, first = self.n, self.v_if.shape[1], self.train.bond_first
         n_rows, n_cores = self.train.n_bond_rows, self.spec.order
@@ -286,22 +289,24 @@ class _Chunk:
             self.type_i
         ]
         self.y_ia[:, -1] = 1.0
+        cores = self.owner._cores
+        last_dx = cores[-1] if cores else 0
+        first_dy = 0 if with_hessian or self.owner._with_head else cores[0] + 1 if cores else n_cores
         transfers = []
         for k, tensor_abf in enumerate(self.owner.cores_abf):
             right, left = bonds[k + 1], bonds[k]
             n_right, n_left, _ = tensor_abf.shape
             transfer = (self.v_if @ tensor_abf.reshape(-1, n_features).T).reshape(n, n_right, n_left)
-            by_left = self.x_ia[:, left] @ self.owner.cores_bm[k]
             self.x_ia[:, right] = (transfer @ self.x_ia[:, left, None])[..., 0]
-            self.dx_iaf[:, right] = by_left.reshape(n, n_right, n_features)
-            transfers.append(
-                (transfer, self.dx_iaf[:, right].copy() if k < n_cores - 1 else self.dx_iaf[:, right])
-            )
-            if k > 0:
-                self.dx_iaf[:, right] += transfer @ self.dx_iaf[:, left]
+            by_left = np.empty((0, n_right, n_features))
+            if with_hessian or k < last_dx:
+                by_left = (self.x_ia[:, left] @ self.owner.cores_bm[k]).reshape(n, n_right, n_features)
+            if k < last_dx:
+                self.dx_iaf[:, right] = by_left + transfer @ self.dx_iaf[:, left] if k > 0 else by_left
+            transfers.append((transfer, by_left))
         if with_hessian:
             self.hessian_iff = np.zeros((n, n_features, n_features))
-        for k in range(n_cores - 1, -1, -1):
+        for k in range(n_cores - 1, first_dy - 1, -1):
             right, left = bonds[k + 1], bonds[k]
             tensor_abf, (transfer, by_left) = self.owner.cores_abf[k], transfers[k]
             back = transfer.transpose(0, 2, 1)
@@ -313,9 +318,9 @@ class _Chunk:
                 self.dy_iaf[:, left] += back @ self.dy_iaf[:, right]
                 if with_hessian:
                     self.hessian_iff += by_left.transpose(0, 2, 1) @ self.dy_iaf[:, right]
-        # g is the derivative of the first adjoint contracted with the head
-        self.g_if = (self.x_ia[:, None, bonds[0]] @ self.dy_iaf[:, bonds[0]])[:, 0]
         if with_hessian:
+            # g is the derivative of the first adjoint contracted with the head
+            self.g_if = (self.x_ia[:, None, bonds[0]] @ self.dy_iaf[:, bonds[0]])[:, 0]
             self.hessian_iff += self.hessian_iff.transpose(0, 2, 1).copy()
 
     def add(self, energy_iq: Floats, gradient_qc: Floats) -> None:
