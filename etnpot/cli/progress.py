@@ -43,7 +43,7 @@ def row(record: Mapping[str, Any], settings: FitSettings) -> list[str]:
     elif record["stage"] == "features":
         stage = f"sweep {record['sweep'] + 1} feat."
     else:
-        stage = f"{record['stage']} {record.get('polish', '')}".strip()
+        stage = record["stage"] + (f" core {record['core']}" if "core" in record else "")
         if record.get("sample", 1.0) < 1.0:
             stage += f" {100 * record['sample']:.0f}%"
     train, valid = (error_cells(record.get(name, {})) for name in ("train", "valid"))

@@ -370,7 +370,8 @@ def one_line(record: Mapping[str, Any]) -> str:
     if stage in ("sweep", "features"):
         at = f"sweep {record['sweep'] + 1}" + (f" core {record['core']}" if stage == "sweep" else " features")
     else:
-        at = f"{stage} ({100 * record.get('sample', 1.0):.0f}% of rows)"
+        at = stage + (f" core {record['core']}" if "core" in record else "")
+        at += f" ({100 * record.get('sample', 1.0):.0f}% of rows)"
     parts = [f"step {record['step']:3d}  {at}", f"{record['n_parameters']} parameters"]
     for name in ("train", "valid"):
         if name in record:

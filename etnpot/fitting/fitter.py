@@ -5,7 +5,9 @@
                       radial and species factors, which all cores share
     growth            a few steps of the polish, one core more, and again, up to the order that was asked for
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
-                      training set, until the validation loss stops falling
+                      training set, until the validation loss stops falling; for models of many parameters, whose Gram matrix
+                      is what takes the time, each step of all parameters is followed by one of each core and one of the
+                      features, which lower the same penalised loss
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -58,6 +60,10 @@ _MOST = 2**53
 _FIRST_DAMPING = 1e-3
 #: mu of the first step with a new core.
 _GROWTH_DAMPING = 1e-5
+#: Damping of the steps of one core, in which the model is linear.
+_LINEAR_DAMPING = 1e-10
+#: Parameters from which on the polish has steps of single cores as well: below, all parameters cost little more than one core.
+_PARTS_FROM = 3000
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
 _BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.5, 0.5, 2.0, 10.0
 
@@ -70,10 +76,12 @@ class _Progress:
     sweep_at: int = 0
     growth_at: int = 0
     polish_at: int = 0
+    cycle_at: int = 0
     level: int = 0
     sample_sizes: list[int] = field(default_factory=list)
     stale: int = 0
     mu: float = _FIRST_DAMPING
+    feature_mu: float = _FIRST_DAMPING
     ridge: float = 0.0
     best_loss: float = float("inf")
     level_loss: float = float("inf")
@@ -273,6 +281,8 @@ class Fitter:
         started = time.monotonic()
         if self._progress.sweep_at < self._n_local_solves:
             record = self._local_solve()
+        elif self._progress.cycle_at > 0:
+            record = self._polish_part()
         else:
             record = self._polish()
         self._progress.step += 1
@@ -410,6 +420,8 @@ class Fitter:
         record.update(self._judge())
         if self._grown:
             progress.polish_at += 1
+            if settings.method != "l-bfgs" and self.potential.n_parameters >= _PARTS_FROM and gain > 0:
+                progress.cycle_at = 1
             self._advance(gain, record)
         else:
             progress.growth_at += 1
@@ -422,6 +434,27 @@ class Fitter:
                 progress.growth_at, progress.stale, progress.sample_sizes = 0, 0, []
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
+
+    def _polish_part(self) -> dict[str, Any]:
+        """A step of one core, or of the features once all cores have had theirs."""
+        progress, order = self._progress, self.potential.spec.order
+        problem = self._working_problem()
+        if self.settings.robust is not None:
+            problem = problem.reweighted(self.potential, self.settings.robust)
+        record: dict[str, Any] = {"stage": "polish", "order": order}
+        is_core = progress.cycle_at <= order
+        damping, groups = Damping(progress.feature_mu, progress.ridge), self.potential.spec.shared_groups
+        if is_core:
+            core = sweep_order(order, forward=progress.polish_at % 2 == 0)[progress.cycle_at - 1] + 1
+            damping, groups = Damping(_LINEAR_DAMPING, progress.ridge), (f"core.{core}",)
+            record["core"] = core
+        step = polish_step(problem, self.potential, damping, groups=groups, fixed_ridge=True)
+        self.potential = step.potential
+        if not is_core:
+            progress.feature_mu = min(step.damping.mu, _FIRST_DAMPING)
+        progress.cycle_at = (progress.cycle_at + 1) % (order + 2)
+        sample = problem.n_rows / max(self._problem.n_rows, 1)
+        return {**record, "sample": sample, "loss": step.loss, **self._judge(counts=False)}
 
     def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
         """Whether more of the training set is used from here on, or the fit is done."""
@@ -440,8 +473,9 @@ class Fitter:
         elif progress.stale >= settings.patience:
             progress.finished, progress.reason = True, "the validation loss stopped falling"
 
-    def _judge(self) -> dict[str, Any]:
-        """Errors on the training and validation sets; keeps the best potential."""
+    def _judge(self, *, counts: bool = True) -> dict[str, Any]:
+        """Errors on the training and validation sets; keeps the best potential. A step without a gain `counts` towards the
+        patience."""
         progress = self._progress
         problem = self._working_problem()
         judged, shift = problem.errors(self.potential)
@@ -453,7 +487,7 @@ class Fitter:
         result["selection_loss"] = loss
         if loss < progress.best_loss * (1.0 - self.settings.tolerance):
             progress.stale = 0
-        else:
+        elif counts:
             progress.stale += 1
         if loss < progress.best_loss:
             progress.best_loss, self.best = loss, self.potential

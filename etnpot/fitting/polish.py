@@ -13,8 +13,9 @@ the weighted predictions p along s, p'' = [p(theta + h s) - 2 p(theta) + p(theta
     (G + lambda w + mu D) c = -J^T p'',      theta <- theta + s + c / 2                                             (3)
 
 (geodesic acceleration; Transtrum and Sethna, arXiv:1201.5885), at the cost of two evaluations and one gradient. mu is raised
-until |c| <= |s| in the norm of D and the penalised loss falls. Once the loss has settled, lambda moves to the fixed point of
-the evidence in the quadratic model (MacKay) after every step,
+until |c| <= |s| in the norm of D and the penalised loss falls. In the parameters of one core alone the model is linear: there
+is nothing to bend, and without damping the step ends in the minimum. Once the loss has settled, lambda moves to the fixed point
+of the evidence in the quadratic model (MacKay) after every step,
 
     gamma = n_q - lambda sum_q w_q [(G + lambda w)^-1]_qq,     lambda = gamma loss / ((n - gamma) |theta|^2).         (4)
 """
@@ -111,6 +112,9 @@ def polish_step(
     -------
     PolishStep
     """
+    linear = (
+        groups is not None and len(groups) == 1
+    )  # the model is linear in every single group but the shared ones
     rows = problem.residuals(potential)
     equations = problem.normal_equations(potential, groups, rows=rows)
     slices = potential.spec.slices
@@ -129,9 +133,11 @@ def polish_step(
     mu = damping.mu
     found: tuple[Potential, float, float] | None = None
     while found is None and mu < _LARGEST_DAMPING:
-        step = _curved_step(
-            problem, potential, moving, rows, equations.gram, penalty + mu * metric, metric, rhs
-        )
+        total = penalty + mu * metric
+        if linear:
+            step = _straight_step(equations.gram, total, rhs)
+        else:
+            step = _curved_step(problem, potential, moving, rows, equations.gram, total, metric, rhs)
         if step is not None:
             trial = _moved(potential, moving, step)
             loss = problem.loss(trial)
@@ -158,6 +164,12 @@ def _moved(potential: Potential, moving: slice, step: Floats) -> Potential:
     parameters = potential.parameters.copy()
     parameters[moving] += step
     return potential.with_parameters(parameters)
+
+
+def _straight_step(gram: Floats, damping: Floats, rhs: Floats) -> Floats | None:
+    """The step of eq. (1); None where it is not defined."""
+    factor = _factored(gram, damping)
+    return None if factor is None else np.asarray(scipy.linalg.cho_solve(factor, rhs, check_finite=False))
 
 
 def _curved_step(
