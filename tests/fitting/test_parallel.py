@@ -76,7 +76,8 @@ def outcomes(
             fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
             fitter.run()
             if name == "sampled":
-                assert fitter._working_problem().n_configurations == 1
+                size = fitter._sample_size(fitter._progress.level)
+                assert fitter._sampled(size)[1].n_configurations == 1
         found[f"{name}: parameters"] = fitter.best.parameters
         found[f"{name}: history"] = np.array([_numbers(record) for record in fitter.history])
         found[f"{name}: configurations"] = np.array([float(len(fitter._problem))])
