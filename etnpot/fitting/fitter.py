@@ -168,7 +168,7 @@ class Fitter:
         #: Shortest distances of the training set, Å.
         self.distances = local.min_distances()
         dimers = DataSet()
-        if settings.repulsion != "none":
+        if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
             dimers = repulsive_dimers(self.potential.species, cutoff, self.distances, _rms_force(local))
         #: The training set, and behind it the dimers.
         self._problem = Problem.from_dataset(local + dimers, cutoff, weights, **options)
@@ -341,7 +341,9 @@ class Fitter:
                 high + max(_ABOVE * span, _LEAST_ABOVE),
             )
             bounded = self.best.with_energy_bounds(bounds)
-            self._bounded = self.best, bounded.with_repulsion(self._agreed_radii(bounded))
+            if bounded.spec.repulsion is not None:
+                bounded = bounded.with_repulsion(self._agreed_radii(bounded))
+            self._bounded = self.best, bounded
         return self._bounded[1]
 
     def _agreed_radii(self, bounded: Potential) -> Repulsion:

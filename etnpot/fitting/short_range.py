@@ -7,8 +7,8 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
 
        w (F_d(r) + V'(r))²,     w = (tau F_rms / V'(r))²,     F_rms the root mean square of the force components,           (1)
 
-   which asks for no more than the sign: a dimer that is wrong by half of V' counts as little as a force component that is wrong
-   by tau/2 of what is usual.
+   of which little more than the sign is wanted: a dimer that is wrong by all of V' counts as a force component that is wrong by
+   tau times what is usual.
 
 2. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
 
@@ -49,7 +49,7 @@ Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
 #: Distances of the dimers of the loss, in units of d, and tau.
-_AT, _TOLERANCE = (0.9, 0.95, 1.0), 0.1
+_AT, _TOLERANCE = (0.9, 0.95, 1.0), 1.0
 #: Layers (b - a)/b, the first of them where it will do; q; the step of b and how far it may go, in units of d.
 _LAYERS, _THINNING, _STEP, _FARTHEST = (0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03), 0.05, 0.01, 1.1
 #: The largest b, as a part of the cutoff.
