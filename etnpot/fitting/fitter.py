@@ -152,7 +152,10 @@ class Fitter:
         if start is None:
             self.potential = initial_potential(local, settings, species)
         else:
-            self.potential = start.with_energy_bounds(None)  # those of other data
+            self.potential = start.with_energy_bounds(None)  # those of other data, as are the radii
+            if start.spec.repulsion is not None:
+                usual = Repulsion.for_species(start.species, start.cutoff, local.min_distances())
+                self.potential = self.potential.with_repulsion(usual)
         #: What the train grows to.
         self._target = self.potential.spec.layout
         if start is None and settings.growth and not settings.two_site:

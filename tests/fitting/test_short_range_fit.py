@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 
 import etnpot
-from etnpot.basis import data_distances
+from etnpot.basis import Repulsion, data_distances
 from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
@@ -187,11 +187,18 @@ def test_energy_range_adds_up_over_ranks(result: etnpot.FitResult) -> None:
     assert (total[0].min(), total[1].max()) == expected
 
 
-def test_a_fit_from_a_potential_forgets_the_bounds_of_other_data(
+def test_a_fit_from_a_potential_forgets_bounds_and_radii_of_other_data(
     result: etnpot.FitResult, tiny: dict[str, Any], alloys: DataSet
 ) -> None:
-    fitter = Fitter(alloys, None, FitSettings(**tiny), start=result.potential)
+    radii = Repulsion.for_species(
+        result.potential.species, 3.6, {(28, 28): 3.0, (28, 29): 3.0, (29, 29): 3.0}
+    )
+    fitter = Fitter(alloys, None, FitSettings(**tiny), start=result.potential.with_repulsion(radii))
     assert fitter.potential.spec.energy_bounds is None
+    assert fitter.potential.spec.repulsion == Repulsion.for_species((28, 29), 3.6, alloys.min_distances())
+    bare = Fitter(alloys, None, FitSettings(**tiny), start=result.potential.with_repulsion(None))
+    assert bare._problem.n_configurations == len(alloys)
+    assert bare.bounded_best().spec.repulsion is None
     assert isinstance(fitter.bounded_best(), Potential)
 
 
