@@ -172,7 +172,7 @@ class Fitter:
         self.distances = local.min_distances()
         dimers = DataSet()
         if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
-            dimers = repulsive_dimers(self.potential.species, cutoff, self.distances, _rms_force(local))
+            dimers = repulsive_dimers(self.potential.species, cutoff, self.distances, local)
         #: The training set, and behind it the dimers.
         self._problem = Problem.from_dataset(local + dimers, cutoff, weights, **options)
         self._n_train = len(local)
@@ -605,12 +605,6 @@ def balanced(potential: Potential) -> Potential:
     mean = float(np.exp(np.mean(np.log(sizes))))
     head, *cores = (t * (mean / size) for t, size in zip(tensors, sizes, strict=True))
     return potential.with_train(Train(train.layout, head, tuple(cores)))
-
-
-def _rms_force(train: DataSet) -> float:
-    """Root mean square of the force components, eV/Å; 1 without forces."""
-    squares = sum(float((labelled.forces**2).sum()) for labelled in train if labelled.forces is not None)
-    return float(np.sqrt(squares / train.n_forces)) if train.n_forces else 1.0
 
 
 def _mean_neighbors(train: DataSet, cutoff: float) -> float:

@@ -5,10 +5,10 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
 
 1. dimers at 0.9 d, 0.95 d and d enter the loss of a fit. The force that pushes their atoms apart should be that of nuclei,
 
-       w (F_d(r) + V'(r))²,     w = (tau F_rms / V'(r))²,     F_rms the root mean square of the force components,           (1)
+       w (F_d(r) + V'(r))²,     w = tau (F_rms / V'(r))²,     tau = min(1, n / (50 n_d)),                                  (1)
 
-   of which little more than the sign is wanted: a dimer that is wrong by all of V' counts as a force component that is wrong by
-   tau times what is usual.
+   with the root mean square F_rms of the n force components of the data. Little more than the sign is wanted: each of the n_d
+   dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a fiftieth of them.
 
 2. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
 
@@ -25,7 +25,7 @@ symbol         here                            unit
 ============== =============================== ========
 d              ``shortest_zz``                 Å
 F_d            `dimer_forces`                  eV/Å
-tau, q         `_TOLERANCE`, `_THINNING`
+1/50, q        `_SHARE`, `_THINNING`
 ============== =============================== ========
 """
 
@@ -48,8 +48,8 @@ __all__ = ["attracting_dimers", "dimer_forces", "repulsive_dimers", "repulsive_r
 Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
-#: Distances of the dimers of the loss, in units of d, and tau.
-_AT, _TOLERANCE = (0.9, 0.95, 1.0), 1.0
+#: Distances of the dimers of the loss, in units of d, and the largest part of the data that they count for.
+_AT, _SHARE = (0.9, 0.95, 1.0), 0.02
 #: Layers (b - a)/b, the first of them where it will do; q; the step of b and how far it may go, in units of d.
 _LAYERS, _THINNING, _STEP, _FARTHEST = (0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03), 0.05, 0.01, 1.1
 #: The largest b, as a part of the cutoff.
@@ -59,7 +59,7 @@ _POINTS, _SMALLEST_FORCE = 300, 1e-3
 
 
 def repulsive_dimers(
-    species: Sequence[int], cutoff: float, distances: Mapping[Pair, float], rms_force: float
+    species: Sequence[int], cutoff: float, distances: Mapping[Pair, float], data: DataSet
 ) -> DataSet:
     """The dimers of eq. (1), for the pairs of species that the data hold.
 
@@ -70,23 +70,34 @@ def repulsive_dimers(
     cutoff : float, Å
     distances : mapping of (int, int) to float, Å
         Shortest distances of the data.
-    rms_force : float, eV/Å
+    data : DataSet
+        With whose forces they are compared.
     """
     shortest_zz = data_distances(species, cutoff, distances)
+    places = [
+        (z, w, part * float(shortest_zz[i, j]))
+        for i, z in enumerate(species)
+        for j, w in enumerate(species[i:], start=i)
+        if distances.get((z, w), cutoff) < _LARGEST * cutoff
+        for part in _AT
+    ]
+    rms_force = _rms_force(data)
+    share = min(1.0, _SHARE * data.n_forces / max(len(places), 1)) if data.n_forces else 1.0
     found = []
-    for i, z in enumerate(species):
-        for j, w in enumerate(species[i:], start=i):
-            if (z, w) not in distances or distances[z, w] >= _LARGEST * cutoff:
-                continue
-            for part in _AT:
-                r = part * float(shortest_zz[i, j])
-                push = -float(zbl(r, z, w)[1])
-                weight = min(1.0, (_TOLERANCE * rms_force / push) ** 2) if push > 0 else 0.0
-                if weight > 0:
-                    atoms = Atoms([z, w], [[0.0, 0.0, 0.0], [r, 0.0, 0.0]])
-                    forces = np.array([[-push, 0.0, 0.0], [push, 0.0, 0.0]])
-                    found.append(Labelled(atoms, forces=forces, weight=weight))
+    for z, w, r in places:
+        push = -float(zbl(r, z, w)[1])
+        weight = min(1.0, share * (rms_force / push) ** 2) if push > 0 else 0.0
+        if weight > 0:
+            atoms = Atoms([z, w], [[0.0, 0.0, 0.0], [r, 0.0, 0.0]])
+            forces = np.array([[-push, 0.0, 0.0], [push, 0.0, 0.0]])
+            found.append(Labelled(atoms, forces=forces, weight=weight))
     return DataSet(found)
+
+
+def _rms_force(data: DataSet) -> float:
+    """Root mean square of the force components, eV/Å; 1 without forces."""
+    squares = sum(float((labelled.forces**2).sum()) for labelled in data if labelled.forces is not None)
+    return float(np.sqrt(squares / data.n_forces)) if data.n_forces else 1.0
 
 
 def dimer_forces(potential: Potential, pairs: Sequence[Pair], r_kr: Floats) -> Floats:

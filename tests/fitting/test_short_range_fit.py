@@ -57,8 +57,12 @@ def test_errors_of_a_fit_are_those_of_the_data_alone(
     best = next(record for record in reversed(result.history) if record["is_best"])
     assert best["train"]["forces_rmse"] == pytest.approx(errors.forces.rmse, rel=1e-9)
     fitter = Fitter(alloys, None, FitSettings(**tiny))
-    dimers = repulsive_dimers(fitter.potential.species, fitter.potential.cutoff, fitter.distances, 1.0)
+    dimers = repulsive_dimers(fitter.potential.species, fitter.potential.cutoff, fitter.distances, alloys)
     assert len(dimers) == 9
+    squares = [float((c.forces**2).sum()) for c in (*dimers, *alloys) if c.forces is not None]
+    # each component of a dimer that is wrong by all of its force
+    weighed = [0.5 * c.weight * square for c, square in zip(dimers, squares, strict=False)]
+    assert sum(weighed) <= 0.02 * sum(squares[9:]) * (1 + 1e-9)
     assert fitter._problem.n_configurations == len(alloys) + 9
     assert fitter._sampled(5)[0].n_configurations == 14 and fitter._sampled(5)[1].n_configurations == 5
     without = Fitter(alloys, None, FitSettings(**tiny, repulsion="none"))
