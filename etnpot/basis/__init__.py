@@ -25,6 +25,7 @@ from etnpot.basis.repulsion import (
     ZBL_CONSTANTS,
     Repulsion,
     bounded,
+    data_distances,
     smooth_step,
     zbl,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Repulsion",
     "SpeciesFactor",
     "bounded",
+    "data_distances",
     "evaluate_cutoff",
     "make_species_factor",
     "recurrence_constants",

@@ -40,7 +40,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.errors import SpecificationError
 
-__all__ = ["BOUND_WIDTH", "REPULSIONS", "ZBL_CONSTANTS", "Repulsion", "bounded", "smooth_step", "zbl"]
+__all__ = [
+    "BOUND_WIDTH",
+    "REPULSIONS",
+    "ZBL_CONSTANTS",
+    "Repulsion",
+    "bounded",
+    "data_distances",
+    "smooth_step",
+    "zbl",
+]
 
 Floats = NDArray[np.float64]
 
@@ -60,6 +69,7 @@ ZBL_CONSTANTS = (COULOMB, SCREENING_LENGTH, SCREENING_POWER, *_AMPLITUDES.tolist
 #: a/b where radii are chosen, not given.
 _INNER = 0.85
 #: b over the shortest distance in the data: pairs of elements of which there are few come closer in other configurations.
+#: Where that leaves dimers that attract, `etnpot.fitting.short_range` chooses other radii after a fit.
 _SEEN = 0.9
 #: b over the sum of covalent radii, for elements that were never seen close to one another.
 _UNSEEN = 0.8
@@ -104,6 +114,36 @@ def bounded(x: ArrayLike, low: float, high: float) -> tuple[Floats, Floats, Floa
         1.0 - step,
         np.where(below, slope, -slope) / BOUND_WIDTH,
     )
+
+
+def data_distances(
+    species: Sequence[int], cutoff: float, distances: Mapping[tuple[int, int], float] | None = None
+) -> Floats:
+    """Where the data of each pair of species begin, Å, float64 [z_i, z_j].
+
+    Parameters
+    ----------
+    species : sequence of int
+        Atomic numbers, ascending.
+    cutoff : float, Å
+        No distance exceeds it.
+    distances : mapping of (int, int) to float, Å
+        Shortest distance of pairs of atomic numbers, the smaller number first. Where the mean of the two elements' own
+        distances is less, that is taken: data hold alloys near their ground states beside hot elements. For a pair that
+        is missing, it is 0.8/0.9 times the sum of the covalent radii.
+    """
+    from ase.data import covalent_radii
+
+    known = distances or {}
+    found = np.empty((len(species), len(species)))
+    for i, z_i in enumerate(species):
+        for j, z_j in enumerate(species):
+            seen = known.get((min(z_i, z_j), max(z_i, z_j)))
+            if seen is not None and (z_i, z_i) in known and (z_j, z_j) in known:
+                seen = min(seen, 0.5 * (known[z_i, z_i] + known[z_j, z_j]))
+            unseen = _UNSEEN / _SEEN * float(covalent_radii[z_i] + covalent_radii[z_j])
+            found[i, j] = max(min(unseen if seen is None else seen, cutoff * _LARGEST / _SEEN), _SMALLEST)
+    return found
 
 
 @dataclass(frozen=True)
@@ -159,27 +199,10 @@ class Repulsion:
 
         Parameters
         ----------
-        species : sequence of int
-            Atomic numbers, ascending.
-        cutoff : float, Å
-            No radius exceeds 0.9 of it.
-        distances : mapping of (int, int) to float, Å
-            Shortest distance of pairs of atomic numbers, the smaller number first: ``outer`` is 0.9 times as large, or
-            0.9 times the mean of the two elements' own distances where that is less: data hold alloys near their ground
-            states beside hot elements. For a pair that is missing, it is 0.8 times the sum of the covalent radii.
+        species, cutoff, distances
+            As for `data_distances`: ``outer`` is 0.9 times as large.
         """
-        from ase.data import covalent_radii
-
-        known = distances or {}
-        outer = np.empty((len(species), len(species)))
-        for i, z_i in enumerate(species):
-            for j, z_j in enumerate(species):
-                seen = known.get((min(z_i, z_j), max(z_i, z_j)))
-                if seen is not None and (z_i, z_i) in known and (z_j, z_j) in known:
-                    seen = min(seen, 0.5 * (known[z_i, z_i] + known[z_j, z_j]))
-                unseen = _UNSEEN * float(covalent_radii[z_i] + covalent_radii[z_j])
-                outer[i, j] = max(min(unseen if seen is None else _SEEN * seen, _LARGEST * cutoff), _SMALLEST)
-        outer = np.round(outer, 6)
+        outer = np.round(_SEEN * data_distances(species, cutoff, distances), 6)
         inner = np.round(_INNER * outer, 6)
         return cls(tuple(map(tuple, inner.tolist())), tuple(map(tuple, outer.tolist())))
 

@@ -60,6 +60,7 @@ class DataSet(Sequence[Labelled]):
 
     def __init__(self, configurations: Iterable[Labelled] = ()) -> None:
         self._configurations = tuple(configurations)
+        self._shortest: dict[float, dict[tuple[int, int], float]] = {}
 
     @classmethod
     def from_files(cls, paths: str | Path | Sequence[str | Path], **options: Any) -> DataSet:
@@ -168,6 +169,8 @@ class DataSet(Sequence[Labelled]):
         """
         from etnpot.neighbors import neighbor_list
 
+        if cutoff in self._shortest:
+            return dict(self._shortest[cutoff])
         shortest: dict[tuple[int, int], float] = {}
         for configuration in self:
             edges = neighbor_list(configuration.atoms, cutoff)
@@ -182,7 +185,8 @@ class DataSet(Sequence[Labelled]):
             for pair, value in zip(pairs, distance[order][first], strict=True):
                 key = (int(pair) // 1000, int(pair) % 1000)
                 shortest[key] = min(float(value), shortest.get(key, np.inf))
-        return dict(sorted(shortest.items()))
+        self._shortest[cutoff] = dict(sorted(shortest.items()))
+        return dict(self._shortest[cutoff])
 
     # ---------------------------------------------------------------------------------------- table
 

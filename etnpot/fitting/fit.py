@@ -33,6 +33,7 @@ from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import predict
 from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.settings import FitSettings, with_overrides
+from etnpot.fitting.short_range import attracting_dimers
 from etnpot.fitting.split import split
 from etnpot.io.structures import Labelled, read_structures
 from etnpot.metrics import Metrics, Prediction, evaluate_errors
@@ -258,6 +259,14 @@ def fit(
             if callback is not None and comm.is_root:
                 callback(record)
         best = fitter.bounded_best()
+        if comm.is_root and best.spec.repulsion is not None:
+            for pair, (low, high) in attracting_dimers(best, fitter.distances).items():
+                logger.warning(
+                    "repulsion: two atoms alone, %s, attract each other between %.3f and %.3f Å, where there are no data",
+                    _symbols(pair),
+                    low,
+                    high,
+                )
         predictions = {name: predict(best, part, threads=threads) for name, part in data.sets.items()}
         metrics = {name: evaluate_errors(part, predictions[name]) for name, part in data.sets.items()}
         best = best.with_parameters(best.parameters, describe(fitter, data, metrics))

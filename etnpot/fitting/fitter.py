@@ -25,6 +25,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from etnpot.basis import Repulsion
 from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, EtnpotError, RunDirectoryError, SpecificationError
 from etnpot.fitting.dataset import DataSet, reference_energies
@@ -32,6 +33,7 @@ from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
+from etnpot.fitting.short_range import repulsive_dimers, repulsive_radii
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.io.structures import Labelled
 from etnpot.network import Bond, Train, TrainLayout, grow_order, grow_ranks
@@ -158,7 +160,10 @@ class Fitter:
         if start is None:
             self.potential = initial_potential(local, settings, species)
         else:
-            self.potential = start.with_energy_bounds(None)  # those of other data
+            self.potential = start.with_energy_bounds(None)  # those of other data, as are the radii
+            if start.spec.repulsion is not None:
+                usual = Repulsion.for_species(start.species, start.cutoff, local.min_distances())
+                self.potential = self.potential.with_repulsion(usual)
         #: What the train grows to.
         self._target = self.potential.spec.layout
         if start is None and settings.growth and not settings.two_site:
@@ -171,11 +176,18 @@ class Fitter:
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         if settings.stress_shift:
             options["shifted"] = self.potential.spec.species
-        self._problem = Problem.from_dataset(local, cutoff, weights, **options)
+        #: Shortest distances of the training set, Å.
+        self.distances = local.min_distances()
+        dimers = DataSet()
+        if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
+            dimers = repulsive_dimers(self.potential.species, cutoff, self.distances, local)
+        #: The training set, and behind it the dimers.
+        self._problem = Problem.from_dataset(local + dimers, cutoff, weights, **options)
+        self._n_train = len(local)
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
-        self._samples: dict[int, Problem] = {}
+        self._samples: dict[int, tuple[Problem, Problem]] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None
@@ -322,11 +334,12 @@ class Fitter:
         best potential; empty when none was fitted or there are no stresses."""
         if not any(labelled.stress is not None for labelled in self.train):
             return {}
-        _, shift = self._problem.errors(self.best)
+        _, shift = self._sampled(self._n_train)[1].errors(self.best)
         return {chemical_symbols[z]: float(p) for z, p in zip(self._problem.shifted, shift, strict=True)}
 
     def bounded_best(self) -> Potential:
-        """The best potential, its learned energies held in the neighbourhood of those of the training set.
+        """The best potential, its learned energies held in the neighbourhood of those of the training set, with the radii
+        of the repulsion that go with them (`etnpot.fitting.short_range`).
 
         The bounds lie below the lowest energy of an atom by half of the range, at least 0.5 eV, and above the highest by
         twice the range, at least 10 eV.
@@ -334,14 +347,30 @@ class Fitter:
         if self.settings.repulsion == "none":
             return self.best
         if self._bounded is None or self._bounded[0] is not self.best:
-            low, high = self._problem.energy_range(self.best)
+            low, high = self._sampled(self._n_train)[1].energy_range(self.best)
             span = high - low
             bounds = (
                 low - max(_BELOW * span, _LEAST_BELOW),
                 high + max(_ABOVE * span, _LEAST_ABOVE),
             )
-            self._bounded = self.best, self.best.with_energy_bounds(bounds)
+            bounded = self.best.with_energy_bounds(bounds)
+            if bounded.spec.repulsion is not None:
+                bounded = bounded.with_repulsion(self._agreed_radii(bounded))
+            self._bounded = self.best, bounded
         return self._bounded[1]
+
+    def _agreed_radii(self, bounded: Potential) -> Repulsion:
+        """Those that the first rank finds: where a force is all but zero, machines may differ."""
+        if self._reduce is None:
+            return repulsive_radii(bounded, self.distances)
+        n = bounded.spec.n_species
+        radii = np.zeros((2, n, n))
+        if self._shard[0] == 0:
+            found = repulsive_radii(bounded, self.distances)
+            radii[:] = found.inner, found.outer
+        self._reduce(radii)
+        inner, outer = (tuple(map(tuple, table)) for table in radii.tolist())
+        return Repulsion(inner, outer)
 
     @property
     def _grown(self) -> bool:
@@ -459,7 +488,7 @@ class Fitter:
     def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
         """Whether more of the training set is used from here on, or the fit is done."""
         progress, settings = self._progress, self.settings
-        loss, n = record["selection_loss"], self._problem.n_configurations
+        loss, n = record["selection_loss"], self._n_train
         if self._sample_size(progress.level) < n:
             if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
                 progress.level_loss, progress.level_stale = loss, 0
@@ -477,7 +506,7 @@ class Fitter:
         """Errors on the training and validation sets; keeps the best potential. A step without a gain `counts` towards the
         patience."""
         progress = self._progress
-        problem = self._working_problem()
+        problem = self._sampled(self._sample_size(progress.level))[1]
         judged, shift = problem.errors(self.potential)
         result: dict[str, Any] = {"train": judged}
         if self._valid_problem is not None:
@@ -509,14 +538,23 @@ class Fitter:
         The part is drawn evenly from the configurations in the order of group, size and energy per atom. No kind of
         configuration is left out: a model that never saw a surface can be wrong by any amount there.
         """
-        n, size = self._problem.n_configurations, self._sample_size(self._progress.level)
-        if size >= n:
-            return self._problem
+        return self._sampled(self._sample_size(self._progress.level))[0]
+
+    def _sampled(self, size: int) -> tuple[Problem, Problem]:
+        """A part of the training set, of `size` configurations, with the dimers and without."""
+        n, n_all = self._n_train, self._problem.n_configurations
         if size not in self._samples:
-            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
-            offset = np.random.default_rng([self.settings.seed, 2]).random()
-            places = ((np.arange(size) + offset) * n / size).astype(int)
-            self._samples = {size: self._problem.subset(sorted(kinds[place] for place in places))}
+            part = list(range(n))
+            if size < n:
+                part.sort(key=lambda index: _kind(self.train[index]))
+                offset = np.random.default_rng([self.settings.seed, 2]).random()
+                places = ((np.arange(size) + offset) * n / size).astype(int)
+                part = sorted(part[place] for place in places)
+            whole = {key: kept for key, kept in self._samples.items() if key == n}
+            self._samples = {
+                **whole,
+                size: (self._problem.subset([*part, *range(n, n_all)]), self._problem.subset(part)),
+            }
         return self._samples[size]
 
     def _sample_size(self, level: int) -> int:
@@ -524,7 +562,7 @@ class Fitter:
 
         Decided once and kept in the state: a restored fit must see the same parts.
         """
-        progress, n = self._progress, self._problem.n_configurations
+        progress, n = self._progress, self._n_train
         if not progress.sample_sizes:
             rows = _ROWS_PER_PARAMETER * self.potential.n_parameters / max(self._problem.n_rows, 1)
             sizes = [rows * n * _SAMPLE_GROWTH**k for k in range(_SAMPLE_LEVELS)]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import etnpot
-from etnpot.basis import bounded
+from etnpot.basis import Repulsion, bounded
 from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import PotentialFileError, SpeciesError, SpecificationError, StructureError
 from etnpot.io.potential_file import read_potential_file, write_potential_file
@@ -235,6 +235,11 @@ class Potential:
     def with_energy_bounds(self, bounds: tuple[float, float] | None) -> Potential:
         """The same potential with the learned energy of an atom held between bounds (eV, without the reference energy)."""
         spec = replace(self.spec, energy_bounds=bounds)
+        return Potential(spec, self.parameters, self.provenance, self.reliability)
+
+    def with_repulsion(self, repulsion: Repulsion | None) -> Potential:
+        """The same potential with other radii of the repulsion, or without it."""
+        spec = replace(self.spec, repulsion=repulsion)
         return Potential(spec, self.parameters, self.provenance, self.reliability)
 
     def type_index(self, numbers: ArrayLike) -> Integers:

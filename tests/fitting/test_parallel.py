@@ -76,8 +76,12 @@ def outcomes(
             fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
             fitter.run()
             if name == "sampled":
-                assert fitter._working_problem().n_configurations == 1
+                size = fitter._sample_size(fitter._progress.level)
+                assert fitter._sampled(size)[1].n_configurations == 1
         found[f"{name}: parameters"] = fitter.best.parameters
+        repulsion = fitter.bounded_best().spec.repulsion
+        assert repulsion is not None
+        found[f"{name}: radii"] = np.array([repulsion.inner, repulsion.outer])
         found[f"{name}: history"] = np.array([_numbers(record) for record in fitter.history])
         found[f"{name}: configurations"] = np.array([float(len(fitter._problem))])
     return found
@@ -157,7 +161,8 @@ def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
         for name, expected in alone.items():
             got = together[name]
             if name.endswith(": configurations"):
-                assert expected == 5 and got == 3  # rank 0 holds the first, third and fifth
+                # five alloys and three dimers of three pairs of elements, of which rank 0 holds the first, third, ...
+                assert expected == 14 and got == 7
                 continue
             assert got.shape == expected.shape, name
             scale = np.abs(expected).max(axis=0 if name.endswith(": history") else None)

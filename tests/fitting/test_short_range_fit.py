@@ -10,12 +10,17 @@ import pytest
 from ase import Atoms
 
 import etnpot
+from etnpot.basis import Repulsion, data_distances
 from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.demo_data import emt_alloys
+from etnpot.fitting.evaluation import predict
 from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.prepared import LossWeights
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
+from etnpot.fitting.short_range import _force, _radii, attracting_dimers, dimer_forces, repulsive_dimers
+from etnpot.metrics import evaluate_errors
 from etnpot.potential import Potential
 
 
@@ -27,23 +32,43 @@ def result(
     return etnpot.fit(alloys, out=tmp_path_factory.mktemp("fit") / "run", **tiny)
 
 
-def test_it_is_on_by_default_and_touches_no_configuration_of_the_data(
-    result: etnpot.FitResult, tiny: dict[str, Any], alloys: DataSet
-) -> None:
-    spec = result.potential.spec
-    assert spec.repulsion is not None
+def test_it_is_on_by_default_and_touches_no_configuration_of_the_data(result: etnpot.FitResult) -> None:
+    potential = result.potential
+    repulsion = potential.spec.repulsion
+    assert repulsion is not None
     shortest = result.data.train.min_distances()
     assert len(shortest) == 3
     for (z, w), distance in shortest.items():
-        i, j = spec.species.index(z), spec.species.index(w)
-        expected = 0.9 * min(distance, 0.5 * (shortest[z, z] + shortest[w, w]))
-        assert spec.repulsion.outer[i][j] == pytest.approx(expected, abs=1e-6)
-    without = etnpot.fit(alloys, repulsion="none", **tiny)
-    assert without.potential.spec.repulsion is None and without.potential.spec.energy_bounds is None
-    np.testing.assert_array_equal(without.potential.parameters, result.potential.parameters)
-    for name in ("train", "valid"):
-        assert without.metrics[name].forces.rmse == result.metrics[name].forces.rmse
-        assert without.metrics[name].energy.rmse == result.metrics[name].energy.rmse
+        i, j = potential.species.index(z), potential.species.index(w)
+        least = 0.9 * min(distance, 0.5 * (shortest[z, z] + shortest[w, w]))
+        assert least - 1e-6 <= repulsion.outer[i][j] <= distance
+    loose = potential.with_repulsion(None).with_energy_bounds(None)
+    for labelled in result.data.train:
+        edges = potential.edges(labelled.atoms)
+        one, two = (p.evaluate(edges, labelled.atoms.numbers) for p in (potential, loose))
+        np.testing.assert_array_equal(one.energy_i, two.energy_i)
+        np.testing.assert_array_equal(one.dE_dr_pc, two.dE_dr_pc)
+
+
+def test_errors_of_a_fit_are_those_of_the_data_alone(
+    result: etnpot.FitResult, tiny: dict[str, Any], alloys: DataSet
+) -> None:
+    """The dimers of the loss are in no record, no sample size and no bound."""
+    errors = evaluate_errors(result.data.train, predict(result.potential, result.data.train))
+    best = next(record for record in reversed(result.history) if record["is_best"])
+    assert best["train"]["forces_rmse"] == pytest.approx(errors.forces.rmse, rel=1e-9)
+    fitter = Fitter(alloys, None, FitSettings(**tiny))
+    dimers = repulsive_dimers(fitter.potential.species, fitter.potential.cutoff, fitter.distances, alloys)
+    assert len(dimers) == 9
+    squares = [float((c.forces**2).sum()) for c in (*dimers, *alloys) if c.forces is not None]
+    # each component of a dimer that is wrong by all of its force
+    weighed = [0.5 * c.weight * square for c, square in zip(dimers, squares, strict=False)]
+    assert sum(weighed) <= 0.02 * sum(squares[9:]) * (1 + 1e-9)
+    assert fitter._problem.n_configurations == len(alloys) + 9
+    assert fitter._sampled(5)[0].n_configurations == 14 and fitter._sampled(5)[1].n_configurations == 5
+    without = Fitter(alloys, None, FitSettings(**tiny, repulsion="none"))
+    assert without._problem.n_configurations == len(alloys)
+    assert without.bounded_best() is without.best
 
 
 def test_bounds_are_around_the_energies_of_the_training_set(result: etnpot.FitResult) -> None:
@@ -60,16 +85,97 @@ def test_bounds_are_around_the_energies_of_the_training_set(result: etnpot.FitRe
     assert bounds == pytest.approx((low - max(0.5, 0.5 * (high - low)), high + max(10.0, 2 * (high - low))))
 
 
-def test_the_written_potential_has_it_and_dimers_repel(result: etnpot.FitResult) -> None:
+def check_dimers(potential: Potential, distances: dict[tuple[int, int], float]) -> None:
+    """All pairs from 0.3 Å to where the data begin: finite, repulsive, smooth, and forces that belong to the energies."""
+    species = potential.species
+    shortest_zz = data_distances(species, potential.cutoff, distances)
+    for i, z in enumerate(species):
+        for j, w in enumerate(species[i:], start=i):
+            r = np.linspace(0.3, shortest_zz[i, j], 1500)
+            force = dimer_forces(potential, [(z, w)], r[None])[0]
+            assert np.isfinite(force).all() and (force > 0).all(), (z, w, r[force <= 0])
+            # a kink of the force would make its second differences shrink with the step, not with the square of it
+            at = r[r > 0.7 * shortest_zz[i, j]]
+            bends = []
+            for h in (4e-4, 2e-4):
+                below, here, above = dimer_forces(potential, [(z, w)] * 3, np.stack([at - h, at, at + h]))
+                bends.append(abs(below - 2 * here + above).max())
+            assert bends[1] < 0.3 * bends[0]
+            work = np.sum(0.5 * (force[1:] + force[:-1]) * np.diff(r))
+            ends = [Atoms([z, w], [[0, 0, 0], [0, 0, x]]) for x in r[[0, -1]]]
+            high, low = (potential.evaluate(potential.edges(a), a.numbers).energy for a in ends)
+            assert work == pytest.approx(high - low, rel=1e-3)
+
+
+def test_the_written_potential_has_it_and_dimers_of_all_pairs_repel(result: etnpot.FitResult) -> None:
     assert result.out is not None
     potential = etnpot.load(Path(result.out) / "potential.etn")
     assert potential.spec == result.potential.spec
+    check_dimers(potential, result.data.train.min_distances())
+    assert attracting_dimers(potential, result.data.train.min_distances()) == {}
+
+
+@pytest.mark.parametrize("n_elements", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_dimers_of_all_pairs_of_an_alloy_repel(n_elements: int, tiny: dict[str, Any]) -> None:
+    """Default settings of a fit for six elements; a small model for three."""
+    symbols = ("Al", "Ni", "Cu", "Ag", "Pd", "Au")[:n_elements]
+    data = emt_alloys(
+        5 * n_elements, symbols=symbols, seed=2, repeat=(1, 1, 2) if n_elements < 6 else (2, 2, 2)
+    )
+    settings = tiny if n_elements < 6 else {"time_limit": 40, "threads": 1}
+    fitted = etnpot.fit(data, reliability=False, **settings)
+    check_dimers(fitted.potential, fitted.data.train.min_distances())
+
+
+@pytest.mark.parametrize(
+    ("depth", "at", "width", "repelling"),
+    [
+        (0.0, 0.95, 0.03, True),  # the usual radii will do
+        (60.0, 0.93, 0.02, True),
+        (300.0, 0.93, 0.02, True),
+        (800.0, 0.90, 0.03, True),
+        (800.0, 0.96, 0.01, True),
+        (60.0, 1.0, 0.02, False),  # where the data begin it attracts: radii alone cannot change that
+    ],
+)
+def test_radii_make_dimers_repel_that_attract_below_the_data(
+    depth: float, at: float, width: float, repelling: bool
+) -> None:
+    d, pair = 2.2, (42, 42)
+    usual = 0.9 * d
+
+    def learned(r: np.ndarray) -> np.ndarray:
+        return 3.0 - depth * np.exp(-(((r / d - at) / width) ** 2))
+
+    found = _radii(pair, usual, d, d, learned)
+    assert (found is None) == (depth == 0.0)
+    inner, outer = (0.85 * usual, usual) if found is None else found
+    assert 0.8 * usual < inner < outer <= d and usual <= outer
+    r = np.linspace(0.999 * inner, d, 5001)
+    before, _ = _force(pair, 0.85 * usual, usual, r, learned)
+    force, _ = _force(pair, inner, outer, r, learned)
+    assert ((before <= 0).any()) == (depth > 0.0)
+    assert (force > 0).all() == repelling
+    if not repelling:
+        assert np.isclose((outer - inner) / outer, 0.15) and (force <= 0).sum() < (before <= 0).sum()
+
+
+def test_dimers_of_the_scan_are_those_of_the_potential(result: etnpot.FitResult) -> None:
+    potential = result.potential
     assert potential.spec.repulsion is not None
-    for i, z in enumerate(potential.species):
-        for j, w in enumerate(potential.species):
-            for r in np.linspace(0.05, potential.spec.repulsion.inner[i][j], 20):
-                atoms = Atoms([z, w], [[0, 0, 0], [0, 0, r]])
-                assert potential.evaluate(potential.edges(atoms), atoms.numbers).forces[1, 2] > 1.0
+    z, w = potential.species
+    inner, outer = potential.spec.repulsion.inner[0][1], potential.spec.repulsion.outer[0][1]
+    r = np.linspace(0.95 * inner, 1.1 * outer, 9)
+    found = dimer_forces(potential, [(z, w)], r[None])[0]
+    for x, force in zip(r, found, strict=True):
+        atoms = Atoms([z, w], [[0, 0, 0], [0, x, 0]])
+        assert potential.evaluate(potential.edges(atoms), atoms.numbers).forces[1, 1] == pytest.approx(
+            force, rel=1e-9
+        )
+    learned = potential.with_repulsion(None)
+    assert np.allclose(
+        _force((z, w), inner, outer, r, lambda x: dimer_forces(learned, [(z, w)], x[None])[0])[0], found
+    )
 
 
 def test_energy_range_adds_up_over_ranks(result: etnpot.FitResult) -> None:
@@ -86,11 +192,18 @@ def test_energy_range_adds_up_over_ranks(result: etnpot.FitResult) -> None:
     assert (total[0].min(), total[1].max()) == expected
 
 
-def test_a_fit_from_a_potential_forgets_the_bounds_of_other_data(
+def test_a_fit_from_a_potential_forgets_bounds_and_radii_of_other_data(
     result: etnpot.FitResult, tiny: dict[str, Any], alloys: DataSet
 ) -> None:
-    fitter = Fitter(alloys, None, FitSettings(**tiny), start=result.potential)
+    radii = Repulsion.for_species(
+        result.potential.species, 3.6, {(28, 28): 3.0, (28, 29): 3.0, (29, 29): 3.0}
+    )
+    fitter = Fitter(alloys, None, FitSettings(**tiny), start=result.potential.with_repulsion(radii))
     assert fitter.potential.spec.energy_bounds is None
+    assert fitter.potential.spec.repulsion == Repulsion.for_species((28, 29), 3.6, alloys.min_distances())
+    bare = Fitter(alloys, None, FitSettings(**tiny), start=result.potential.with_repulsion(None))
+    assert bare._problem.n_configurations == len(alloys)
+    assert bare.bounded_best().spec.repulsion is None
     assert isinstance(fitter.bounded_best(), Potential)
 
 

@@ -1,0 +1,229 @@
+"""What a fit does for the pairs that are closer than those of its data: two atoms alone repel each other there.
+
+No data say anything about such pairs, and a dimer is far from all data at every distance. Below d, where the data of a pair of
+species begin (`etnpot.basis.data_distances`), with the potential V of two nuclei,
+
+1. dimers at 0.9 d, 0.95 d and d enter the loss of a fit. The force that pushes their atoms apart should be that of nuclei,
+
+       w (F_d(r) + V'(r))²,     w = tau (F_rms / V'(r))²,     tau = min(1, n / (50 n_d)),                                  (1)
+
+   with the root mean square F_rms of the n force components of the data. Little more than the sign is wanted: each of the n_d
+   dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a fiftieth of them.
+
+2. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
+
+       F(r) = (1 - s) F_d(h) - s V' + S'(t) V / (b - a)                                                                      (2)
+
+   is positive at all r < d: 0.9 d and 0.85 b if these are such, else those with the smallest
+
+       (b/b_0 - 1) + q ln((b_0 - a_0)/b_0) - q ln((b - a)/b).                                                                (3)
+
+   No pair of the training set is closer than b, which therefore changes nothing on it.
+
+============== =============================== ========
+symbol         here                            unit
+============== =============================== ========
+d              ``shortest_zz``                 Å
+F_d            `dimer_forces`                  eV/Å
+1/50, q        `_SHARE`, `_THINNING`
+============== =============================== ========
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from etnpot.basis import Repulsion, data_distances, smooth_step, zbl
+from etnpot.fitting.dataset import DataSet
+from etnpot.io.structures import Labelled
+from etnpot.neighbors import EdgeList
+from etnpot.potential import Potential
+
+__all__ = ["attracting_dimers", "dimer_forces", "repulsive_dimers", "repulsive_radii"]
+
+Floats = NDArray[np.float64]
+Pair = tuple[int, int]
+
+#: Distances of the dimers of the loss, in units of d, and the largest part of the data that they count for.
+_AT, _SHARE = (0.9, 0.95, 1.0), 0.02
+#: Layers (b - a)/b, the first of them where it will do; q; the step of b and how far it may go, in units of d.
+_LAYERS, _THINNING, _STEP, _FARTHEST = (0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03), 0.05, 0.01, 1.1
+#: The largest b, as a part of the cutoff.
+_LARGEST = 0.9
+#: Points of the scans, in which nothing but the rounding of a force is below this part of V'.
+_POINTS, _SMALLEST_FORCE = 300, 1e-3
+
+
+def repulsive_dimers(
+    species: Sequence[int], cutoff: float, distances: Mapping[Pair, float], data: DataSet
+) -> DataSet:
+    """The dimers of eq. (1), for the pairs of species that the data hold.
+
+    Parameters
+    ----------
+    species : sequence of int
+        Atomic numbers, ascending.
+    cutoff : float, Å
+    distances : mapping of (int, int) to float, Å
+        Shortest distances of the data.
+    data : DataSet
+        With whose forces they are compared.
+    """
+    shortest_zz = data_distances(species, cutoff, distances)
+    places = [
+        (z, w, part * float(shortest_zz[i, j]))
+        for i, z in enumerate(species)
+        for j, w in enumerate(species[i:], start=i)
+        if distances.get((z, w), cutoff) < _LARGEST * cutoff
+        for part in _AT
+    ]
+    rms_force = _rms_force(data)
+    share = min(1.0, _SHARE * data.n_forces / max(len(places), 1)) if data.n_forces else 1.0
+    found = []
+    for z, w, r in places:
+        push = -float(zbl(r, z, w)[1])
+        weight = min(1.0, share * (rms_force / push) ** 2) if push > 0 else 0.0
+        if weight > 0:
+            atoms = Atoms([z, w], [[0.0, 0.0, 0.0], [r, 0.0, 0.0]])
+            forces = np.array([[-push, 0.0, 0.0], [push, 0.0, 0.0]])
+            found.append(Labelled(atoms, forces=forces, weight=weight))
+    return DataSet(found)
+
+
+def _rms_force(data: DataSet) -> float:
+    """Root mean square of the force components, eV/Å; 1 without forces."""
+    squares = sum(float((labelled.forces**2).sum()) for labelled in data if labelled.forces is not None)
+    return float(np.sqrt(squares / data.n_forces)) if data.n_forces else 1.0
+
+
+def dimer_forces(potential: Potential, pairs: Sequence[Pair], r_kr: Floats) -> Floats:
+    """Force that pushes the atoms of dimers apart, eV/Å.
+
+    Parameters
+    ----------
+    potential : Potential
+    pairs : sequence of (int, int) [k]
+        Atomic numbers.
+    r_kr : float64 [k, r], Å
+
+    Returns
+    -------
+    float64 [k, r]
+    """
+    n = r_kr.size
+    r_pc = np.zeros((2 * n, 3))
+    r_pc[0::2, 0], r_pc[1::2, 0] = r_kr.ravel(), -r_kr.ravel()
+    edges = EdgeList(np.arange(2 * n + 1), np.arange(2 * n) ^ 1, r_pc)
+    numbers = np.repeat(np.array(pairs), r_kr.shape[1], axis=0).ravel()
+    forces: Floats = potential.evaluate(edges, numbers, threads=1).forces[1::2, 0].reshape(r_kr.shape)
+    return forces
+
+
+def repulsive_radii(potential: Potential, distances: Mapping[Pair, float]) -> Repulsion:
+    """The radii of a potential with which dimers repel below the distances of the data, as far as any radii do that.
+
+    Parameters
+    ----------
+    potential : Potential
+        With its bounds of the learned energy; its own radii do not matter.
+    distances : mapping of (int, int) to float, Å
+        Shortest distances of the data.
+    """
+    species, cutoff = potential.species, potential.cutoff
+    usual = Repulsion.for_species(species, cutoff, distances)
+    shortest_zz = data_distances(species, cutoff, distances)
+    inner, outer = np.array(usual.inner), np.array(usual.outer)
+    pairs, reach_k, limit_k = [], [], []
+    for i, z in enumerate(species):
+        for j, w in enumerate(species[i:], start=i):
+            d = float(shortest_zz[i, j])
+            pairs.append((i, j))
+            reach_k.append(d)
+            limit_k.append(
+                max(min(distances.get((z, w), np.inf), _FARTHEST * d, _LARGEST * cutoff), outer[i, j])
+            )
+    # h does not fall below the middle of the layer
+    r_kr = np.linspace(
+        [(1 - 0.6 * _LAYERS[0]) * outer[ij] for ij in pairs],
+        [max(limit, d) for limit, d in zip(limit_k, reach_k, strict=True)],
+        _POINTS, axis=1,
+    )  # fmt: skip
+    numbers = [(species[i], species[j]) for i, j in pairs]
+    learned_kr = dimer_forces(potential.with_repulsion(None), numbers, r_kr)
+    for k, (i, j) in enumerate(pairs):
+        learned = _interpolated(r_kr[k], learned_kr[k])
+        chosen = _radii(numbers[k], outer[i, j], reach_k[k], limit_k[k], learned)
+        if chosen is not None:
+            inner[i, j], outer[i, j] = inner[j, i], outer[j, i] = np.floor(1e6 * np.array(chosen)) / 1e6
+    return Repulsion(tuple(map(tuple, inner.tolist())), tuple(map(tuple, outer.tolist())))
+
+
+def attracting_dimers(
+    potential: Potential, distances: Mapping[Pair, float]
+) -> dict[Pair, tuple[float, float]]:
+    """Pairs of species whose dimers attract somewhere below the distances of the data, and from where to where, Å."""
+    species = potential.species
+    shortest_zz = data_distances(species, potential.cutoff, distances)
+    places = [(i, j) for i in range(len(species)) for j in range(i, len(species))]
+    pairs = [(species[i], species[j]) for i, j in places]
+    r_kr = np.linspace(
+        [0.5 * shortest_zz[ij] for ij in places], [shortest_zz[ij] for ij in places], 4 * _POINTS, axis=1
+    )
+    forces_kr = dimer_forces(potential, pairs, r_kr)
+    found = {}
+    for pair, r, force in zip(pairs, r_kr, forces_kr, strict=True):
+        attracting = r[force <= 0]
+        if len(attracting):
+            found[pair] = float(attracting[0]), float(attracting[-1])
+    return found
+
+
+def _interpolated(r: Floats, force: Floats) -> Callable[[Floats], Floats]:
+    def learned(x: Floats) -> Floats:
+        return np.interp(x, r, force)
+
+    return learned
+
+
+def _radii(
+    pair: Pair, usual: float, reach: float, limit: float, learned: Callable[[Floats], Floats]
+) -> tuple[float, float] | None:
+    """a and b of a pair of species; None where the usual ones will do.
+
+    Where no radii make all of the dimer repulsive, as where it attracts at d itself, those with the usual layer for which the
+    least is left: thinner ones cost more, in the forces of configurations that come that close, than they gain.
+    """
+    # (1 - layer) b > 0 may be anywhere below d; below a there is nothing but V
+    r = np.linspace((1 - _LAYERS[0]) * usual, reach, _POINTS)
+    outer_b = np.arange(usual, limit + 1e-9, _STEP * reach)
+    if limit - outer_b[-1] > 1e-6:
+        outer_b = np.append(outer_b, limit)
+    candidates = sorted(
+        (b / usual - 1.0 - _THINNING * np.log(layer / _LAYERS[0]), float(b), layer)
+        for b in outer_b
+        for layer in _LAYERS
+    )
+    least_bad, best = len(r) + 1, None
+    for _, b, layer in candidates:
+        inner = (1 - layer) * b
+        force, slope = _force(pair, inner, b, r, learned)
+        attracting = r[force <= _SMALLEST_FORCE * -slope]
+        if not len(attracting):
+            return None if (b, layer) == (usual, _LAYERS[0]) else (inner, b)
+        if layer == _LAYERS[0] and len(attracting) < least_bad:
+            least_bad, best = len(attracting), (inner, b)
+    return best
+
+
+def _force(
+    pair: Pair, inner: float, outer: float, r: Floats, learned: Callable[[Floats], Floats]
+) -> tuple[Floats, Floats]:
+    """Eq. (2), and V'."""
+    s, slope, integral = smooth_step((outer - r) / (outer - inner))
+    value, derivative = zbl(r, *pair)
+    held = outer - (outer - inner) * integral
+    return (1 - s) * learned(held) - s * derivative + slope * value / (outer - inner), derivative
