@@ -5,9 +5,8 @@
                       radial and species factors, which all cores share
     growth            a few steps of the polish, one core more, and again, up to the order that was asked for
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
-                      training set, until the validation loss stops falling; for models of many parameters, whose Gram matrix
-                      is what takes the time, each step of all parameters is followed by one of each core and one of the
-                      features, which lower the same penalised loss
+                      training set, until the validation loss stops falling; but for the smallest models, each step of all
+                      parameters is followed by one of each core and one of the features, which lower the same penalised loss
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -64,8 +63,8 @@ _FIRST_DAMPING = 1e-3
 _GROWTH_DAMPING = 1e-5
 #: Damping of the steps of one core, in which the model is linear.
 _LINEAR_DAMPING = 1e-10
-#: Parameters from which on the polish has steps of single cores as well: below, all parameters cost little more than one core.
-_PARTS_FROM = 3000
+#: Parameters from which on the polish has steps of single cores as well: below, all of them cost little more than one core.
+_PARTS_FROM = 1000
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
 _BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.5, 0.5, 2.0, 10.0
 
