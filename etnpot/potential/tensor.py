@@ -160,13 +160,15 @@ class TensorModel(FeatureModel[TensorSpec]):
         TensorEvaluation
         """
         type_i = self.type_index(numbers)
-        v_if = self.features(edges, numbers)
+        return self._evaluation(self.components(edges, numbers), edges, len(type_i), positions, charge)
+
+    def components(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+        """Last bond of every atom with its offset, float64 [n_atoms, o]; charges are not made to add up."""
+        type_i = self.type_index(numbers)[: edges.n_atoms]
         tables = self.train_tables
         x_ia = np.empty((edges.n_atoms, tables.n_bond_rows))
-        evaluate.bonds(v_if, type_i[: edges.n_atoms], tables, self.weights, x_ia)
-        return self._evaluation(
-            np.ascontiguousarray(x_ia[:, tables.bond_first[-2] :]), edges, type_i, positions, charge
-        )
+        evaluate.bonds(self.features(edges, numbers), type_i, tables, self.weights, x_ia)
+        return self._with_offsets(np.ascontiguousarray(x_ia[:, tables.bond_first[-2] :]), edges, type_i)
 
     def derivatives(
         self,
@@ -198,8 +200,9 @@ class TensorModel(FeatureModel[TensorSpec]):
             first, r_pc, type_i, type_p, self.basis_tables, self.radial_table, self.train_tables, self.weights,
             0, edges.n_atoms, seed_sio, output_io, derivative_spc,
         )  # fmt: skip
-        found = self._evaluation(output_io, edges, type_i, positions, charge)
         n_sites = len(type_i)
+        component_io = self._with_offsets(output_io, edges, type_i[: edges.n_atoms])
+        found = self._evaluation(component_io, edges, n_sites, positions, charge)
         by_site_ics = np.zeros((n_sites, 3, len(seed_sio)))
         derivative_pcs = derivative_spc.transpose(1, 2, 0)
         np.add.at(by_site_ics, edges.neighbor, derivative_pcs)
@@ -296,27 +299,33 @@ class TensorModel(FeatureModel[TensorSpec]):
                 np.add.at(total[s], (row_i, at), seed_sio[s, :, 0])
         return total[..., spec.slices[names[0]].start : spec.slices[names[-1]].stop]
 
+    def _with_offsets(self, output_io: Floats, edges: EdgeList, type_i: Integers) -> Floats:
+        if not np.isfinite(output_io.sum()):
+            explain(edges)
+        if self.quantity.n_scalars:
+            output_io[:, 0] += self.arrays[self.spec.constants][type_i, 0]
+        return output_io
+
     def _evaluation(
         self,
-        output_io: Floats,
+        component_io: Floats,
         edges: EdgeList,
-        type_i: Integers,
+        n_sites: int,
         positions: ArrayLike | None,
         charge: float,
     ) -> TensorEvaluation:
         quantity = self.quantity
-        if not np.isfinite(output_io.sum()):
-            explain(edges)
-        if quantity.n_scalars:
-            output_io[:, 0] += self.arrays[self.spec.constants][type_i[: edges.n_atoms], 0]
-        total = quantity.to_cartesian(output_io[:, quantity.components].sum(axis=0))
-        if quantity.charges and len(output_io):
+        total = quantity.to_cartesian(component_io[:, quantity.components].sum(axis=0))
+        if quantity.charges and len(component_io):
+            if n_sites != len(component_io):
+                raise StructureError(
+                    "a dipole of charges needs all atoms of the molecule as centres, got ghosts"
+                )
             if not np.isfinite(charge):
                 raise StructureError(f"charge: expected a finite total charge in e, got {charge!r}")
-            x_ic = self._positions(edges.n_atoms, positions)
-            output_io[:, 0] += (charge - output_io[:, 0].sum()) / len(output_io)
-            total = total + output_io[:, 0] @ x_ic
-        return TensorEvaluation(quantity, output_io, total)
+            component_io[:, 0] += (charge - component_io[:, 0].sum()) / len(component_io)
+            total = total + component_io[:, 0] @ self._positions(edges.n_atoms, positions)
+        return TensorEvaluation(quantity, component_io, total)
 
     def _positions(self, n_atoms: int, positions: ArrayLike | None) -> Floats:
         if positions is None:
