@@ -4,13 +4,14 @@
 
 For each molecule OUT/NAME/ gets
 
-- train, valid and test.extxyz: geometries with energies (eV), forces (eV/Å), dipoles (e Å) and polarizabilities (e²Å²/eV), drawn
-  along the normal modes of the minimum with the classical variance k T / omega² at temperatures from 300 to 2000 K;
+- train, valid and test.extxyz: geometries with energies (eV), forces (eV/Å), dipoles (e Å) and polarizabilities (e²Å²/eV),
+  drawn along the normal modes of the minimum with the classical variance k T / omega² at temperatures from 300 to 2000 K;
 - reference.json: the minimum, its Hessian (analytic), the derivatives of dipole and polarizability by the positions (central
-  differences of the analytic ones), and from them frequencies (1/cm), infrared intensities (km/mol) and Raman activities (Å⁴/amu).
+  differences of the analytic ones), and from them frequencies (1/cm), infrared intensities (km/mol) and Raman activities
+  (Å⁴/amu).
 
-The intensities are computed here by formulas of their own, without etnpot, so that they check etnpot's. Polarizabilities are those
-of the coupled-perturbed equations. Needs the extra `spectra-reference` (PySCF) and ASE.
+The intensities are computed here by formulas of their own, without etnpot, so that they check etnpot's. Polarizabilities are
+those of the coupled-perturbed equations. Needs the extra `spectra-reference` (PySCF) and ASE.
 """
 
 from __future__ import annotations
@@ -155,9 +156,7 @@ def sample(atoms: Atoms, hessian: np.ndarray, temperature: float, rng: np.random
 
 def labelled(atoms: Atoms, basis: str) -> Atoms:
     found = HartreeFock(atoms, basis)
-    atoms.calc = SinglePointCalculator(
-        atoms, energy=found.energy, forces=found.forces, dipole=found.dipole
-    )
+    atoms.calc = SinglePointCalculator(atoms, energy=found.energy, forces=found.forces, dipole=found.dipole)
     atoms.info["polarizability"] = found.polarizability
     return atoms
 
@@ -186,7 +185,12 @@ def main() -> None:
                 for temperature in temperatures
             ]
             write(directory / f"{part}.extxyz", frames)
-        print(name, np.round(values["frequencies"], 1), np.round(values["infrared"], 2), np.round(values["raman"], 2))
+        print(
+            name,
+            np.round(values["frequencies"], 1),
+            np.round(values["infrared"], 2),
+            np.round(values["raman"], 2),
+        )
 
 
 if __name__ == "__main__":

@@ -290,14 +290,39 @@ class TensorModel(FeatureModel[TensorSpec]):
         total = np.zeros((n_seeds, n_rows, self.n_parameters))
         total[..., spec.slices["head"].start :] = by_weight
         if with_table:
-            for s in range(n_seeds):
-                for row in range(n_rows):
-                    self._add_radial_gradient(by_table[s, row], total[s, row])
+            self._add_table_rows(by_table, total)
         if spec.constants in names and spec.constants in spec.shapes:
             at = spec.slices[spec.constants].start + type_i[: edges.n_atoms]
             for s in range(n_seeds):  # one scalar, the first component
                 np.add.at(total[s], (row_i, at), seed_sio[s, :, 0])
         return total[..., spec.slices[names[0]].start : spec.slices[names[-1]].stop]
+
+    def _add_table_rows(self, by_table: Floats, total: Floats) -> None:
+        """Chain rule from the radial table [s, row, z_i, z_j, n, lc] to radial and species parameters, for all rows at once."""
+        spec, first = self.spec, self.basis_tables.channel_first
+        lead = by_table.shape[:2]
+        by_table = by_table.reshape(-1, *by_table.shape[2:]) / np.sqrt(spec.neighbor_scale)
+        by_species = []
+        for l in range(spec.l_max + 1):
+            block = by_table[..., first[l] : first[l + 1]]
+            by_radial = np.einsum("rijnc,kij->rcnk", block, self.species_table[l], optimize=True)
+            total[..., spec.slices[f"radial.{l}"]] = by_radial.reshape(*lead, -1)
+            by_species.append(np.einsum("rijnc,cnk->rkij", block, self.arrays[f"radial.{l}"], optimize=True))
+        rows = np.stack(by_species, axis=1).reshape(len(by_table), -1)
+        start = spec.slices[spec.shared_groups[0]].start
+        total[..., start : spec.slices["radial.0"].start] = (rows @ self._species_jacobian).reshape(*lead, -1)
+
+    @cached_property
+    def _species_jacobian(self) -> Floats:
+        """dS/dtheta, float64 [(l k z_i z_j), q]: the adjoint of the table applied to every unit vector."""
+        factor, arrays = self.spec.species_factor, self._species_arrays(self.arrays)
+        units = np.eye(self.species_table.size).reshape(-1, *self.species_table.shape)
+        return np.stack(
+            [
+                np.concatenate([by.ravel() for by in factor.table_adjoint(arrays, unit).values()])
+                for unit in units
+            ]
+        )
 
     def _with_offsets(self, output_io: Floats, edges: EdgeList, type_i: Integers) -> Floats:
         if not np.isfinite(output_io.sum()):
