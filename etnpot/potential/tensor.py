@@ -53,7 +53,14 @@ from etnpot.potential.tensor_spec import QUANTITIES, Quantity, TensorSpec
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["TensorEvaluation", "TensorModel", "load_tensor", "make_tensor_model", "total_charge"]
+__all__ = [
+    "TensorEvaluation",
+    "TensorModel",
+    "check_boundaries",
+    "load_tensor",
+    "make_tensor_model",
+    "total_charge",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -214,7 +221,7 @@ class TensorModel(FeatureModel[TensorSpec]):
 
     def predict(self, atoms: Atoms, *, charge: float | None = None) -> TensorEvaluation:
         """`evaluate` of a structure; the total charge is ``atoms.info["charge"]``, or zero, unless given."""
-        self._check_boundaries(atoms)
+        check_boundaries(self.quantity, atoms)
         return self.evaluate(
             self.edges(atoms),
             atoms.numbers,
@@ -226,7 +233,7 @@ class TensorModel(FeatureModel[TensorSpec]):
         self, atoms: Atoms, *, charge: float | None = None
     ) -> tuple[TensorEvaluation, Floats]:
         """`derivatives` of a structure, total charge as for `predict`."""
-        self._check_boundaries(atoms)
+        check_boundaries(self.quantity, atoms)
         return self.derivatives(
             self.edges(atoms),
             atoms.numbers,
@@ -360,13 +367,6 @@ class TensorModel(FeatureModel[TensorSpec]):
             raise StructureError(f"positions: expected shape ({n_atoms}, 3), got {x_ic.shape}")
         return x_ic
 
-    def _check_boundaries(self, atoms: Atoms) -> None:
-        if self.quantity.charges and atoms.pbc.any():
-            raise StructureError(
-                "a dipole of charges is not defined in a periodic cell: fit a model without charges, or take a "
-                "molecule without periodic boundaries (atoms.pbc = False)"
-            )
-
     # -------------------------------------------------------------------------------------------- files, text
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -406,6 +406,15 @@ class TensorModel(FeatureModel[TensorSpec]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TensorModel, (self.spec, self.parameters, dict(self.provenance))
+
+
+def check_boundaries(quantity: Quantity, atoms: Atoms) -> None:
+    """Raise StructureError for a dipole with charges under periodic boundary conditions."""
+    if quantity.charges and atoms.pbc.any():
+        raise StructureError(
+            "a dipole of charges is not defined in a periodic cell: fit a model without charges, or take a "
+            "molecule without periodic boundaries (atoms.pbc = False)"
+        )
 
 
 def total_charge(atoms: Atoms) -> float:
