@@ -25,6 +25,7 @@ compare        trains and evaluates potentials side by side; gives a StudyResult
 ETNCalculator  the ASE calculator
 GradeMonitor   watches the extrapolation grade of a run in ASE
 ActiveLearning fit, explore, choose, compute, and again
+spectra        infrared and Raman spectra, of modes and of dynamics
 testing        physics checks to run on any ASE calculator
 errors         every exception that etnpot raises on purpose
 ============== =======================================================================
@@ -38,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 from etnpot import _ase_name
 
 if TYPE_CHECKING:
-    from etnpot import errors, testing
+    from etnpot import errors, spectra, testing
     from etnpot.compare.runner import compare
     from etnpot.fitting.dataset import DataSet
     from etnpot.fitting.fit import FitResult, fit
@@ -70,6 +71,7 @@ __all__ = [
     "fit_tensor",
     "load",
     "load_tensor",
+    "spectra",
     "testing",
 ]
 
@@ -92,6 +94,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "fit_tensor": ("etnpot.fitting.tensor_fit", "fit_tensor"),
     "load": ("etnpot.potential", "load"),
     "load_tensor": ("etnpot.potential", "load_tensor"),
+    "spectra": ("etnpot.spectra", None),
     "testing": ("etnpot.testing", None),
 }
 

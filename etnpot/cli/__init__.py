@@ -42,7 +42,8 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 
 #: The subcommands, in the order of the help text; each is the module ``etnpot.cli.<name>``, dashes as underscores.
 COMMANDS: tuple[str, ...] = (
-    "demo", "fit", "fit-property", "evaluate", "grade", "select", "calibrate", "compare", "info", "lammps"
+    "demo", "fit", "fit-property", "evaluate", "grade", "select", "calibrate", "compare", "spectra", "info",
+    "lammps",
 )  # fmt: skip
 
 _INTERRUPTED = 130
