@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,22 @@ def test_file_round_trip_and_what_it_refuses(tmp_path: Path, rng: np.random.Gene
     path.write_bytes(bytes(content))
     with pytest.raises(PotentialFileError, match="damaged"):
         etnpot.load_tensor(path)
+
+
+def test_a_frozen_file_keeps_its_numbers() -> None:
+    path = Path(__file__).parent / "data" / "tensor-format-1.etn"
+    model = etnpot.load_tensor(path)
+    for case in json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["evaluations"]:
+        atoms = Atoms(**case["structure"])
+        atoms.pbc = False  # a dipole with charges
+        found, derivative = model.predict_derivatives(atoms, charge=1.0)
+        for name, value in (
+            ("total", found.total),
+            ("component_io", found.component_io),
+            ("derivative", derivative),
+        ):
+            expected = np.array(case["results"][name])
+            assert np.abs(value - expected).max() <= 1e-12 * np.abs(expected).max(), name
 
 
 @pytest.mark.parametrize(
