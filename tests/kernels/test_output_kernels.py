@@ -24,11 +24,11 @@ MODELS: dict[str, tuple[Quantity, dict[str, Any]]] = {
     ),
     "symmetric, embedding": (
         Quantity("a", "symmetric"),
-        dict(species=["Al", "Ni", "Cu"], order=3, l_max=2, channels=[2, 2, 1], ranks=[2, 1], embedding=(2, 2)),
+        dict(species=["Al", "Ni", "Cu"], order=3, l_max=2, channels=[2, 1, 1], ranks=[2, 1], embedding=(2, 2)),
     ),
-    "matrix, order 4": (
+    "matrix": (
         Quantity("m", "matrix"),
-        dict(species=["Al", "Cu"], order=4, l_max=3, channels=[2, 2, 1, 1], ranks=1),
+        dict(species=["Al", "Cu"], order=3, l_max=3, channels=[1, 2, 1, 1], ranks=1),
     ),
 }  # fmt: skip
 
