@@ -21,8 +21,10 @@ T^ref       ``_Chunk.target_rs``, components, without the part Q x̄ of a dipole
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,7 @@ __all__ = ["TensorProblem"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Result = TypeVar("Result")
 
 #: Numbers that the rows of J of a chunk may take, and the most atoms of a chunk.
 _CHUNK_NUMBERS, _CHUNK_ATOMS = 4_000_000, 1024
@@ -76,7 +79,7 @@ class TensorProblem:
     alpha : float
         The square of the error of a total is divided by N_atoms to this power.
     threads : int, optional
-        Of the linear algebra.
+        Each has a chunk of its own; sums are taken in the order of the chunks, whatever their number.
     """
 
     def __init__(
@@ -111,7 +114,18 @@ class TensorProblem:
 
     def predictions(self, model: TensorModel) -> list[Floats]:
         """Components of every tensor, [row, s] of each chunk, without the part Q x̄."""
-        return [_predicted(model, chunk) for chunk in self._chunks]
+        _ = model.basis_tables, model.train_tables, model.radial_table  # made by one thread
+        return list(self._each(lambda at: _predicted(model, self._chunks[at])))
+
+    def _each(self, work: Callable[[int], Result]) -> Iterator[Result]:
+        """Results of `work` for every chunk in order; no more of them wait than there are threads."""
+        n_chunks, n_threads = len(self._chunks), min(self.threads, len(self._chunks))
+        if n_threads <= 1:
+            yield from map(work, range(n_chunks))
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            for start in range(0, n_chunks, n_threads):
+                yield from pool.map(work, range(start, min(start + n_threads, n_chunks)))
 
     def errors(self, model: TensorModel) -> Floats:
         """Cartesian (prediction - reference) of every tensor, [row, *shape]; weights do not enter."""
@@ -147,9 +161,10 @@ class TensorProblem:
         """Normal equations of a Gauss-Newton step in some consecutive groups of parameters."""
         residuals = self.residuals(potential) if rows is None else rows
         total: NormalEquations | None = None
+        _ = potential.prepared
         with threadpool_limits(self.threads, user_api="blas"):
-            for chunk, r in zip(self._chunks, residuals, strict=True):
-                j_rq = _jacobian(potential, chunk, groups)
+            blocks = self._each(lambda at: _jacobian(potential, self._chunks[at], groups))
+            for j_rq, r in zip(blocks, residuals, strict=True):
                 if total is None:
                     total = NormalEquations.zeros(j_rq.shape[1])
                 total += NormalEquations(j_rq.T @ j_rq, j_rq.T @ r, float(r @ r), len(r))
@@ -160,9 +175,11 @@ class TensorProblem:
     def triangular_factor(self, potential: TensorModel, groups: tuple[str, ...] | None = None, /) -> Floats:
         """R [q + 1, q + 1] of a QR decomposition of [J, r], both weighted, by chunks."""
         factor: Floats | None = None
+        _ = potential.prepared
         with threadpool_limits(self.threads, user_api="blas"):
-            for chunk, r in zip(self._chunks, self.residuals(potential), strict=True):
-                block = np.column_stack([_jacobian(potential, chunk, groups), r])
+            blocks = self._each(lambda at: _jacobian(potential, self._chunks[at], groups))
+            for j_rq, r in zip(blocks, self.residuals(potential), strict=True):
+                block = np.column_stack([j_rq, r])
                 if factor is None:
                     factor = np.zeros((block.shape[1], block.shape[1]))
                 factor = np.asarray(np.linalg.qr(np.vstack([factor, block]), mode="r"))
@@ -172,13 +189,16 @@ class TensorProblem:
 
     def project(self, potential: TensorModel, rows: Sequence[Floats], /) -> Floats:
         """J^T times given rows, without forming J: one adjoint pass."""
-        total = np.zeros(potential.n_parameters)
-        for chunk, r in zip(self._chunks, rows, strict=True):
-            weight_rs = chunk.scale_r[:, None] * r.reshape(chunk.target_rs.shape)
+        _ = potential.prepared
+
+        def work(at: int) -> Floats:
+            chunk = self._chunks[at]
+            weight_rs = chunk.scale_r[:, None] * rows[at].reshape(chunk.target_rs.shape)
             seed_io = np.einsum("is,sio->io", weight_rs[chunk.row_i], chunk.seed_sio)
             none_i = np.zeros(len(chunk.row_i), dtype=np.int64)
-            total += potential.gradient_rows(chunk.edges, chunk.numbers, seed_io[None], none_i, 1)[0, 0]
-        return total
+            return potential.gradient_rows(chunk.edges, chunk.numbers, seed_io[None], none_i, 1)[0, 0]
+
+        return np.asarray(sum(self._each(work), np.zeros(potential.n_parameters)))
 
     def gradient(self, potential: TensorModel, /) -> tuple[float, Floats]:
         """The loss and its gradient by all parameters."""

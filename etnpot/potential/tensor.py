@@ -252,6 +252,12 @@ class TensorModel(FeatureModel[TensorSpec]):
             seed_sio[:, :, 0] = quantity.to_components(x_ic - x_ic.mean(axis=0)).T
         return seed_sio
 
+    @cached_property
+    def prepared(self) -> bool:
+        """True, once everything that evaluations share is made: threads that evaluate together need not make it each."""
+        _ = self.basis_tables, self.train_tables, self.radial_table, self.weights, self._species_jacobian
+        return True
+
     def gradient_rows(
         self,
         edges: EdgeList,

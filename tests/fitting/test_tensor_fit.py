@@ -13,6 +13,7 @@ from ase.io import write
 
 import etnpot
 from etnpot.errors import DataError, SpecificationError
+from etnpot.fitting import tensor_problem
 from etnpot.fitting.tensor_fit import tensor_errors
 from etnpot.fitting.tensor_problem import TensorProblem
 from etnpot.io.tensor_labels import UNITS, TensorLabel, read_tensors
@@ -118,6 +119,18 @@ def test_the_same_seed_gives_the_same_model(rng: np.random.Generator) -> None:
     ]
     assert np.array_equal(fits[0].model.parameters, fits[1].model.parameters)
     assert tensor_errors(fits[0].model, data).n == 20
+
+
+def test_chunks_and_threads_do_not_matter(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = labelled(make_tensor_model(["H", "O"], DIPOLE, seed=1, **SMALL), molecules(9, rng))
+    model = make_tensor_model(["H", "O"], DIPOLE, seed=2, **SMALL)
+    whole = TensorProblem(data, DIPOLE, model.cutoff, threads=1).normal_equations(model)
+    monkeypatch.setattr(tensor_problem, "_CHUNK_ATOMS", 6)
+    problems = [TensorProblem(data, DIPOLE, model.cutoff, threads=n) for n in (1, 3)]
+    cut = [problem.normal_equations(model) for problem in problems]
+    assert np.array_equal(cut[0].gram, cut[1].gram) and np.array_equal(cut[0].rhs, cut[1].rhs)
+    assert np.allclose(cut[0].gram, whole.gram, atol=1e-12 * np.abs(whole.gram).max())
+    assert np.array_equal(*(problem.project(model, problem.residuals(model)) for problem in problems))
 
 
 def test_labels_are_found_where_ase_has_them(tmp_path: Path, rng: np.random.Generator) -> None:
