@@ -15,12 +15,17 @@ Potential      specification + parameters: energies, forces, virial, descriptors
 PotentialSpec  the validated, immutable specification
 load           reads a potential file
 fit            fits a potential to data; gives a FitResult
+fit_tensor     fits a model of dipoles, polarizabilities, ...; gives a TensorFitResult
+TensorModel    such a model: tensors of atoms and structures, and their derivatives
+Quantity       what such a model gives: name, form, unit
+load_tensor    reads the file of such a model
 FitSettings    everything that can be set in a fit
 DataSet        labelled configurations, from files or Atoms
 compare        trains and evaluates potentials side by side; gives a StudyResult
 ETNCalculator  the ASE calculator
 GradeMonitor   watches the extrapolation grade of a run in ASE
 ActiveLearning fit, explore, choose, compute, and again
+spectra        infrared and Raman spectra, of modes and of dynamics
 testing        physics checks to run on any ASE calculator
 errors         every exception that etnpot raises on purpose
 ============== =======================================================================
@@ -34,15 +39,16 @@ from typing import TYPE_CHECKING, Any
 from etnpot import _ase_name
 
 if TYPE_CHECKING:
-    from etnpot import errors, testing
+    from etnpot import errors, spectra, testing
     from etnpot.compare.runner import compare
     from etnpot.fitting.dataset import DataSet
     from etnpot.fitting.fit import FitResult, fit
     from etnpot.fitting.settings import FitSettings
+    from etnpot.fitting.tensor_fit import fit_tensor
     from etnpot.interfaces.active_learning import ActiveLearning
     from etnpot.interfaces.ase import ETNCalculator
     from etnpot.interfaces.monitor import GradeMonitor
-    from etnpot.potential import ETN, Potential, PotentialSpec, load
+    from etnpot.potential import ETN, Potential, PotentialSpec, Quantity, TensorModel, load, load_tensor
 
 __version__ = "0.1.0"
 
@@ -56,11 +62,16 @@ __all__ = [
     "GradeMonitor",
     "Potential",
     "PotentialSpec",
+    "Quantity",
+    "TensorModel",
     "__version__",
     "compare",
     "errors",
     "fit",
+    "fit_tensor",
     "load",
+    "load_tensor",
+    "spectra",
     "testing",
 ]
 
@@ -75,10 +86,15 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "GradeMonitor": ("etnpot.interfaces.monitor", "GradeMonitor"),
     "Potential": ("etnpot.potential", "Potential"),
     "PotentialSpec": ("etnpot.potential", "PotentialSpec"),
+    "Quantity": ("etnpot.potential", "Quantity"),
+    "TensorModel": ("etnpot.potential", "TensorModel"),
     "compare": ("etnpot.compare", None),
     "errors": ("etnpot.errors", None),
     "fit": ("etnpot.fitting.fit", "fit"),
+    "fit_tensor": ("etnpot.fitting.tensor_fit", "fit_tensor"),
     "load": ("etnpot.potential", "load"),
+    "load_tensor": ("etnpot.potential", "load_tensor"),
+    "spectra": ("etnpot.spectra", None),
     "testing": ("etnpot.testing", None),
 }
 

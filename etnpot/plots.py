@@ -30,6 +30,7 @@ __all__ = [
     "DENSITY_ABOVE",
     "INK",
     "MUTED",
+    "finish",
     "plain_figure",
     "plain_log_ticks",
     "plot_group_errors",
@@ -106,7 +107,7 @@ def plot_parity(
                 axes[row, column], quantity, {name: pairs[name][quantity] for name in names}, limits,
                 relative=reference_energies is not None, row_of_its_own=len(rows) > 1,
             )  # fmt: skip
-    return _finish(figure, path, title)
+    return finish(figure, path, title)
 
 
 def plot_learning_curves(
@@ -192,7 +193,7 @@ def plot_learning_curves(
             axis.set_xlabel("step of the fit", fontsize=9.5, color=MUTED)
         axis.set_xlim(-0.5 - 0.02 * len(history), len(history) - 0.5 + 0.02 * len(history))
         axis.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none")
-    return _finish(figure, path, title)
+    return finish(figure, path, title)
 
 
 def plot_group_errors(
@@ -263,7 +264,7 @@ def plot_group_errors(
     if len(sets) > 1:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(sets), fontsize=9, frameon=False)
-    return _finish(figure, path, title)
+    return finish(figure, path, title)
 
 
 # ----------------------------------------------------------------------------------------------------- panels
@@ -406,7 +407,8 @@ def plain_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
 
 
-def _finish(figure: Figure, path: str | Path | None, title: str | None) -> Figure:
+def finish(figure: Figure, path: str | Path | None, title: str | None) -> Figure:
+    """Write the title, and the figure if there is a path."""
     if title:
         figure.suptitle(title, fontsize=12, color=INK)
     if path is not None:

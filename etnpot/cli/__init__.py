@@ -40,9 +40,10 @@ from etnpot.errors import EtnpotError, SpecificationError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-#: The subcommands, in the order of the help text; each is the module ``etnpot.cli.<name>``.
+#: The subcommands, in the order of the help text; each is the module ``etnpot.cli.<name>``, dashes as underscores.
 COMMANDS: tuple[str, ...] = (
-    "demo", "fit", "evaluate", "grade", "select", "calibrate", "compare", "info", "lammps"
+    "demo", "fit", "fit-property", "evaluate", "grade", "select", "calibrate", "compare", "spectra", "info",
+    "lammps",
 )  # fmt: skip
 
 _INTERRUPTED = 130
@@ -72,7 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", dest="command", required=True
     )
     for name in COMMANDS:
-        importlib.import_module(f"etnpot.cli.{name}").add_parser(_WithCommonOptions(subparsers, common))
+        importlib.import_module(f"etnpot.cli.{name.replace('-', '_')}").add_parser(
+            _WithCommonOptions(subparsers, common)
+        )
     return parser
 
 

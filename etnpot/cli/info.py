@@ -1,4 +1,4 @@
-"""``etnpot info FILE``: what a potential file holds."""
+"""``etnpot info FILE``: what a potential file, or that of a tensor model, holds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
     parser = subparsers.add_parser(
         "info",
         help="show what a potential file holds",
-        description="Check a potential file and show its species, settings, parameters and provenance.",
+        description="Check a potential file, or that of a tensor model, and show its species, settings, parameters and "
+        "provenance.",
     )
-    parser.add_argument("file", metavar="FILE", help="potential file")
+    parser.add_argument("file", metavar="FILE", help="potential file, or file of a tensor model")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
@@ -29,14 +30,15 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the summary of one potential file."""
     import etnpot
-    from etnpot.io.potential_file import read_potential_file
+    from etnpot.io.potential_file import POTENTIAL, TENSOR, read_potential_file
 
-    stored = read_potential_file(args.file)
-    potential = etnpot.load(args.file)  # checks that the content makes a potential
+    stored = read_potential_file(args.file, (POTENTIAL, TENSOR))
+    # checks that the content makes a model
+    model: Any = etnpot.load(args.file) if stored.kind == POTENTIAL else etnpot.load_tensor(args.file)
     if args.json:
         print(json.dumps(as_json(args.file, stored), indent=2, sort_keys=True))
     else:
-        print(as_text(args.file, stored, potential.summary()))
+        print(as_text(args.file, stored, model.summary()))
     return 0
 
 
@@ -56,6 +58,7 @@ def as_json(path: str | os.PathLike[str], stored: StoredPotential) -> dict[str, 
 
     return {
         "file": os.fspath(path),
+        "format": stored.kind.format,
         "format_version": stored.format_version,
         "library_version": stored.library_version,
         "sha256": stored.sha256,
@@ -84,7 +87,10 @@ def as_text(path: str | os.PathLike[str], stored: StoredPotential, summary: str)
     """
     rows = [
         ("file", os.fspath(path)),
-        ("format", f"version {stored.format_version}, written by etnpot {stored.library_version}"),
+        (
+            "format",
+            f"{stored.kind.format} version {stored.format_version}, written by etnpot {stored.library_version}",
+        ),
         ("sha256", stored.sha256),
     ]
     lines = [f"{label:<12}{value}" for label, value in rows]

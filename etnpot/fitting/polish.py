@@ -23,15 +23,17 @@ of the evidence in the quadratic model (MacKay) after every step,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Generic
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
 from etnpot.errors import ConvergenceError
-from etnpot.fitting.problem import NormalEquations, Problem
+from etnpot.fitting.least_squares import LeastSquares, ModelT
+from etnpot.fitting.problem import NormalEquations
 from etnpot.fitting.ridge import rounded
-from etnpot.potential import Potential
+from etnpot.potential.spec import NetworkSpec
 
 __all__ = ["Damping", "PolishStep", "lbfgs_steps", "polish_step"]
 
@@ -62,12 +64,12 @@ class Damping:
 
 
 @dataclass(frozen=True, eq=False)
-class PolishStep:
+class PolishStep(Generic[ModelT]):
     """Outcome of one step.
 
     Attributes
     ----------
-    potential : Potential
+    potential : Potential or TensorModel
         The old one if no step lowered the penalised loss.
     damping : Damping
         For the next step.
@@ -79,7 +81,7 @@ class PolishStep:
         gamma.
     """
 
-    potential: Potential
+    potential: ModelT
     damping: Damping
     loss_before: float
     loss: float
@@ -88,19 +90,19 @@ class PolishStep:
 
 
 def polish_step(
-    problem: Problem,
-    potential: Potential,
+    problem: LeastSquares[ModelT],
+    potential: ModelT,
     damping: Damping,
     *,
     groups: tuple[str, ...] | None = None,
     fixed_ridge: bool = False,
-) -> PolishStep:
+) -> PolishStep[ModelT]:
     """One Levenberg-Marquardt step, eqs. (1) to (3), and the new ridge, eq. (4).
 
     Parameters
     ----------
-    problem : Problem
-    potential : Potential
+    problem : Problem or TensorProblem
+    potential : Potential or TensorModel
     damping : Damping
         From the step before.
     groups : tuple of str, optional
@@ -112,18 +114,15 @@ def polish_step(
     -------
     PolishStep
     """
-    linear = (
-        groups is not None and len(groups) == 1
-    )  # the model is linear in every single group but the shared ones
+    # the model is linear in every single group: those in which it is not come together
+    linear = groups is not None and len(groups) == 1
     rows = problem.residuals(potential)
     equations = problem.normal_equations(potential, groups, rows=rows)
     slices = potential.spec.slices
     names = list(slices) if groups is None else groups
     moving = slice(slices[names[0]].start, slices[names[-1]].stop)
     theta = potential.parameters[moving]
-    weights = np.ones(potential.n_parameters)
-    weights[slices["reference_energies"]] = 0.0
-    weights = weights[moving]
+    weights = _penalised(potential.spec)[moving]
     diagonal = np.diag(equations.gram)
     scale = float(diagonal.mean())
     metric = np.sqrt(np.maximum(diagonal, _METRIC_FLOOR * scale) * scale)
@@ -131,7 +130,7 @@ def polish_step(
     before = equations.loss + float(penalty @ theta**2)
     rhs = equations.rhs - penalty * theta
     mu = damping.mu
-    found: tuple[Potential, float, float] | None = None
+    found: tuple[ModelT, float, float] | None = None
     while found is None and mu < _LARGEST_DAMPING:
         total = penalty + mu * metric
         if linear:
@@ -160,10 +159,19 @@ def polish_step(
     return PolishStep(trial, Damping(mu / _LOWER, ridge), equations.loss, loss, gain, effective)
 
 
-def _moved(potential: Potential, moving: slice, step: Floats) -> Potential:
+def _penalised(spec: NetworkSpec) -> Floats:
+    """w of eq. (1): zero for the constants by species, one elsewhere."""
+    weights = np.ones(spec.n_parameters)
+    if spec.constants in spec.slices:
+        weights[spec.slices[spec.constants]] = 0.0
+    return weights
+
+
+def _moved(potential: ModelT, moving: slice, step: Floats) -> ModelT:
     parameters = potential.parameters.copy()
     parameters[moving] += step
-    return potential.with_parameters(parameters)
+    moved: ModelT = potential.with_parameters(parameters)
+    return moved
 
 
 def _straight_step(gram: Floats, damping: Floats, rhs: Floats) -> Floats | None:
@@ -173,8 +181,8 @@ def _straight_step(gram: Floats, damping: Floats, rhs: Floats) -> Floats | None:
 
 
 def _curved_step(
-    problem: Problem,
-    potential: Potential,
+    problem: LeastSquares[ModelT],
+    potential: ModelT,
     moving: slice,
     rows: list[Floats],
     gram: Floats,
@@ -231,14 +239,14 @@ def _evidence_ridge(
 
 
 def lbfgs_steps(
-    problem: Problem, potential: Potential, *, ridge: float, steps: int
-) -> tuple[Potential, float]:
+    problem: LeastSquares[ModelT], potential: ModelT, *, ridge: float, steps: int
+) -> tuple[ModelT, float]:
     """Some L-BFGS iterations on the penalised loss: memory linear in the number of parameters.
 
     Parameters
     ----------
-    problem : Problem
-    potential : Potential
+    problem : Problem or TensorProblem
+    potential : Potential or TensorModel
     ridge : float
         lambda, on all parameters but the reference energies.
     steps : int
@@ -252,8 +260,7 @@ def lbfgs_steps(
     """
     import scipy.optimize
 
-    weights = np.full(potential.n_parameters, ridge)
-    weights[potential.spec.slices["reference_energies"]] = 0.0
+    weights = ridge * _penalised(potential.spec)
 
     def objective(theta: Floats) -> tuple[float, Floats]:
         loss, gradient = problem.gradient(potential.with_parameters(theta))
@@ -262,5 +269,5 @@ def lbfgs_steps(
     result = scipy.optimize.minimize(
         objective, potential.parameters, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 20}
     )
-    better = potential.with_parameters(result.x)
+    better: ModelT = potential.with_parameters(result.x)
     return better, float(result.fun) - float(weights @ result.x**2)

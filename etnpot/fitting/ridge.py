@@ -157,7 +157,7 @@ class _Spectrum:
 
     def _rest(self, inverse: Floats) -> float:
         """R, eq. (2), for 1 / (e + lambda)."""
-        return max(self.square - float(self.projected**2 @ inverse), 1e-30 * max(self.square, 1e-300))
+        return max(self.square - float(self.projected**2 @ inverse), 1e-30 * self.square, 1e-300)
 
     def log_evidence(self, ridge: float) -> float:
         """Eq. (3)."""

@@ -14,29 +14,29 @@ maximising the evidence changes from solve to solve, and so does the penalised l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 
 from etnpot.errors import SpecificationError
-from etnpot.fitting.problem import Problem
+from etnpot.fitting.least_squares import LeastSquares, ModelT
 from etnpot.fitting.ridge import RidgeSolution, solve_ridge, solve_ridge_triangular
 from etnpot.network import Bond, CoreLayout, Train
 from etnpot.network.algebra import enrich
 from etnpot.network.canonical import canonicalize, center_weights
 from etnpot.network.two_site import full_bond, merge_cores, split_cores
 from etnpot.network.unfold import fold_right, unfold_right
-from etnpot.potential import Potential
 
 __all__ = ["LocalSolve", "one_site", "sweep_order", "two_site"]
 
 
 @dataclass(frozen=True, eq=False)
-class LocalSolve:
+class LocalSolve(Generic[ModelT]):
     """Outcome of a local solve.
 
     Attributes
     ----------
-    potential : Potential
+    potential : Potential or TensorModel
         With the new core(s); canonical with its centre on core `core`.
     core : int
         0-based.
@@ -47,7 +47,7 @@ class LocalSolve:
         Relative Frobenius norm cut off by the SVD.
     """
 
-    potential: Potential
+    potential: ModelT
     core: int
     loss_before: float
     loss: float
@@ -61,8 +61,8 @@ def sweep_order(order: int, *, forward: bool) -> list[int]:
 
 
 def one_site(
-    problem: Problem,
-    potential: Potential,
+    problem: LeastSquares[ModelT],
+    potential: ModelT,
     core: int,
     *,
     ridge: float | None = None,
@@ -70,13 +70,13 @@ def one_site(
     tolerance: float = 1e-3,
     max_rank: int | None = None,
     rng: np.random.Generator | None = None,
-) -> LocalSolve:
+) -> LocalSolve[ModelT]:
     """Solve for one core with all else fixed.
 
     Parameters
     ----------
-    problem : Problem
-    potential : Potential
+    problem : Problem or TensorProblem
+    potential : Potential or TensorModel
     core : int
         0-based.
     ridge : float, optional
@@ -116,21 +116,21 @@ def one_site(
 
 
 def two_site(
-    problem: Problem,
-    potential: Potential,
+    problem: LeastSquares[ModelT],
+    potential: ModelT,
     bond: int,
     *,
     ridge: float | None = None,
     tolerance: float = 1e-3,
     max_ranks: int | dict[str, int] | None = None,
     center: str = "right",
-) -> LocalSolve:
+) -> LocalSolve[ModelT]:
     """Solve for the two tensors that meet at a bond, and choose its ranks.
 
     Parameters
     ----------
-    problem : Problem
-    potential : Potential
+    problem : Problem or TensorProblem
+    potential : Potential or TensorModel
     bond : int
         1 .. order-1 (between cores bond-1 and bond, 0-based), or 0 for the head and core 0.
     ridge : float, optional
@@ -159,7 +159,9 @@ def two_site(
     )  # fmt: skip
 
 
-def _solve(problem: Problem, potential: Potential, core: int, ridge: float | None) -> LocalSolve:
+def _solve(
+    problem: LeastSquares[ModelT], potential: ModelT, core: int, ridge: float | None
+) -> LocalSolve[ModelT]:
     """The linear problem of one core at the centre of a canonical train."""
     equations = problem.normal_equations(potential, (f"core.{core + 1}",))
     old = potential.train.cores[core]

@@ -10,6 +10,7 @@ E_i       energies            float64 [i]    eV, with the reference energy E0[z_
 F_i       forces              float64 [i, c] eV/Å
 sigma     stress              float64 [6]    eV/Å³, Voigt xx yy zz yz xz xy, positive under tension
 W_i / V   stresses            float64 [i, 6] eV/Å³, their sum is the stress; on request only
+mu, alpha dipole, ...         [c], [c, c]    of tensor models, on request only: see `etnpot.interfaces.ase_tensors`
 ========= =================== ============== =================================================================
 
 Pairs come from a `NeighborCache`: a list with a skin, searched anew when atoms have moved by more than half
@@ -33,9 +34,10 @@ from numpy.typing import NDArray
 from etnpot.conventions import voigt
 from etnpot.errors import ExtrapolationWarning, SpecificationError, StructureError
 from etnpot.interfaces.ase_plugin import NAME, register_name
+from etnpot.interfaces.ase_tensors import FORMS_OF_PROPERTIES, TensorEvaluator, model_and_label
 from etnpot.kernels.pairs import shortest_pair
 from etnpot.neighbors import EdgeList, NeighborCache, check_distances, check_structure
-from etnpot.potential import Assessment, Potential, load
+from etnpot.potential import Assessment, Potential, TensorModel, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,13 +52,13 @@ _CLOSE = 1.0e-3
 _FLAT_VOLUME = 1.0e-8
 
 _PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
-_DEFAULTS: dict[str, Any] = {"skin": 0.5, "threads": None}
+_DEFAULTS: dict[str, Any] = {"skin": 0.5, "threads": None, "dipole": None, "polarizability": None}
 _IGNORED = ("initial_charges", "initial_magmoms")
 _SETTINGS = ("potential", *_DEFAULTS)
 
 
 class ETNCalculator(Calculator):
-    """ASE calculator of a potential: energy, free_energy, energies, forces, stress, stresses.
+    """ASE calculator of a potential: energy, free_energy, energies, forces, stress, stresses, and tensors if asked for.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ class ETNCalculator(Calculator):
     threads : int, keyword-only
         Threads of the evaluation; None for ``ETNPOT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else all
         processors. The results do not depend on it.
+    dipole, polarizability : TensorModel, str or path-like, keyword-only
+        Models, or their files, that give ``dipole`` (e Å; with charges also ``charges``, e) and ``polarizability`` (e²Å²/eV).
     atoms : ase.Atoms, keyword-only
         Atoms that get this calculator, as in other ASE calculators.
 
@@ -83,6 +87,9 @@ class ETNCalculator(Calculator):
     *Periodicity.* Anything: molecules, chains, slabs, crystals, cells smaller than the cutoff. The stress
     exists where the cell has three independent vectors, periodic or not, as in ASE's own calculators;
     elsewhere asking for it raises ASE's `PropertyNotImplementedError`.
+
+    *Tensors.* Dipole, charges and polarizability are computed when they are asked for, not at every step. The total charge is
+    ``atoms.info["charge"]``, or zero; ASE does not notice when it alone is changed: call ``reset`` then.
 
     *Dispersion.* Where the potential has one, it is added here; energies and stresses of single atoms are then not defined.
 
@@ -124,12 +131,17 @@ class ETNCalculator(Calculator):
         *,
         skin: float = 0.5,
         threads: int | None = None,
+        dipole: TensorModel | str | os.PathLike[str] | None = None,
+        polarizability: TensorModel | str | os.PathLike[str] | None = None,
         atoms: Atoms | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._virial_icc: NDArray[np.float64] | None = None
         self._has_warned = False
-        super().__init__(potential=potential, skin=skin, threads=threads)
+        self._tensors: dict[str, TensorEvaluator] = {}
+        super().__init__(
+            potential=potential, skin=skin, threads=threads, dipole=dipole, polarizability=polarizability
+        )
         if atoms is not None:
             atoms.calc = self
 
@@ -139,7 +151,7 @@ class ETNCalculator(Calculator):
         return self._potential
 
     def set(self, **settings: Any) -> dict[str, Any]:
-        """Change settings: ``potential``, ``skin``, ``threads``.
+        """Change settings: ``potential``, ``skin``, ``threads``, ``dipole``, ``polarizability``.
 
         All of them are checked before any is changed. Another potential discards the results; the other
         settings have no influence on them.
@@ -170,8 +182,13 @@ class ETNCalculator(Calculator):
             values["threads"] = _checked_threads(settings["threads"])
         if "skin" in settings:
             values["skin"] = _checked_skin(settings["skin"])
+        models = {}
+        for name in FORMS_OF_PROPERTIES:
+            if name in settings:
+                models[name], values[name] = model_and_label(name, settings[name])
         with self._lock:
             changed: dict[str, Any] = super().set(**values)
+            self._take_tensors(models, changed)
             if potential is not getattr(self, "_potential", None):
                 self._potential = potential
                 self._has_warned = False
@@ -180,6 +197,22 @@ class ETNCalculator(Calculator):
             if changed.keys() & {"potential", "skin"}:
                 self._neighbors = NeighborCache(self._potential.cutoff, self.parameters["skin"])
         return changed
+
+    def _take_tensors(self, models: dict[str, TensorModel | None], changed: dict[str, Any]) -> None:
+        """Take other tensor models, or none; a new skin makes new neighbour lists."""
+        if "skin" in changed:
+            models = {**{name: known.model for name, known in self._tensors.items()}, **models}
+        for name, model in models.items():
+            if model is not None:
+                self._tensors[name] = TensorEvaluator(model, self.parameters["skin"])
+            else:
+                self._tensors.pop(name, None)
+            self.results.pop(name, None)
+            self.results.pop("charges", None)
+        properties = [*_PROPERTIES, *self._tensors]
+        if "dipole" in self._tensors and self._tensors["dipole"].model.quantity.charges:
+            properties.append("charges")
+        self.implemented_properties = properties  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget the atoms and the results of the last call."""
@@ -237,6 +270,10 @@ class ETNCalculator(Calculator):
                 and self._virial_icc is not None
             ):
                 self.results["stresses"] = voigt(self._virial_icc) / _volume(atoms)
+            for name in properties:
+                if name not in self.results and (name in self._tensors or name == "charges"):
+                    owner = "dipole" if name == "charges" else name
+                    self.results.update(self._tensors[owner].results(atoms, owner))
             missing = [name for name in properties if name not in self.results]
         if missing and not has_parts and set(missing) <= {"energies", "stresses"}:
             raise PropertyNotImplementedError(
@@ -274,6 +311,44 @@ class ETNCalculator(Calculator):
             edges = self._neighbors.edges(atoms)
             check_distances(edges)
             return self._potential.assess(edges, atoms.numbers, threads=self.parameters["threads"])
+
+    def tensor_derivatives(self, name: str, atoms: Atoms | None = None) -> NDArray[np.float64]:
+        """Derivatives of the dipole or the polarizability by the positions; the results are not touched.
+
+        Parameters
+        ----------
+        name : {"dipole", "polarizability"}
+        atoms : ase.Atoms
+            Default: those of the last call.
+
+        Returns
+        -------
+        float64 array [n_atoms, 3, 3] or [n_atoms, 3, 3, 3]
+            dmu_d/dx_ic (e) or dalpha_de/dx_ic (e²Å/eV) at [i, c, d] or [i, c, d, e].
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            If the calculator has no such model.
+        StructureError, SpeciesError
+            See the notes of the class.
+        """
+        with self._lock:
+            if name not in self._tensors:
+                raise PropertyNotImplementedError(
+                    f"{name}: this calculator has no model of it; make it with ETNCalculator(potential, {name}=...)"
+                )
+            if atoms is None:
+                atoms = self.atoms
+            if atoms is None:
+                raise StructureError("no atoms to evaluate; pass some, or attach the calculator to some")
+            return self._tensors[name].derivatives(atoms, name)[1]
+
+    def export_properties(self) -> Any:
+        """As in the base class, without what ASE's table of properties does not know."""
+        from ase.outputs import Properties, all_outputs
+
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def _evaluate(self, atoms: Atoms) -> None:
         check_structure(atoms)
@@ -335,6 +410,8 @@ class ETNCalculator(Calculator):
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         memo[id(self._potential)] = self._potential
+        for known in self._tensors.values():
+            memo[id(known.model)] = known.model
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return twin
 

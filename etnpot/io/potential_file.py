@@ -1,4 +1,4 @@
-"""The potential file: one safetensors container, checked to the last bit.
+"""The potential file: one safetensors container, checked to the last bit. Files of tensor models are the same but for `format`.
 
     file = n (8 bytes, little-endian) | header (n bytes of JSON and spaces) | arrays (float64, little-endian)
 
@@ -7,8 +7,8 @@ The header names each array with its shape and place, and under ``__metadata__``
 ==================  ==========================================================================================
 key                 value
 ==================  ==========================================================================================
-format              ``etnpot-potential``
-format_version      ``2``
+format              ``etnpot-potential``; ``etnpot-tensor`` for a tensor model
+format_version      ``2``; ``1``
 library_version     version of etnpot that wrote the file
 spec                specification, as JSON
 provenance          training provenance, as JSON
@@ -45,13 +45,54 @@ import etnpot
 from etnpot.errors import PotentialFileError, PotentialFileNotFoundError
 from etnpot.io.atomic import write_bytes_atomically
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "StoredPotential", "read_potential_file", "write_potential_file"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "POTENTIAL",
+    "TENSOR",
+    "Kind",
+    "StoredPotential",
+    "read_potential_file",
+    "write_potential_file",
+]
 
 #: What the ``format`` field of every potential file says.
 FORMAT = "etnpot-potential"
 
 #: The format version that this library writes. It reads all versions from 1 to this one.
 FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file.
+
+    Attributes
+    ----------
+    format : str
+        Its ``format`` field.
+    version : int
+        The format version that is written; all from 1 to this one are read.
+    noun : str
+        What it is called in messages.
+    advice : str
+        How to get one.
+    """
+
+    format: str
+    version: int
+    noun: str
+    advice: str
+
+
+POTENTIAL = Kind(FORMAT, FORMAT_VERSION, "potential", "give a file written by potential.save(...)")
+TENSOR = Kind(
+    "etnpot-tensor",
+    1,
+    "tensor model",
+    "give a file written by 'etnpot fit-property' or TensorModel.save(...)",
+)
+_KINDS = (POTENTIAL, TENSOR)
 
 _MAX_HEADER = 64 * 1024**2  # bytes; a specification takes kilobytes
 _ZEROS = b"0" * 64
@@ -71,6 +112,8 @@ class StoredPotential:
         Parameters by name; float64, C-contiguous, read-only.
     provenance : dict
         Where the parameters come from, as JSON values.
+    kind : Kind
+        Potential or tensor model.
     format_version : int
         Version of the file format.
     library_version : str
@@ -82,6 +125,7 @@ class StoredPotential:
     spec: dict[str, Any]
     arrays: dict[str, np.ndarray]
     provenance: dict[str, Any]
+    kind: Kind
     format_version: int
     library_version: str
     sha256: str
@@ -96,6 +140,7 @@ def write_potential_file(
     spec: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
+    kind: Kind = POTENTIAL,
 ) -> None:
     """Write a potential file in one step: `path` holds the old file or the new one, never a part.
 
@@ -109,32 +154,34 @@ def write_potential_file(
         Parameters by name: float64 of any shape, all finite.
     provenance : mapping
         Where the parameters come from: JSON values only.
+    kind : Kind
+        Potential or tensor model.
 
     Raises
     ------
     PotentialFileError
         If something cannot be stored as it is, or the file cannot be written. `path` is then untouched.
     """
-    content = _encode(_json(spec, "spec"), _json(provenance, "provenance"), _checked_arrays(arrays))
+    content = _encode(kind, _json(spec, "spec"), _json(provenance, "provenance"), _checked_arrays(arrays))
     try:
         write_bytes_atomically(path, content)
     except FileNotFoundError as error:
         raise PotentialFileError(
-            f"cannot write the potential file {os.fspath(path)}: its directory does not exist; make it first"
+            f"cannot write the {kind.noun} file {os.fspath(path)}: its directory does not exist; make it first"
         ) from error
     except OSError as error:
         raise PotentialFileError(
-            f"cannot write the potential file {os.fspath(path)}: {error.strerror or error}; the path must "
+            f"cannot write the {kind.noun} file {os.fspath(path)}: {error.strerror or error}; the path must "
             "name a file in a directory that can be written and has room"
         ) from error
 
 
-def _encode(spec: str, provenance: str, arrays: Mapping[str, np.ndarray]) -> bytes:
+def _encode(kind: Kind, spec: str, provenance: str, arrays: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a potential file."""
     header: dict[str, Any] = {
         "__metadata__": {
-            "format": FORMAT,
-            "format_version": str(FORMAT_VERSION),
+            "format": kind.format,
+            "format_version": str(kind.version),
             "library_version": etnpot.__version__,
             "provenance": provenance,
             "sha256": _ZEROS.decode(),
@@ -226,7 +273,9 @@ def _plain(value: Any, where: str) -> Any:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def read_potential_file(path: str | os.PathLike[str]) -> StoredPotential:
+def read_potential_file(
+    path: str | os.PathLike[str], kinds: tuple[Kind, ...] = (POTENTIAL,)
+) -> StoredPotential:
     """Read a potential file and check all of it.
 
     Memory stays within a small multiple of the size of the file, whatever the file claims about itself.
@@ -234,6 +283,8 @@ def read_potential_file(path: str | os.PathLike[str]) -> StoredPotential:
     Parameters
     ----------
     path : str or path-like
+    kinds : tuple of Kind
+        What is accepted.
 
     Returns
     -------
@@ -246,30 +297,28 @@ def read_potential_file(path: str | os.PathLike[str]) -> StoredPotential:
     PotentialFileError
         If it cannot be read, is no potential file, is damaged, or has a newer format version.
     """
-    name = os.fspath(path)
+    name, noun = os.fspath(path), " or ".join(kind.noun for kind in kinds)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             what = "directory" if Path(path).is_dir() else "special file"
             raise PotentialFileError(
-                f"{name} is a {what}, not a potential file; give the path of the file itself"
+                f"{name} is a {what}, not a {noun} file; give the path of the file itself"
             )
         with open(path, "rb") as stream:
-            return _decode(stream, os.fstat(stream.fileno()).st_size, name)
+            return _decode(stream, os.fstat(stream.fileno()).st_size, name, kinds)
     except FileNotFoundError as error:
         raise PotentialFileNotFoundError(
-            f"there is no potential file {name}; check the path, and the current directory "
+            f"there is no {noun} file {name}; check the path, and the current directory "
             "if the path is relative"
         ) from error
     except OSError as error:
-        raise PotentialFileError(
-            f"cannot read the potential file {name}: {error.strerror or error}"
-        ) from error
+        raise PotentialFileError(f"cannot read the {noun} file {name}: {error.strerror or error}") from error
 
 
-def _decode(stream: BinaryIO, size: int, name: str) -> StoredPotential:
+def _decode(stream: BinaryIO, size: int, name: str, kinds: tuple[Kind, ...]) -> StoredPotential:
     """Read an open file of `size` bytes."""
-    prefix, text, metadata = _read_header(stream, size, name)
-    format_version = _check_format(metadata, name)
+    prefix, text, metadata = _read_header(stream, size, name, kinds)
+    kind, format_version = _check_format(metadata, name, kinds)
 
     content = prefix + text + stream.read(size - 8 - len(text) + 1)
     if len(content) != size:
@@ -295,20 +344,25 @@ def _decode(stream: BinaryIO, size: int, name: str) -> StoredPotential:
     for key, array in arrays.items():
         if array.dtype != np.float64:
             _damaged(name, f"array {key!r} must be float64; got {array.dtype}")
-        _check_finite(key, array, f"{name} cannot be evaluated: get another copy, or refit the potential")
+        _check_finite(key, array, f"{name} cannot be evaluated: get another copy, or refit the {kind.noun}")
         array.flags.writeable = False
-    return StoredPotential(spec, arrays, provenance, format_version, metadata["library_version"], digest)
+    return StoredPotential(
+        spec, arrays, provenance, kind, format_version, metadata["library_version"], digest
+    )
 
 
-def _read_header(stream: BinaryIO, size: int, name: str) -> tuple[bytes, bytes, dict[str, str]]:
+def _read_header(
+    stream: BinaryIO, size: int, name: str, kinds: tuple[Kind, ...]
+) -> tuple[bytes, bytes, dict[str, str]]:
     """The 8 length bytes, the header as bytes, and its metadata; allocates no more than the file."""
     if size == 0:
-        raise PotentialFileError(f"{name} is empty; get another copy of the potential file")
+        raise PotentialFileError(f"{name} is empty; get another copy of the {kinds[0].noun} file")
     prefix = stream.read(8)
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or length < 2 or length > min(size - 8, _MAX_HEADER):
         _foreign(
             name,
+            kinds,
             f"a file of {size} bytes cannot have a header of {length} bytes"
             if len(prefix) == 8
             else "too short",
@@ -317,33 +371,39 @@ def _read_header(stream: BinaryIO, size: int, name: str) -> tuple[bytes, bytes, 
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        _foreign(name, "its header is not JSON", error)
+        _foreign(name, kinds, "its header is not JSON", error)
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        _foreign(name, "its header has no metadata")
+        _foreign(name, kinds, "its header has no metadata")
     return prefix, text, metadata
 
 
-def _check_format(metadata: Mapping[str, str], name: str) -> int:
-    """The format version, if this library can read it."""
-    if metadata.get("format") != FORMAT:
-        _foreign(name, f"its format field says {metadata.get('format')!r}, not {FORMAT!r}")
+def _check_format(metadata: Mapping[str, str], name: str, kinds: tuple[Kind, ...]) -> tuple[Kind, int]:
+    """Kind and format version, if this library can read it and the caller wants it."""
+    found = metadata.get("format")
+    kind = next((kind for kind in kinds if kind.format == found), None)
+    if kind is None:
+        for other in _KINDS:
+            if other.format == found:
+                raise PotentialFileError(
+                    f"{name} holds a {other.noun}, not a {kinds[0].noun}; {kinds[0].advice}"
+                )
+        _foreign(name, kinds, f"its format field says {found!r}, not {kinds[0].format!r}")
     version = metadata.get("format_version", "")
     if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
         _damaged(name, f"its format version must be a positive integer; got {version!r}")
-    if int(version) > FORMAT_VERSION:
+    if int(version) > kind.version:
         raise PotentialFileError(
             f"{name} was written by a newer etnpot ({metadata.get('library_version', 'unknown version')}, "
-            f"file format {version}), but etnpot {etnpot.__version__} reads formats up to {FORMAT_VERSION}; "
+            f"file format {version}), but etnpot {etnpot.__version__} reads formats up to {kind.version}; "
             "upgrade etnpot"
         )
-    return int(version)
+    return kind, int(version)
 
 
-def _foreign(name: str, reason: str, cause: BaseException | None = None) -> NoReturn:
+def _foreign(name: str, kinds: tuple[Kind, ...], reason: str, cause: BaseException | None = None) -> NoReturn:
     raise PotentialFileError(
-        f"{name} is not an etnpot potential file, or is badly damaged: {reason}; "
-        "give a file written by potential.save(...)"
+        f"{name} is not an etnpot {kinds[0].noun} file, or is badly damaged: {reason}; {kinds[0].advice}"
     ) from cause
 
 

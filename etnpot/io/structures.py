@@ -52,7 +52,7 @@ from etnpot.io.claims import check_claims
 from etnpot.io.memory import memory_limit
 from etnpot.io.mlip_cfg import TypeMap, is_mlip_cfg, read_mlip_cfg
 
-__all__ = ["LABEL_NAMES", "UNGROUPED", "Labelled", "read_structures"]
+__all__ = ["LABEL_NAMES", "UNGROUPED", "Labelled", "named_entries", "read_frames", "read_structures"]
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ def read_structures(
             configurations.extend(_label(given, None, keys, group_key, require_labels))
             given = []
         path = Path(source)
-        frames, numbers = _read_frames(path, index, format, species, check_stress=uses_stress)
+        frames, numbers = read_frames(path, index, format, species, check_stress=uses_stress)
         configurations.extend(_label(frames, path, keys, group_key, require_labels, numbers))
     if given:
         configurations.extend(_label(given, None, keys, group_key, require_labels))
@@ -228,7 +228,7 @@ def read_structures(
 # ------------------------------------------------------------------------------------------------ files
 
 
-def _read_frames(
+def read_frames(
     path: Path, index: int | slice | str, format: str | None, species: TypeMap | None, *, check_stress: bool
 ) -> tuple[list[Atoms], list[int]]:
     """The selected frames of a file and their numbers in it."""
@@ -328,7 +328,7 @@ def _label(
     for k, atoms in enumerate(frames):
         index = k if numbers is None else numbers[k]
         name = f"{where}, frame {index}"
-        fields = _fields(atoms, name, is_file=path is not None)
+        fields = named_entries(atoms, name, is_file=path is not None)
         seen.update(fields)
         if not np.all(np.isfinite(atoms.positions)):
             raise DataError(f"{name}: positions are not finite; correct or remove the frame")
@@ -377,7 +377,7 @@ def _label(
     return configurations
 
 
-def _fields(atoms: Atoms, name: str, *, is_file: bool) -> dict[str, Any]:
+def named_entries(atoms: Atoms, name: str, *, is_file: bool) -> dict[str, Any]:
     """Every named entry of a configuration: info and arrays first, then the results of the calculator.
 
     A result hidden by an entry of the same name but another value comes as ``calculator:name``.

@@ -160,6 +160,25 @@ def forward(train, weights, type_b, v_fb, work_ab, x_ab):
             contract(train, path, other, x_ab, v_fb if other == V else x_ab, work_ab)
 
 
+@njit(inner=True)
+def pull_back(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
+    """Eq. (1) backwards from the rows of the last bond in `y_ab`, all others of which are zero; `g_fb` is written."""
+    for f in range(g_fb.shape[0]):
+        store(g_fb, f, splat(0.0))
+    for path in range(train.path.shape[0] - 1, -1, -1):
+        s = train.path[path, SPECTATOR]
+        spread(train, path, weights, x_ab if s == X else v_fb if s == V else y_ab, work_ab)
+        for role in range(X, Y):
+            out_ab = y_ab if role == X else g_fb
+            if role == s:
+                couple(train, path, weights, v_fb if s == X else y_ab, y_ab if s == X else x_ab, out_ab)
+            else:  # from the third role, which is not the spectator
+                other = X + V + Y - role - s
+                contract(
+                    train, path, other, out_ab, x_ab if other == X else v_fb if other == V else y_ab, work_ab
+                )
+
+
 @njit
 def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
     """Eq. (1) backwards for E = the last bond (one scalar): y = dE/dx and g = dE/dv.
@@ -178,20 +197,7 @@ def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
     last = train.bond_first[train.bond_first.shape[0] - 2]
     for a in range(y_ab.shape[0]):
         store(y_ab, a, splat(1.0 if a == last else 0.0))
-    for f in range(g_fb.shape[0]):
-        store(g_fb, f, splat(0.0))
-    for path in range(train.path.shape[0] - 1, -1, -1):
-        s = train.path[path, SPECTATOR]
-        spread(train, path, weights, x_ab if s == X else v_fb if s == V else y_ab, work_ab)
-        for role in range(X, Y):
-            out_ab = y_ab if role == X else g_fb
-            if role == s:
-                couple(train, path, weights, v_fb if s == X else y_ab, y_ab if s == X else x_ab, out_ab)
-            else:  # from the third role, which is not the spectator
-                other = X + V + Y - role - s
-                contract(
-                    train, path, other, out_ab, x_ab if other == X else v_fb if other == V else y_ab, work_ab
-                )
+    pull_back(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb)
 
 
 @njit

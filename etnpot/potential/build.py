@@ -12,11 +12,12 @@ from etnpot.basis import REPULSIONS, RadialBasis, Repulsion
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpeciesError, SpecificationError
 from etnpot.network import SCALAR, Bond, Train, TrainLayout
-from etnpot.potential.potential import Potential, symbols_to_numbers
-from etnpot.potential.spec import PotentialSpec, checked_integers
+from etnpot.potential.feature_model import symbols_to_numbers
+from etnpot.potential.potential import Potential
+from etnpot.potential.spec import NetworkSpec, PotentialSpec, checked_integers
 from etnpot.so3 import Irrep
 
-__all__ = ["ETN", "make_spec", "random_potential", "symbols_to_numbers"]
+__all__ = ["ETN", "make_spec", "network_fields", "random_network", "random_potential", "symbols_to_numbers"]
 
 #: Volume per atom of a dense metal, Å³: for the default neighbour scale.
 _VOLUME_PER_ATOM = 16.0
@@ -144,16 +145,44 @@ def random_potential(
                 f"reference_energies: expected a finite energy in eV for {key!r}, got {energy!r}"
             )
         groups["reference_energies"][spec.species.index(z)] = energy
-    for name, array in spec.species_factor.initial(rng).items():
-        groups[f"species.{name}"] = array
-    for l, channels in enumerate(spec.channels):
+    return Potential(spec, np.concatenate([groups["reference_energies"], random_network(spec, rng)]))
+
+
+def random_network(spec: NetworkSpec, rng: np.random.Generator) -> np.ndarray:
+    """Random parameters of species factor, radial coefficients and train, as `random_potential` has them, float64 [q]."""
+    groups = list(spec.species_factor.initial(rng).values())
+    for channels in spec.channels:
         shape = (channels, spec.radial.size, spec.species_rank)
-        groups[f"radial.{l}"] = rng.normal(size=shape) / np.sqrt(spec.species_rank)
-    groups["train"] = Train.random(spec.layout, rng).flat
-    return Potential(spec, np.concatenate([array.ravel() for array in groups.values()]))
+        groups.append(rng.normal(size=shape) / np.sqrt(spec.species_rank))
+    groups.append(Train.random(spec.layout, rng).flat)
+    return np.concatenate([array.ravel() for array in groups])
 
 
 def make_spec(
+    species: str | int | Sequence[str | int],
+    *,
+    repulsion: str = "none",
+    distances: Mapping[tuple[int, int], float] | None = None,
+    dispersion: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> PotentialSpec:
+    """The specification that `ETN` makes from its settings; `distances` as in `Repulsion.for_species`."""
+    network = network_fields(species, **settings, output=Bond.of({SCALAR: 1}))
+    if repulsion not in REPULSIONS:
+        raise SpecificationError(
+            f"repulsion: expected {' or '.join(map(repr, REPULSIONS))}, got {repulsion!r}"
+        )
+    cutoff = network["radial"].cutoff
+    return PotentialSpec(
+        **network,
+        repulsion=Repulsion.for_species(network["species"], cutoff, distances)
+        if repulsion == "zbl"
+        else None,
+        dispersion=None if dispersion is None else Dispersion.from_dict(dispersion),
+    )
+
+
+def network_fields(
     species: str | int | Sequence[str | int],
     *,
     cutoff: float,
@@ -173,11 +202,9 @@ def make_spec(
     pseudotensors: bool,
     head_rank: int | None,
     neighbor_scale: float | None,
-    repulsion: str = "none",
-    distances: Mapping[tuple[int, int], float] | None = None,
-    dispersion: Mapping[str, Any] | None = None,
-) -> PotentialSpec:
-    """The specification that `ETN` makes from its settings; `distances` as in `Repulsion.for_species`."""
+    output: Bond,
+) -> dict[str, Any]:
+    """Fields of a `NetworkSpec` from settings as of `ETN`, with the last bond `output`."""
     numbers = symbols_to_numbers(species)
     n_species = len(numbers)
     if not numbers:
@@ -214,26 +241,18 @@ def make_spec(
         head_rank = n_species
     else:
         head_rank = _checked_integer("head_rank", head_rank, 1, None)
-    layout = TrainLayout(
-        n_species, feature, (Bond.of({SCALAR: head_rank}), *inner, Bond.of({SCALAR: 1}))
-    ).trimmed()
-    if repulsion not in REPULSIONS:
-        raise SpecificationError(
-            f"repulsion: expected {' or '.join(map(repr, REPULSIONS))}, got {repulsion!r}"
-        )
-    return PotentialSpec(
-        species=numbers,
-        radial=radial,
-        l_max=l_max,
-        channels=channels,
-        species_form=species_form,
-        species_rank=species_rank,
-        embedding=embedding,
-        bonds=layout.bonds,
-        neighbor_scale=neighbor_scale,
-        repulsion=Repulsion.for_species(numbers, radial.cutoff, distances) if repulsion == "zbl" else None,
-        dispersion=None if dispersion is None else Dispersion.from_dict(dispersion),
-    )
+    layout = TrainLayout(n_species, feature, (Bond.of({SCALAR: head_rank}), *inner, output)).trimmed()
+    return {
+        "species": numbers,
+        "radial": radial,
+        "l_max": l_max,
+        "channels": channels,
+        "species_form": species_form,
+        "species_rank": species_rank,
+        "embedding": embedding,
+        "bonds": layout.bonds,
+        "neighbor_scale": neighbor_scale,
+    }
 
 
 def _inner_bonds(ranks: Ranks, order: int, l_max: int, pseudotensors: bool) -> list[Bond]:

@@ -10,7 +10,7 @@ Below the distances of the data a nuclear repulsion takes over: `etnpot.potentia
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,22 +20,25 @@ from numpy.typing import ArrayLike, NDArray
 
 import etnpot
 from etnpot.basis import Repulsion, bounded
-from etnpot.conventions import MAX_ATOMIC_NUMBER
-from etnpot.errors import PotentialFileError, SpeciesError, SpecificationError, StructureError
+from etnpot.errors import PotentialFileError, SpecificationError, StructureError
 from etnpot.io.potential_file import read_potential_file, write_potential_file
 from etnpot.kernels import assemble, evaluate, gradient
 from etnpot.kernels.lanes import LANES
-from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
+from etnpot.neighbors import EdgeList
 from etnpot.network import Train
+from etnpot.potential.feature_model import (
+    FeatureModel,
+    checked_groups,
+    element_symbol,
+    explain,
+    neighbor_types,
+)
 from etnpot.potential.reliability import PREFIX, Assessment, Reliability
 from etnpot.potential.short_range import ShortRange, short_range
 from etnpot.potential.spec import PotentialSpec
-from etnpot.potential.tables import BasisTables, TrainTables, basis_tables, train_tables
 from etnpot.potential.threads import run_ranges
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from etnpot.potential.sensitivity import Jacobian
 
 __all__ = ["Evaluation", "Potential", "load"]
@@ -95,7 +98,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Potential:
+class Potential(FeatureModel[PotentialSpec]):
     """An equivariant tensor network potential.
 
     Parameters
@@ -121,79 +124,11 @@ class Potential:
     reliability: Reliability | None = None
 
     def __post_init__(self) -> None:
-        parameters = np.array(self.parameters, dtype=np.float64)
-        if parameters.shape != (self.spec.n_parameters,):
-            raise SpecificationError(
-                f"parameters: this specification has {self.spec.n_parameters} of them, "
-                f"got shape {parameters.shape}"
-            )
-        if not np.isfinite(parameters).all():
-            at = int(np.flatnonzero(~np.isfinite(parameters))[0])
-            raise SpecificationError(f"parameters: entry {at} is {parameters[at]}; all must be finite")
-        parameters.flags.writeable = False
-        object.__setattr__(self, "parameters", parameters)
-        object.__setattr__(self, "provenance", dict(self.provenance))
+        super().__post_init__()
         if self.reliability is not None:
             self.reliability.check(self.spec)
 
     # --------------------------------------------------------------------------------------------- what it is
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of fitted parameters."""
-        return self.spec.n_parameters
-
-    @property
-    def species(self) -> tuple[int, ...]:
-        """Atomic numbers, ascending."""
-        return self.spec.species
-
-    @property
-    def cutoff(self) -> float:
-        """Range, Å."""
-        return self.spec.cutoff
-
-    @cached_property
-    def arrays(self) -> dict[str, Floats]:
-        """Every parameter group by name, as read-only views: see ``spec.shapes``."""
-        return {
-            name: self.parameters[self.spec.slices[name]].reshape(shape)
-            for name, shape in self.spec.shapes.items()
-        }
-
-    @cached_property
-    def train(self) -> Train:
-        """The tensor train."""
-        return Train.from_flat(self.spec.layout, self.weights)
-
-    @cached_property
-    def weights(self) -> Floats:
-        """Head and cores, flat: a read-only view of the parameters."""
-        return self.parameters[self.spec.slices["head"].start :]
-
-    @cached_property
-    def basis_tables(self) -> BasisTables:
-        """Tables of the pair stage."""
-        return basis_tables(self.spec)
-
-    @cached_property
-    def train_tables(self) -> TrainTables:
-        """Tables of the train stage."""
-        return train_tables(self.spec.layout)
-
-    @cached_property
-    def species_table(self) -> Floats:
-        """S^l[k](z_i, z_j), float64 [l, k, z_i, z_j]."""
-        return self.spec.species_factor.table(self._species_arrays(self.arrays))
-
-    @cached_property
-    def radial_table(self) -> Floats:
-        """T[z_i, z_j, n, lc] = N^(-1/2) sum_k B^l[c, n, k] S^l[k](z_i, z_j), float64."""
-        blocks = [
-            np.einsum("cnk,kij->ijnc", self.arrays[f"radial.{l}"], self.species_table[l], optimize=True)
-            for l in range(self.spec.l_max + 1)
-        ]
-        return np.ascontiguousarray(np.concatenate(blocks, axis=3) / np.sqrt(self.spec.neighbor_scale))
 
     def with_parameters(
         self, parameters: ArrayLike, provenance: Mapping[str, Any] | None = None
@@ -242,21 +177,6 @@ class Potential:
         spec = replace(self.spec, repulsion=repulsion)
         return Potential(spec, self.parameters, self.provenance, self.reliability)
 
-    def type_index(self, numbers: ArrayLike) -> Integers:
-        """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""
-        numbers = _integers(numbers)
-        species = np.array(self.species, dtype=np.int64)
-        types = np.searchsorted(species, numbers)
-        unknown = species[np.minimum(types, len(species) - 1)] != numbers
-        if unknown.any():
-            names = ", ".join(_name(z) for z in sorted({int(z) for z in numbers[unknown]}))
-            have = ", ".join(_name(z) for z in self.species)
-            raise SpeciesError(
-                f"species {names} not in this potential, which knows {have}; refit with them or remove "
-                f"those atoms"
-            )
-        return types.astype(np.int64)
-
     # --------------------------------------------------------------------------------------------- evaluation
 
     def evaluate(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Evaluation:
@@ -279,7 +199,7 @@ class Potential:
         arguments, close = self._arguments(edges, type_i)
         energy_i, dE_dr_pc = _learned(arguments, threads)
         if not np.isfinite(energy_i.sum() + dE_dr_pc.sum()):
-            _explain(edges)
+            explain(edges)
         bounds = self.spec.energy_bounds
         if bounds is not None and self._leaves_bounds(energy_i):
             energy_i, slope_i, _ = bounded(energy_i, *bounds)
@@ -337,7 +257,7 @@ class Potential:
             dL_dtable, total[self.spec.slices["head"].start :],
         )  # fmt: skip
         if not np.isfinite(dL_dtable.sum() + total.sum()):
-            _explain(edges)
+            explain(edges)
         self._add_radial_gradient(dL_dtable, total)
         total[self.spec.slices["reference_energies"]] += np.bincount(
             type_i[: edges.n_atoms], weights=e_i, minlength=self.spec.n_species
@@ -385,66 +305,13 @@ class Potential:
             )
         return self.reliability
 
-    def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
-        """Features v_i in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
-        type_i = self.type_index(numbers)
-        (first, r_pc, _, type_p, basis, table, _, _), _ = self._arguments(edges, type_i)
-        v_if = np.empty((edges.n_atoms, self.spec.feature.dimension))
-        evaluate.features(first, r_pc, type_i, type_p, basis, table, 0, edges.n_atoms, v_if)
-        return v_if
-
-    def bonds(self, edges: EdgeList, numbers: ArrayLike) -> list[Floats]:
-        """Every bond vector x_0 .. x_d of every atom, float64 [n_atoms, dimension of bond k]."""
-        type_i = self.type_index(numbers)[: edges.n_atoms]
-        tables = self.train_tables
-        x_ia = np.empty((edges.n_atoms, tables.n_bond_rows))
-        evaluate.bonds(self.features(edges, numbers), type_i, tables, self.weights, x_ia)
-        return [x_ia[:, a:b] for a, b in zip(tables.bond_first[:-1], tables.bond_first[1:], strict=True)]
-
-    def descriptors(self, atoms: Atoms, *, bond: int | None = None) -> Floats:
-        """Equivariant descriptors of every atom.
-
-        Parameters
-        ----------
-        atoms : ase.Atoms
-        bond : int, optional
-            None: the features, in the order of ``spec.feature``. k: the open bond x_k of the train, in the
-            order of ``spec.bonds[k]`` (components m outside, copies a inside, per irrep).
-
-        Returns
-        -------
-        float64 array [n_atoms, dimension]
-        """
-        edges = self.edges(atoms)
-        if bond is None:
-            return self.features(edges, atoms.numbers)
-        if not 0 <= bond <= self.spec.order:
-            raise SpecificationError(
-                f"bond: expected 0..{self.spec.order} for a train of order {self.spec.order}, got {bond}"
-            )
-        return self.bonds(edges, atoms.numbers)[bond]
-
-    def edges(self, atoms: Atoms) -> EdgeList:
-        """Checked edge list of a structure."""
-        check_structure(atoms)
-        self.type_index(atoms.numbers)
-        edges = neighbor_list(atoms, self.cutoff)
-        check_distances(edges)
-        return edges
+    def _feature_pairs(self, edges: EdgeList, type_i: Integers) -> tuple[Integers, Floats, Integers]:
+        (first, r_pc, _, type_p, *_), _ = self._arguments(edges, type_i)
+        return first, r_pc, type_p
 
     def _arguments(self, edges: EdgeList, type_i: Integers) -> tuple[_Arguments, ShortRange | None]:
         """What the kernels of the learned energy take, close pairs held, and the short range if there are any."""
-        if not edges.is_safe:
-            edges.validate()
-        if len(type_i) < edges.n_atoms:
-            raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
-        try:
-            type_p = type_i[edges.neighbor]
-        except IndexError:
-            raise StructureError(
-                f"expected the atomic numbers of all {int(edges.neighbor.max()) + 1} atoms that the edges "
-                f"name, ghosts included, got {len(type_i)}"
-            ) from None
+        type_p = neighbor_types(edges, type_i)
         close = None
         if self.spec.repulsion is not None:
             close = short_range(self.spec.repulsion, self.species, edges, type_i, type_p)
@@ -465,23 +332,6 @@ class Potential:
         bounds = self.spec.energy_bounds
         return bounds is not None and bool(((energy_i < bounds[0]) | (energy_i > bounds[1])).any())
 
-    def _add_radial_gradient(self, dL_dtable: Floats, total: Floats) -> None:
-        """Chain rule from the radial table to the radial and species parameters (adds to `total`)."""
-        scaled = dL_dtable / np.sqrt(self.spec.neighbor_scale)
-        dL_dS = np.empty_like(self.species_table)
-        first = self.basis_tables.channel_first
-        for l in range(self.spec.l_max + 1):
-            block = scaled[..., first[l] : first[l + 1]]
-            dL_dB = np.einsum("ijnc,kij->cnk", block, self.species_table[l], optimize=True)
-            total[self.spec.slices[f"radial.{l}"]] += dL_dB.ravel()
-            dL_dS[l] = np.einsum("ijnc,cnk->kij", block, self.arrays[f"radial.{l}"], optimize=True)
-        arrays = self._species_arrays(self.arrays)
-        for name, value in self.spec.species_factor.table_adjoint(arrays, dL_dS).items():
-            total[self.spec.slices[f"species.{name}"]] += value.ravel()
-
-    def _species_arrays(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
-        return {name: arrays[f"species.{name}"] for name in self.spec.species_factor.shapes}
-
     # -------------------------------------------------------------------------------------------- files, text
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -497,7 +347,7 @@ class Potential:
         radial = spec.radial
         lines = [
             f"equivariant tensor network potential, {self.n_parameters} parameters",
-            f"  species      {', '.join(_symbol(z) for z in spec.species)}",
+            f"  species      {', '.join(element_symbol(z) for z in spec.species)}",
             f"  cutoff       {radial.cutoff:g} Å ({radial.cutoff_function}, p = {radial.cutoff_power}), "
             f"r_min {radial.r_min:g} Å",
             f"  radial       {radial.size} {radial.family} functions, species factor "
@@ -518,7 +368,7 @@ class Potential:
             ),
             "  E0 (eV)      "
             + ", ".join(
-                f"{_symbol(z)} {e:.6g}"
+                f"{element_symbol(z)} {e:.6g}"
                 for z, e in zip(spec.species, self.arrays["reference_energies"], strict=True)
             ),
         ]
@@ -532,7 +382,7 @@ class Potential:
 
     def __repr__(self) -> str:
         spec = self.spec
-        species = "".join(_symbol(z) for z in spec.species[:8]) + ("..." if spec.n_species > 8 else "")
+        species = "".join(element_symbol(z) for z in spec.species[:8]) + ("..." if spec.n_species > 8 else "")
         return (
             f"Potential({species}, cutoff={spec.cutoff:g}, order={spec.order}, l_max={spec.l_max}, "
             f"n_parameters={self.n_parameters})"
@@ -553,25 +403,6 @@ def _learned(arguments: _Arguments, threads: int | None) -> tuple[Floats, Floats
 
     run_ranges(work, n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
     return energy_i, dE_dr_pc
-
-
-def _integers(numbers: ArrayLike) -> Integers:
-    """Atomic numbers as int64 [n], or an error."""
-    try:
-        found = np.asarray(numbers)
-        if found.ndim == 1 and (found.size == 0 or found.dtype.kind in "iu"):
-            return found.astype(np.int64)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise SpeciesError(
-        f"expected the atomic numbers of the atoms, a sequence of integers, got {numbers!r:.200}"
-    )
-
-
-def _explain(edges: EdgeList) -> None:
-    """Raise where numbers that are not finite come from the edges: NaN, infinite or vanishing vectors."""
-    edges.validate()
-    check_distances(edges)
 
 
 def load(path: str | os.PathLike[str]) -> Potential:
@@ -596,7 +427,7 @@ def load(path: str | os.PathLike[str]) -> Potential:
         spec = PotentialSpec.from_dict(stored.spec)
         known = {name: array for name, array in stored.arrays.items() if name.startswith(PREFIX)}
         groups = {name: array for name, array in stored.arrays.items() if name not in known}
-        arrays = _checked_groups(spec, groups)
+        arrays = checked_groups(spec, groups)
         parameters = np.concatenate([arrays[name].ravel() for name in spec.shapes])
         return Potential(spec, parameters, stored.provenance, Reliability.from_arrays(known, spec))
     except SpecificationError as error:
@@ -605,18 +436,11 @@ def load(path: str | os.PathLike[str]) -> Potential:
         ) from error
 
 
-def _checked_groups(spec: PotentialSpec, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
-    found = {name: array.shape for name, array in arrays.items()}
-    if found != spec.shapes:
-        raise SpecificationError(f"its specification asks for arrays {spec.shapes}, it holds {found}")
-    return arrays
-
-
 def _repulsion_text(spec: PotentialSpec) -> str:
     if spec.repulsion is None:
         return "none"
     radii = [
-        f"{_symbol(z)}-{_symbol(w)} {spec.repulsion.outer[i][j]:.3g}"
+        f"{element_symbol(z)}-{element_symbol(w)} {spec.repulsion.outer[i][j]:.3g}"
         for i, z in enumerate(spec.species)
         for j, w in enumerate(spec.species)
         if i <= j
@@ -625,43 +449,3 @@ def _repulsion_text(spec: PotentialSpec) -> str:
     if spec.energy_bounds is not None:
         text += "; learned energy from {:.3g} to {:.3g} eV per atom".format(*spec.energy_bounds)
     return text
-
-
-def _symbol(z: int) -> str:
-    from ase.data import chemical_symbols
-
-    return str(chemical_symbols[z]) if 0 < z < len(chemical_symbols) else f"Z={z}"
-
-
-def _name(z: int) -> str:
-    return f"{z} ({_symbol(z)})"
-
-
-def symbols_to_numbers(species: str | int | Sequence[str | int]) -> tuple[int, ...]:
-    """Ascending atomic numbers from symbols or numbers, each once."""
-    from ase.data import atomic_numbers
-
-    items: list[Any]
-    try:
-        items = [species] if isinstance(species, str | int | np.integer) else list(species)
-    except TypeError:
-        items = [species]  # refused below
-    numbers = set()
-    for item in items:
-        if isinstance(item, str):
-            z = atomic_numbers.get(item, 0)
-            if z < 1:
-                raise SpeciesError(
-                    f"species: {item!r} is not a chemical symbol; expected symbols such as 'Cu' or atomic "
-                    f"numbers"
-                )
-            numbers.add(int(z))
-        elif isinstance(item, int | np.integer) and not isinstance(item, bool):
-            if not 1 <= item <= MAX_ATOMIC_NUMBER:
-                raise SpeciesError(
-                    f"species: expected atomic numbers from 1 to {MAX_ATOMIC_NUMBER}, got {item}"
-                )
-            numbers.add(int(item))
-        else:
-            raise SpeciesError(f"species: expected chemical symbols or atomic numbers, got {item!r}")
-    return tuple(sorted(numbers))

@@ -1,11 +1,12 @@
-"""The immutable specification of a potential: everything but the numbers that are fitted.
+"""The immutable specification of a model: everything but the numbers that are fitted.
 
-It fixes the shape of every parameter array,
+`NetworkSpec` has what every tensor train on features has; `PotentialSpec` adds what belongs to an energy, and
+`etnpot.potential.tensor_spec.TensorSpec` what belongs to a tensor. It fixes the shape of every parameter array,
 
 ==================== ======================= =================================================
 group                shape                   symbol
 ==================== ======================= =================================================
-reference_energies   [species]               E0[z], eV
+reference_energies   [species]               E0[z], eV; what an isolated atom has (`offsets` of a tensor)
 species.*            see `SpeciesFactor`     S^l[k](z_i, z_j), or its embeddings a, b, G
 radial.l             [channel, n, k]         B^l[c, n, k], for l = 0 .. l_max
 head                 [species, a]            A_0[z, a]
@@ -21,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from etnpot.errors import SpecificationError
 from etnpot.network import SCALAR, Bond, TrainLayout
 from etnpot.so3 import Irrep
 
-__all__ = ["PotentialSpec"]
+__all__ = ["NetworkSpec", "PotentialSpec"]
 
 
 #: Fields that files of format version 1 lack; None means the same there.
@@ -40,8 +41,8 @@ _SINCE_VERSION_2 = ("repulsion", "energy_bounds", "dispersion")
 
 
 @dataclass(frozen=True)
-class PotentialSpec:
-    """What a potential is made of; validated when made, never changed.
+class NetworkSpec:
+    """What a tensor train on the features of an atom is made of; validated when made, never changed.
 
     Parameters
     ----------
@@ -60,15 +61,9 @@ class PotentialSpec:
     embedding : tuple of int or None
         (P, Q) of the form "embedding".
     bonds : tuple of Bond
-        Bonds 0 .. order of the train; bond 0 carries scalars, the last one is one scalar, the energy.
+        Bonds 0 .. order of the train; bond 0 carries scalars, the last one is the output.
     neighbor_scale : float
         N of the features: about the mean number of neighbours.
-    repulsion : Repulsion or None
-        Below the distances of the data: see `etnpot.basis.repulsion`.
-    energy_bounds : (float, float) or None
-        Between which the learned energy of an atom is left alone, without its reference energy, eV.
-    dispersion : Dispersion or None
-        Long-ranged term that `Potential.evaluate` leaves to whoever has the atoms: see `etnpot.dispersion`.
     """
 
     species: tuple[int, ...]
@@ -80,9 +75,9 @@ class PotentialSpec:
     embedding: tuple[int, int] | None
     bonds: tuple[Bond, ...]
     neighbor_scale: float
-    repulsion: Repulsion | None = None
-    energy_bounds: tuple[float, float] | None = None
-    dispersion: Dispersion | None = None
+
+    #: Name of the group of constants by species, on which no ridge acts.
+    constants: ClassVar[str]
 
     def __post_init__(self) -> None:
         species = checked_integers("species", self.species)
@@ -116,20 +111,11 @@ class PotentialSpec:
                 f"neighbor_scale: expected a positive number (from 1e-6 to 1e12), got {scale!r}"
             )
         object.__setattr__(self, "neighbor_scale", float(scale))
-        if self.repulsion is not None:
-            self._check_repulsion(self.repulsion)
-        if self.dispersion is not None and not isinstance(self.dispersion, Dispersion):
-            raise SpecificationError(
-                f"dispersion: expected a Dispersion or None, got {type(self.dispersion).__name__}"
-            )
-        if self.energy_bounds is not None:
-            object.__setattr__(self, "energy_bounds", _checked_bounds(self.energy_bounds))
         bonds = tuple(self.bonds)
         if len(bonds) < 2 or not all(isinstance(bond, Bond) for bond in bonds):
             raise SpecificationError(f"bonds: expected at least two Bond objects, got {self.bonds!r}")
         object.__setattr__(self, "bonds", bonds)
-        if bonds[-1] != Bond.of({SCALAR: 1}):
-            raise SpecificationError(f"bonds: the last bond is one scalar (1x0e), got {bonds[-1]}")
+        self._check_output(bonds[-1])
         # ranks beyond what the neighbouring bonds can fill are allowed: a two-site solve passes through them
         _ = self.layout.trimmed()  # raises when no path leads from the head to the output
         rank = self.species_rank
@@ -140,20 +126,14 @@ class PotentialSpec:
         except SpecificationError as error:
             raise SpecificationError(f"species_form, embedding: {error}") from error
 
-    def _check_repulsion(self, repulsion: Repulsion) -> None:
-        if not isinstance(repulsion, Repulsion):
-            raise SpecificationError(
-                f"repulsion: expected a Repulsion or None, got {type(repulsion).__name__}"
-            )
-        if len(repulsion.outer) != self.n_species:
-            raise SpecificationError(
-                f"repulsion: expected radii for {self.n_species} species, got them for {len(repulsion.outer)}"
-            )
-        largest = max(map(max, repulsion.outer))
-        if largest > self.radial.cutoff:
-            raise SpecificationError(
-                f"repulsion: expected outer radii within the cutoff of {self.radial.cutoff:g} Å, got {largest:g} Å"
-            )
+    def _check_output(self, bond: Bond) -> None:
+        """Raise SpecificationError unless the last bond is what the model gives."""
+        raise NotImplementedError
+
+    @property
+    def _constant_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of the constants by species, if there are any."""
+        raise NotImplementedError
 
     @property
     def cutoff(self) -> float:
@@ -192,7 +172,7 @@ class PotentialSpec:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter group, in the order of the flat vector."""
-        shapes: dict[str, tuple[int, ...]] = {"reference_energies": (self.n_species,)}
+        shapes: dict[str, tuple[int, ...]] = self._constant_shapes
         shapes.update({f"species.{name}": shape for name, shape in self.species_factor.shapes.items()})
         for l, channels in enumerate(self.channels):
             shapes[f"radial.{l}"] = (channels, self.radial.size, self.species_rank)
@@ -231,6 +211,89 @@ class PotentialSpec:
             "embedding": None if self.embedding is None else list(self.embedding),
             "bonds": [bond.to_dict() for bond in self.bonds],
             "neighbor_scale": self.neighbor_scale,
+        }
+
+    @classmethod
+    def _plain(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the class from plain values, radial basis and bonds made; errors name the field."""
+        known = {field.name for field in fields(cls)}
+        check_fields("specification", values, known)
+        if not isinstance(values["radial"], Mapping):
+            raise SpecificationError(f"radial: expected a mapping of fields, got {values['radial']!r}")
+        check_fields("radial", values["radial"], {field.name for field in fields(RadialBasis)})
+        try:
+            bonds = tuple(Bond.of(dict(bond)) for bond in values["bonds"])
+        except (TypeError, ValueError) as error:
+            raise SpecificationError(
+                f"bonds: expected a list of mappings such as {{'0e': 4}}: {error}"
+            ) from error
+        return {
+            **{name: values[name] for name in known},
+            "radial": RadialBasis(**values["radial"]),
+            "bonds": bonds,
+        }
+
+
+@dataclass(frozen=True)
+class PotentialSpec(NetworkSpec):
+    """What a potential is made of; validated when made, never changed.
+
+    Parameters
+    ----------
+    species, radial, l_max, channels, species_form, species_rank, embedding, bonds, neighbor_scale
+        As of `NetworkSpec`; the last bond is one scalar, the energy.
+    repulsion : Repulsion or None
+        Below the distances of the data: see `etnpot.basis.repulsion`.
+    energy_bounds : (float, float) or None
+        Between which the learned energy of an atom is left alone, without its reference energy, eV.
+    dispersion : Dispersion or None
+        Long-ranged term that `Potential.evaluate` leaves to whoever has the atoms: see `etnpot.dispersion`.
+    """
+
+    repulsion: Repulsion | None = None
+    energy_bounds: tuple[float, float] | None = None
+    dispersion: Dispersion | None = None
+
+    constants: ClassVar[str] = "reference_energies"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.repulsion is not None:
+            self._check_repulsion(self.repulsion)
+        if self.dispersion is not None and not isinstance(self.dispersion, Dispersion):
+            raise SpecificationError(
+                f"dispersion: expected a Dispersion or None, got {type(self.dispersion).__name__}"
+            )
+        if self.energy_bounds is not None:
+            object.__setattr__(self, "energy_bounds", _checked_bounds(self.energy_bounds))
+
+    def _check_output(self, bond: Bond) -> None:
+        if bond != Bond.of({SCALAR: 1}):
+            raise SpecificationError(f"bonds: the last bond is one scalar (1x0e), got {bond}")
+
+    @property
+    def _constant_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {self.constants: (self.n_species,)}
+
+    def _check_repulsion(self, repulsion: Repulsion) -> None:
+        if not isinstance(repulsion, Repulsion):
+            raise SpecificationError(
+                f"repulsion: expected a Repulsion or None, got {type(repulsion).__name__}"
+            )
+        if len(repulsion.outer) != self.n_species:
+            raise SpecificationError(
+                f"repulsion: expected radii for {self.n_species} species, got them for {len(repulsion.outer)}"
+            )
+        largest = max(map(max, repulsion.outer))
+        if largest > self.radial.cutoff:
+            raise SpecificationError(
+                f"repulsion: expected outer radii within the cutoff of {self.radial.cutoff:g} Å, got {largest:g} Å"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the file; `from_dict` is the inverse."""
+        return {
+            **super().to_dict(),
             "repulsion": None if self.repulsion is None else self.repulsion.to_dict(),
             "energy_bounds": None if self.energy_bounds is None else list(self.energy_bounds),
             "dispersion": None if self.dispersion is None else self.dispersion.to_dict(),
@@ -239,28 +302,12 @@ class PotentialSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PotentialSpec:
         """Specification from plain values; unknown and missing fields are named."""
-        known = {field.name for field in fields(cls)}
-        values = {**dict.fromkeys(_SINCE_VERSION_2), **values}
-        _check_fields("specification", values, known)
-        if not isinstance(values["radial"], Mapping):
-            raise SpecificationError(f"radial: expected a mapping of fields, got {values['radial']!r}")
-        _check_fields("radial", values["radial"], {field.name for field in fields(RadialBasis)})
-        try:
-            bonds = tuple(Bond.of(dict(bond)) for bond in values["bonds"])
-        except (TypeError, ValueError) as error:
-            raise SpecificationError(
-                f"bonds: expected a list of mappings such as {{'0e': 4}}: {error}"
-            ) from error
-        rest = {name: values[name] for name in known - {"radial", "bonds", "repulsion", "dispersion"}}
-        repulsion = None if values["repulsion"] is None else Repulsion.from_dict(values["repulsion"])
-        dispersion = None if values["dispersion"] is None else Dispersion.from_dict(values["dispersion"])
-        return cls(
-            radial=RadialBasis(**values["radial"]),
-            bonds=bonds,
-            repulsion=repulsion,
-            dispersion=dispersion,
-            **rest,
-        )
+        plain = cls._plain({**dict.fromkeys(_SINCE_VERSION_2), **values})
+        if plain["repulsion"] is not None:
+            plain["repulsion"] = Repulsion.from_dict(plain["repulsion"])
+        if plain["dispersion"] is not None:
+            plain["dispersion"] = Dispersion.from_dict(plain["dispersion"])
+        return cls(**plain)
 
 
 def _checked_bounds(bounds: Any) -> tuple[float, float]:
@@ -275,7 +322,7 @@ def _checked_bounds(bounds: Any) -> tuple[float, float]:
     return low, high
 
 
-def _check_fields(where: str, values: Mapping[str, Any], known: set[str]) -> None:
+def check_fields(where: str, values: Mapping[str, Any], known: set[str]) -> None:
     unknown, missing = sorted(set(values) - known), sorted(known - set(values))
     if unknown or missing:
         raise SpecificationError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from etnpot.basis import recurrence_constants
 from etnpot.network import SCALAR, TrainLayout
-from etnpot.potential.spec import PotentialSpec
+from etnpot.potential.spec import NetworkSpec
 from etnpot.so3 import Irrep, coupling_table
 
 __all__ = ["BasisTables", "TrainTables", "basis_tables", "train_tables"]
@@ -137,7 +137,7 @@ def legendre_recurrence(l_max: int) -> Floats:
     return table
 
 
-def basis_tables(spec: PotentialSpec) -> BasisTables:
+def basis_tables(spec: NetworkSpec) -> BasisTables:
     """Tables of the pair stage."""
     codes, constants, recurrence = spec.radial.kernel_tables()
     irreps = [Irrep.natural(l) for l in range(spec.l_max + 1)]

@@ -18,6 +18,7 @@ module        twins
 `jacobian`    derivatives of energies and pair derivatives, forces and virial by every parameter
 `gradient`    the same, contracted with weights
 `sites`       derivatives of the energy of every atom by the entries of the train
+`outputs`     derivatives of the components of the last bond by pair vectors and parameters
 `assemble`    forces and virials
 `short_range` the repulsion, and what it makes of the learned energy
 `pairs`       vectors of listed pairs, and which of them are within the cutoff
@@ -31,6 +32,7 @@ from etnpot.reference import (
     evaluate,
     gradient,
     jacobian,
+    outputs,
     pairs,
     short_range,
     sites,
@@ -44,6 +46,7 @@ __all__ = [
     "evaluate",
     "gradient",
     "jacobian",
+    "outputs",
     "pairs",
     "short_range",
     "sites",

@@ -14,6 +14,7 @@ module                                   holds
 `etnpot.testing.derivatives`             finite differences of the energy with an h-sweep
 `etnpot.testing.symmetries`              rotation, inversion, translation, permutation, images, net force
 `etnpot.testing.locality`                smoothness at the cutoff, separation, isolated atoms
+`etnpot.testing.tensors`                 symmetries and derivatives of dipoles and polarizabilities
 `etnpot.testing.structures`              random structures of low symmetry
 `etnpot.testing.checks`                  all of them in one report
 `etnpot.testing.results`                 what they return
@@ -52,6 +53,13 @@ from etnpot.testing.symmetries import (
     check_wrapping,
     random_rotation,
 )
+from etnpot.testing.tensors import (
+    check_tensor_derivatives,
+    check_tensor_inversion,
+    check_tensor_permutation,
+    check_tensor_rotation,
+    check_tensor_translation,
+)
 
 __all__ = [
     "FORCE_STEPS",
@@ -73,6 +81,11 @@ __all__ = [
     "check_species_relabelling",
     "check_stress",
     "check_supercell",
+    "check_tensor_derivatives",
+    "check_tensor_inversion",
+    "check_tensor_permutation",
+    "check_tensor_rotation",
+    "check_tensor_translation",
     "check_translation",
     "check_wrapping",
     "default_min_distance",

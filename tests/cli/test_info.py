@@ -61,7 +61,7 @@ def test_info_shows_file_summary_and_provenance(stored: Path, capsys: pytest.Cap
     assert err == ""
     assert out.splitlines() == [
         f"file        {stored}",
-        f"format      version 2, written by etnpot {etnpot.__version__}",
+        f"format      etnpot-potential version 2, written by etnpot {etnpot.__version__}",
         f"sha256      {read_potential_file(stored).sha256}",
         "",
         *SUMMARY.splitlines(),
@@ -80,6 +80,7 @@ def test_info_as_json(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found == {
         "file": str(stored),
+        "format": "etnpot-potential",
         "format_version": 2,
         "library_version": etnpot.__version__,
         "sha256": read_potential_file(stored).sha256,

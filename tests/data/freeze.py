@@ -1,4 +1,4 @@
-"""Freeze a potential file: ``python freeze.py POTENTIAL NAME`` makes NAME.etn and NAME.json beside it.
+"""Freeze a file: ``python freeze.py POTENTIAL_OR_TENSOR_MODEL NAME`` makes NAME.etn and NAME.json beside it.
 
 A file that etnpot can evaluate also gets what two structures of its elements must give.
 """
@@ -16,14 +16,16 @@ from ase import Atoms
 
 import etnpot
 from etnpot.errors import PotentialFileError
-from etnpot.io.potential_file import StoredPotential, read_potential_file
+from etnpot.io.potential_file import POTENTIAL, TENSOR, StoredPotential, read_potential_file
 
 HERE = Path(__file__).parent
 
 
 def described(stored: StoredPotential) -> dict[str, Any]:
     """What reading the file must give, as JSON values."""
-    return asdict(stored) | {"arrays": {name: array.tolist() for name, array in stored.arrays.items()}}
+    values = asdict(stored) | {"arrays": {name: array.tolist() for name, array in stored.arrays.items()}}
+    del values["kind"]
+    return values
 
 
 def structures(species: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -51,12 +53,29 @@ def evaluations(potential: etnpot.Potential) -> list[dict[str, Any]]:
     return found
 
 
+def tensors(model: etnpot.TensorModel) -> list[dict[str, Any]]:
+    """Totals, tensors of atoms and derivatives by the positions of `structures`."""
+    found = []
+    for structure in structures(model.species):
+        atoms = Atoms(**structure)
+        if model.quantity.charges:
+            atoms.pbc = False
+        result, derivative = model.predict_derivatives(atoms, charge=1.0)
+        values = {"total": result.total.tolist(), "component_io": result.component_io.tolist()}
+        found.append({"structure": structure, "results": {**values, "derivative": derivative.tolist()}})
+    return found
+
+
 def freeze(source: Path, name: str, directory: Path = HERE) -> None:
     """Copy `source` to NAME.etn and describe it in NAME.json; refuses to replace a file."""
     content = source.read_bytes()
-    expected = described(read_potential_file(source))
+    stored = read_potential_file(source, (POTENTIAL, TENSOR))
+    expected = described(stored)
     try:
-        expected["evaluations"] = evaluations(etnpot.load(source))
+        if stored.kind == TENSOR:
+            expected["evaluations"] = tensors(etnpot.load_tensor(source))
+        else:
+            expected["evaluations"] = evaluations(etnpot.load(source))
     except PotentialFileError:  # a container whose content is no potential
         pass
     text = json.dumps(expected, indent=1, sort_keys=True) + "\n"

@@ -82,3 +82,13 @@ def test_singular_problem_gives_the_shortest_solution(rng: np.random.Generator) 
 def test_nan_is_an_error() -> None:
     with pytest.raises(ConvergenceError, match="NaN"):
         solve_ridge(np.full((2, 2), np.nan), np.zeros(2), 1.0, 2)
+
+
+def test_data_that_are_fitted_to_the_last_bit_have_a_solution() -> None:
+    """Rounding can make |y|^2 zero or negative once nothing is left to explain: no logarithm of it may be taken."""
+    rng = np.random.default_rng(0)
+    j = rng.normal(size=(20, 3))
+    for square in (0.0, -1e-16):
+        solution = solve_ridge(j.T @ j, 1e-20 * rng.normal(size=3), square, 20)
+        assert np.abs(solution.x).max() < 1e-18
+        assert np.isfinite([solution.ridge, solution.log_evidence, solution.loss]).all()

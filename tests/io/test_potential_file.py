@@ -24,7 +24,7 @@ import etnpot
 from etnpot.errors import PotentialFileError, PotentialFileNotFoundError
 from etnpot.io import potential_file
 from etnpot.io.atomic import write_bytes_atomically
-from etnpot.io.potential_file import read_potential_file, write_potential_file
+from etnpot.io.potential_file import POTENTIAL, TENSOR, read_potential_file, write_potential_file
 
 FROZEN = Path(__file__).parents[1] / "data"
 SPEC = {
@@ -424,7 +424,7 @@ def test_a_long_file_name_can_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FROZEN.glob("*.etn")))
 def test_files_of_past_releases_keep_loading(name: str) -> None:
-    stored = read_potential_file(FROZEN / f"{name}.etn")
+    stored = read_potential_file(FROZEN / f"{name}.etn", (POTENTIAL, TENSOR))
     expected = json.loads((FROZEN / f"{name}.json").read_text(encoding="utf-8"))
     arrays, _ = expected.pop("arrays"), expected.pop("evaluations", None)
     assert {field: getattr(stored, field) for field in expected} == expected
