@@ -35,11 +35,11 @@ from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import repulsive_dimers, repulsive_radii
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.io.structures import Labelled
-from etnpot.network import Bond, Train, TrainLayout, grow_order, grow_ranks
+from etnpot.network import Bond, Train, TrainLayout, balanced, grow_order, grow_ranks
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import random_potential, symbols_to_numbers
 
-__all__ = ["Fitter", "balanced"]
+__all__ = ["Fitter"]
 
 logger = logging.getLogger(__name__)
 
@@ -415,7 +415,7 @@ class Fitter:
         self.potential = step.potential
         progress.sweep_at += 1
         if progress.sweep_at == self._n_local_solves:
-            self.potential = balanced(self.potential)
+            self.potential = self.potential.with_train(balanced(self.potential.train))
             progress.sample_sizes = []  # the number of parameters may have changed
         return {"stage": "features", "sweep": half_sweep, "damping": step.damping.mu, **self._judge()}
 
@@ -456,9 +456,8 @@ class Fitter:
             if progress.growth_at >= _GROWTH_STEPS or gain < _GROWTH_GAIN * loss:
                 rng = np.random.default_rng([settings.seed, 4, self.potential.spec.order])
                 layout = shortened(self._target, self.potential.spec.order + 1)
-                self.potential = balanced(
-                    self.potential.with_train(lengthened(self.potential.train, layout, rng))
-                )
+                train = balanced(lengthened(self.potential.train, layout, rng))
+                self.potential = self.potential.with_train(train)
                 progress.growth_at, progress.stale, progress.sample_sizes = 0, 0, []
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
@@ -625,19 +624,6 @@ def _kind(labelled: Labelled) -> tuple[str, int, float]:
     """What configurations are sorted by before a sample is drawn: group, number of atoms, energy per atom."""
     energy = 0.0 if labelled.energy is None else labelled.energy / labelled.n_atoms
     return labelled.group or "", labelled.n_atoms, energy
-
-
-def balanced(potential: Potential) -> Potential:
-    """The same function with the norm of the train spread evenly over head and cores."""
-    train = potential.train
-    tensors = [train.head, *train.cores]
-    copies = [len(train.head), *(sum(rank for _, rank in core.right) for core in train.layout.cores)]
-    sizes = [float(np.linalg.norm(t)) / np.sqrt(n) for t, n in zip(tensors, copies, strict=True)]
-    if min(sizes) <= 0:
-        return potential
-    mean = float(np.exp(np.mean(np.log(sizes))))
-    head, *cores = (t * (mean / size) for t, size in zip(tensors, sizes, strict=True))
-    return potential.with_train(Train(train.layout, head, tuple(cores)))
 
 
 def _mean_neighbors(train: DataSet, cutoff: float) -> float:

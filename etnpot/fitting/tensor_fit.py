@@ -30,7 +30,7 @@ from etnpot.fitting.sweeps import one_site, sweep_order
 from etnpot.fitting.tensor_problem import TensorProblem
 from etnpot.io.tensor_labels import TensorLabel, read_tensors
 from etnpot.neighbors import neighbor_list
-from etnpot.network import Train
+from etnpot.network import Train, balanced
 from etnpot.potential import Quantity, TensorModel, make_tensor_model
 from etnpot.potential.build import symbols_to_numbers
 from etnpot.potential.tensor_spec import QUANTITIES
@@ -345,7 +345,7 @@ class _TensorFitter:
                 step = polish_step(self.problem, self.model, Damping(), groups=shared, fixed_ridge=True)
                 self.model = step.potential
                 self._judge("features", damping=step.damping.mu)
-        self.model = _balanced(self.model)
+        self.model = self.model.with_train(balanced(self.model.train))
         damping = Damping(ridge=settings.ridge or 0.0)
         self._stale = 0
         for _ in range(settings.polish_steps):
@@ -385,18 +385,6 @@ class _TensorFitter:
 
 def _rmse(errors: Floats) -> float:
     return float(np.sqrt((errors**2).mean()))
-
-
-def _balanced(model: TensorModel) -> TensorModel:
-    """The same function with the norm of the train spread evenly over head and cores."""
-    train = model.train
-    tensors = [train.head, *train.cores]
-    sizes = [float(np.sqrt((t**2).mean())) for t in tensors]
-    if min(sizes) <= 0:
-        return model
-    mean = float(np.exp(np.mean(np.log(sizes))))
-    head, *cores = (t * (mean / size) for t, size in zip(tensors, sizes, strict=True))
-    return model.with_train(Train(train.layout, head, tuple(cores)))
 
 
 def _initial(

@@ -17,6 +17,7 @@ module                          holds
 
 from etnpot.network.algebra import (
     add,
+    balanced,
     enrich,
     extend_species,
     gauge_transform,
@@ -62,6 +63,7 @@ __all__ = [
     "TrainLayout",
     "Truncation",
     "add",
+    "balanced",
     "bond_entropy",
     "canonicalize",
     "center_norm",

@@ -17,7 +17,7 @@ below A_{k+1} is alive, which is what the next local solve needs. With zeros on 
 =========================== ============================================================================
 symbol                      here
 =========================== ============================================================================
-(1), (2)                    `add`, `scale`; `inner`
+(1), (2)                    `add`, `scale`, `balanced`; `inner`
 X of (3)                    `gauge_transform`
 (4)                         `grow_order`
 P of (5)                    `enrich` (given), `grow_ranks` (random)
@@ -42,6 +42,7 @@ from etnpot.so3 import Irrep
 
 __all__ = [
     "add",
+    "balanced",
     "enrich",
     "extend_species",
     "gauge_transform",
@@ -91,6 +92,18 @@ def scale(train: Train, factor: float, k: int | Literal["head"] | None = None) -
         return Train(train.layout, factor * train.head, train.cores)
     core = train.layout.order - 1 if k is None else k
     return train.with_core(core, factor * train.cores[core])
+
+
+def balanced(train: Train) -> Train:
+    """The same tensor with its norm spread evenly over head and cores: each has the same mean square per copy on its right."""
+    tensors = [train.head, *train.cores]
+    copies = [len(train.head), *(sum(rank for _, rank in core.right) for core in train.layout.cores)]
+    sizes = [float(np.linalg.norm(t)) / np.sqrt(n) for t, n in zip(tensors, copies, strict=True)]
+    if min(sizes) <= 0:
+        return train
+    mean = float(np.exp(np.mean(np.log(sizes))))
+    head, *cores = (t * (mean / size) for t, size in zip(tensors, sizes, strict=True))
+    return Train(train.layout, head, tuple(cores))
 
 
 def inner(first: Train, second: Train) -> float:

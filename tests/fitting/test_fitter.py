@@ -11,11 +11,11 @@ import pytest
 import etnpot
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.dataset import DataSet
-from etnpot.fitting.fitter import Fitter, balanced, lengthened, shortened
+from etnpot.fitting.fitter import Fitter, lengthened, shortened
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
-from etnpot.network import Train
+from etnpot.network import Train, balanced
 from etnpot.potential import Potential
 
 TINY = {"cutoff": 4.5, "order": 2, "l_max": 1, "channels": 4, "ranks": 3, "radial_size": 4, "threads": 1}
@@ -53,7 +53,7 @@ def test_errors_approach_the_noise_floor(
 
 def test_balancing_leaves_the_function_alone(labelled_by: Callable[..., DataSet], teacher: Potential) -> None:
     problem = Problem.from_dataset(labelled_by(teacher, n=2), teacher.cutoff, FitSettings().loss_weights)
-    even = balanced(teacher)
+    even = teacher.with_train(balanced(teacher.train))
     for a, b in zip(problem.residuals(teacher), problem.residuals(even), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
 
