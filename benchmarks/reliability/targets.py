@@ -47,6 +47,7 @@ from mutations import NUMBERS, mutate_bytes, mutate_text, mutate_value
 import etnpot
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
+from etnpot.potential.tensor import make_tensor_model
 
 __all__ = ["TARGETS", "Target"]
 
@@ -477,6 +478,32 @@ def closed(header: dict[str, Any], data: bytes) -> bytes:
     return sealed(len(text).to_bytes(8, "little") + text + data)
 
 
+def forged(content: bytes, rng: Rng) -> bytes:
+    """A file with a changed specification or changed arrays, and the right digest."""
+    header, data = opened(content)
+    metadata = header["__metadata__"]
+    for _ in range(int(rng.integers(1, 3))):
+        kind = rng.integers(6)
+        if kind < 3:
+            with contextlib.suppress(ValueError):  # it was damaged by the turn before
+                spec = mutate_value(json.loads(metadata["spec"]), rng)
+                metadata["spec"] = (
+                    json.dumps(spec) if rng.random() < 0.95 else mutate_text(metadata["spec"], rng)
+                )
+        elif kind == 3:
+            header = mutate_value(header, rng)
+        elif kind == 4:
+            data = mutate_bytes(data, rng)
+        else:
+            metadata["provenance"] = json.dumps(mutate_value({"a": {"b": [1, 2]}}, rng))
+        if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
+            break
+        metadata = header["__metadata__"]
+        if not isinstance(metadata.get("spec"), str):
+            break
+    return closed(header, data) if isinstance(header, dict) else json.dumps(header).encode()
+
+
 class PotentialFile(Target):
     """Damaged potential files."""
 
@@ -521,28 +548,7 @@ class SealedPotential(PotentialFile):
 
     def make(self, rng: Rng) -> bytes:
         contents = list(self.contents.values())
-        header, data = opened(contents[int(rng.integers(len(contents)))])
-        metadata = header["__metadata__"]
-        for _ in range(int(rng.integers(1, 3))):
-            kind = rng.integers(6)
-            if kind < 3:
-                with contextlib.suppress(ValueError):  # it was damaged by the turn before
-                    spec = mutate_value(json.loads(metadata["spec"]), rng)
-                    metadata["spec"] = (
-                        json.dumps(spec) if rng.random() < 0.95 else mutate_text(metadata["spec"], rng)
-                    )
-            elif kind == 3:
-                header = mutate_value(header, rng)
-            elif kind == 4:
-                data = mutate_bytes(data, rng)
-            else:
-                metadata["provenance"] = json.dumps(mutate_value({"a": {"b": [1, 2]}}, rng))
-            if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
-                break
-            metadata = header["__metadata__"]
-            if not isinstance(metadata.get("spec"), str):
-                break
-        return closed(header, data) if isinstance(header, dict) else json.dumps(header).encode()
+        return forged(contents[int(rng.integers(len(contents)))], rng)
 
     def check(self, case: bytes, directory: Path) -> None:
         from etnpot.cli.info import as_text
@@ -560,6 +566,45 @@ class SealedPotential(PotentialFile):
             energy = found.evaluate(found.edges(atoms), atoms.numbers, threads=1).energy
             largest = max(float(np.abs(found.parameters).max()), 1.0)
             require(np.isfinite(energy) or largest > 1e20, "the energy is not finite")
+
+
+class TensorFile(Target):
+    """Damaged and forged files of tensor models, and files of the other kind."""
+
+    title = "tensor model files, damaged or forged"
+    inputs = 6000
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        small: dict[str, Any] = dict(cutoff=3.0, order=2, l_max=2, channels=[2, 1, 1], ranks=2, radial_size=3)
+        self.models = [
+            make_tensor_model(["O", "H"], quantity, seed=1, **small)
+            for quantity in (
+                etnpot.Quantity("mu", "vector", charges=True),
+                "polarizability",
+                etnpot.Quantity("sigma", "matrix", per_atom=True),
+            )
+        ]
+        self.contents = []
+        for model in (*self.models, small_potential()):
+            model.save(directory / "seed.etn")
+            self.contents.append((directory / "seed.etn").read_bytes())
+
+    def make(self, rng: Rng) -> bytes:
+        content = self.contents[int(rng.integers(len(self.contents)))]
+        return mutate_bytes(content, rng, self.contents) if rng.random() < 0.5 else forged(content, rng)
+
+    def check(self, case: bytes, directory: Path) -> None:
+        path = directory / "case.etn"
+        path.write_bytes(case)
+        found = etnpot.load_tensor(path)
+        require(found.summary(), "no text")
+        if found.n_parameters < 10000:
+            z = found.species[0]
+            atoms = Atoms([z, z], [[0, 0, 0], [0, 0, 0.7 * found.cutoff]])
+            value = found.predict(atoms).value
+            largest = max(float(np.abs(found.parameters).max()), 1.0)
+            require(np.isfinite(value).all() or largest > 1e20, "the tensor is not finite")
 
 
 class Checkpoint(Target):
@@ -1267,7 +1312,7 @@ def _without_limit() -> None:
 
 
 TARGETS: dict[str, type[Target]] = {
-    "structures": Structures, "edges": Edges, "potential": PotentialFile, "sealed": SealedPotential, "checkpoint": Checkpoint,
-    "resume": Resume, "extxyz": ExtXYZ, "cfg": Cfg, "traj": Trajectory, "text": Text, "labels": Labels, "keywords": Keywords,
+    "structures": Structures, "edges": Edges, "potential": PotentialFile, "sealed": SealedPotential, "tensor": TensorFile,
+    "checkpoint": Checkpoint, "resume": Resume, "extxyz": ExtXYZ, "cfg": Cfg, "traj": Trajectory, "text": Text, "labels": Labels, "keywords": Keywords,
     "yaml": ConfigFile, "flags": Flags, "export": Export,
 }  # fmt: skip

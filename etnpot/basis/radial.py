@@ -67,6 +67,9 @@ CUTOFF_CODES = MappingProxyType({"power": 0, "envelope": 1})
 #: The families and the coordinate of each.
 RADIAL_FAMILIES = MappingProxyType({"chebyshev": "scaled", "jacobi": "scaled", "bessel": "cosine"})
 
+#: Å; far beyond what can be computed, and near enough for the search of neighbours to end.
+_LARGEST_CUTOFF = 1000.0
+
 
 @dataclass(frozen=True)
 class RadialBasis:
@@ -113,8 +116,11 @@ class RadialBasis:
                 f"cutoff_power must be at most 100, got {power:g}; beyond, the functions vanish"
             )
         object.__setattr__(self, "cutoff_power", power)
-        if self.cutoff <= 0.0:
-            raise SpecificationError(f"cutoff must be positive (Å), got {self.cutoff}")
+        if not 0.0 < self.cutoff <= _LARGEST_CUTOFF:
+            raise SpecificationError(
+                f"cutoff must be positive and at most {_LARGEST_CUTOFF:g} Å, got {self.cutoff:g}; a few shells of "
+                "neighbours are enough, 4 to 8 Å"
+            )
         if not 0.0 <= self.r_min < self.cutoff:
             raise SpecificationError(
                 f"r_min must be at least 0 and below the cutoff of {self.cutoff} Å, got {self.r_min}; "
