@@ -71,7 +71,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+LONG = ("two-site", "l-bfgs, robust")
+
+
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in VARIANTS]
+)
 def test_a_fit_stopped_anywhere_ends_with_the_same_bits(
     alloys: DataSet, tiny: Tiny, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

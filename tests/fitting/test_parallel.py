@@ -117,6 +117,7 @@ def mpirun(arguments: list[str], *, timeout: float = 240.0) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_line_under_mpirun(tmp_path: Path) -> None:
     from ase.io import write
 
