@@ -177,16 +177,14 @@ class Fitter:
             options["shifted"] = self.potential.spec.species
         #: Shortest distances of the training set, Å.
         self.distances = local.min_distances()
-        dimers = DataSet()
+        dimers = None
         if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
             dimers = repulsive_dimers(self.potential.species, cutoff, self.distances, local)
-        #: The training set, and behind it the dimers.
-        self._problem = Problem.from_dataset(local + dimers, cutoff, weights, **options)
-        self._n_train = len(local)
+        self._problem = Problem.from_dataset(local, cutoff, weights, dimers, **options)
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
-        self._samples: dict[int, tuple[Problem, Problem]] = {}
+        self._samples: dict[int, Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None
@@ -333,7 +331,7 @@ class Fitter:
         best potential; empty when none was fitted or there are no stresses."""
         if not any(labelled.stress is not None for labelled in self.train):
             return {}
-        _, shift = self._sampled(self._n_train)[1].errors(self.best)
+        _, shift = self._problem.errors(self.best)
         return {chemical_symbols[z]: float(p) for z, p in zip(self._problem.shifted, shift, strict=True)}
 
     def bounded_best(self) -> Potential:
@@ -346,7 +344,7 @@ class Fitter:
         if self.settings.repulsion == "none":
             return self.best
         if self._bounded is None or self._bounded[0] is not self.best:
-            low, high = self._sampled(self._n_train)[1].energy_range(self.best)
+            low, high = self._problem.energy_range(self.best)
             span = high - low
             bounds = (
                 low - max(_BELOW * span, _LEAST_BELOW),
@@ -486,7 +484,7 @@ class Fitter:
     def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
         """Whether more of the training set is used from here on, or the fit is done."""
         progress, settings = self._progress, self.settings
-        loss, n = record["selection_loss"], self._n_train
+        loss, n = record["selection_loss"], len(self.train)
         if self._sample_size(progress.level) < n:
             if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
                 progress.level_loss, progress.level_stale = loss, 0
@@ -504,8 +502,7 @@ class Fitter:
         """Errors on the training and validation sets; keeps the best potential. A step without a gain `counts` towards the
         patience."""
         progress = self._progress
-        problem = self._sampled(self._sample_size(progress.level))[1]
-        judged, shift = problem.errors(self.potential)
+        judged, shift = self._working_problem().errors(self.potential)
         result: dict[str, Any] = {"train": judged}
         if self._valid_problem is not None:
             judged, _ = self._valid_problem.errors(self.potential, shift)
@@ -536,23 +533,14 @@ class Fitter:
         The part is drawn evenly from the configurations in the order of group, size and energy per atom. No kind of
         configuration is left out: a model that never saw a surface can be wrong by any amount there.
         """
-        return self._sampled(self._sample_size(self._progress.level))[0]
-
-    def _sampled(self, size: int) -> tuple[Problem, Problem]:
-        """A part of the training set, of `size` configurations, with the dimers and without."""
-        n, n_all = self._n_train, self._problem.n_configurations
+        n, size = len(self.train), self._sample_size(self._progress.level)
+        if size >= n:
+            return self._problem
         if size not in self._samples:
-            part = list(range(n))
-            if size < n:
-                part.sort(key=lambda index: _kind(self.train[index]))
-                offset = np.random.default_rng([self.settings.seed, 2]).random()
-                places = ((np.arange(size) + offset) * n / size).astype(int)
-                part = sorted(part[place] for place in places)
-            whole = {key: kept for key, kept in self._samples.items() if key == n}
-            self._samples = {
-                **whole,
-                size: (self._problem.subset([*part, *range(n, n_all)]), self._problem.subset(part)),
-            }
+            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
+            offset = np.random.default_rng([self.settings.seed, 2]).random()
+            places = ((np.arange(size) + offset) * n / size).astype(int)
+            self._samples = {size: self._problem.subset(sorted(kinds[place] for place in places))}
         return self._samples[size]
 
     def _sample_size(self, level: int) -> int:
@@ -560,7 +548,7 @@ class Fitter:
 
         Decided once and kept in the state: a restored fit must see the same parts.
         """
-        progress, n = self._progress, self._n_train
+        progress, n = self._progress, len(self.train)
         if not progress.sample_sizes:
             rows = _ROWS_PER_PARAMETER * self.potential.n_parameters / max(self._problem.n_rows, 1)
             sizes = [rows * n * _SAMPLE_GROWTH**k for k in range(_SAMPLE_LEVELS)]

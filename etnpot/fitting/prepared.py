@@ -99,8 +99,9 @@ class Prepared:
         """Edges, checked, and row weights of a labelled configuration."""
         atoms = labelled.atoms
         check_structure(atoms)
-        edges = neighbor_list(atoms, cutoff)
-        check_distances(edges)
+        listed = neighbor_list(atoms, cutoff)
+        check_distances(listed)
+        edges = EdgeList(listed.first, listed.neighbor, listed.r_pc)  # images are of no use here
         volume = labelled.volume
         stress = labelled.stress if volume > 0 else None
         w = labelled.weight
@@ -199,16 +200,14 @@ class Batch:
     def residuals(self, potential: Potential) -> list[Floats]:
         """Weighted (reference - prediction) of every configuration."""
         found = potential.evaluate(self._edges, self._numbers, threads=1)
-        virial_icc = found.virial_icc
-        virial_iv = np.stack([virial_icc[:, a, b] for a, b in VOIGT], axis=1)
-        rows = np.empty(self._n_rows)
-        rows[self._first_k] = self._scale_energy_k * (
-            self._energy_k - np.add.reduceat(found.energy_i, self._atom_k)
-        )
+        energy_k = np.add.reduceat(found.energy_i, self._atom_k)
+        rows = np.zeros(self._n_rows)
+        rows[self._first_k] = self._scale_energy_k * (self._energy_k - energy_k)
         rows[self._forces_ic] = self._scale_forces_k[self._owner_i, None] * (found.forces - self._force_ic)
-        rows[self._virial_kv] = self._scale_virial_k[:, None] * (
-            self._reference_kv - np.add.reduceat(virial_iv, self._atom_k, axis=0)
-        )
+        if self._scale_virial_k.any():
+            virial_iv = np.stack([found.virial_icc[:, a, b] for a, b in VOIGT], axis=1)
+            virial_kv = np.add.reduceat(virial_iv, self._atom_k, axis=0)
+            rows[self._virial_kv] = self._scale_virial_k[:, None] * (self._reference_kv - virial_kv)
         return np.split(rows, self._first_k[1:])
 
     def energies(self, potential: Potential) -> Floats:
@@ -238,8 +237,8 @@ class Batch:
         return potential.gradient(edges, self._numbers, energy_weight_i, direction_pc)
 
 
-def batches(configurations: Sequence[Prepared]) -> list[Batch]:
-    """Consecutive configurations in batches, each of about as many atoms; one large configuration is a batch."""
+def batches(configurations: Sequence[Prepared], first: int = 0) -> list[Batch]:
+    """Consecutive configurations, from number `first` on, in batches of about as many atoms; a large one is a batch."""
     n_atoms = sum(c.edges.n_atoms for c in configurations)
     most = min(_BATCH_ATOMS, n_atoms // _LEAST_BATCHES)
     made: list[Batch] = []
@@ -247,6 +246,6 @@ def batches(configurations: Sequence[Prepared]) -> list[Batch]:
     for index, c in enumerate(configurations):
         filled += c.edges.n_atoms
         if filled >= most or index + 1 == len(configurations):
-            made.append(Batch(configurations[start : index + 1], start))
+            made.append(Batch(configurations[start : index + 1], first + start))
             start, filled = index + 1, 0
     return made

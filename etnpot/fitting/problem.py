@@ -102,6 +102,9 @@ class Problem:
         all ranks.
     shard : (int, int)
         Rank and number of ranks, each of which holds every size-th configuration of the whole.
+    n_data : int, optional
+        The configurations after so many are constraints: they are in the loss, and in no error and no count of rows.
+        Default: all are data.
     """
 
     def __init__(
@@ -112,19 +115,29 @@ class Problem:
         threads: int | None = None,
         reduce: Callable[[Floats], None] | None = None,
         shard: tuple[int, int] = (0, 1),
+        n_data: int | None = None,
     ) -> None:
         self.configurations = list(configurations)
+        self._n_data = len(self.configurations) if n_data is None else n_data
         self.shifted = tuple(shifted)
         self.shard = shard
         self.threads = default_threads() if threads is None else threads
         self._reduce = reduce
 
     @classmethod
-    def from_dataset(cls, dataset: DataSet, cutoff: float, weights: LossWeights, **options: Any) -> Problem:
-        """Prepare the configurations of a data set, or of this rank's share of it."""
+    def from_dataset(
+        cls,
+        dataset: DataSet,
+        cutoff: float,
+        weights: LossWeights,
+        constraints: DataSet | None = None,
+        **options: Any,
+    ) -> Problem:
+        """Prepare the configurations of a data set and of constraints, or of this rank's share of them."""
         rank, size = options.get("shard", (0, 1))
-        mine = [dataset[index] for index in range(rank, len(dataset), size)]
-        return cls([Prepared.of(labelled, cutoff, weights) for labelled in mine], **options)
+        whole = dataset if constraints is None else dataset + constraints
+        mine = [Prepared.of(whole[index], cutoff, weights) for index in range(rank, len(whole), size)]
+        return cls(mine, n_data=len(range(rank, len(dataset), size)), **options)
 
     def __len__(self) -> int:
         return len(self.configurations)
@@ -135,29 +148,30 @@ class Problem:
             self._reduce(array)
         return array
 
-    @cached_property
-    def n_configurations(self) -> int:
-        """Configurations, of all ranks."""
-        return int(self._summed(np.array([float(len(self))]))[0])
+    @property
+    def data(self) -> list[Prepared]:
+        """The configurations that are no constraints."""
+        return self.configurations[: self._n_data]
 
     @cached_property
     def n_rows(self) -> int:
-        """Rows of the least-squares problem, of all ranks."""
-        return int(self._summed(np.array([float(sum(c.n_rows for c in self.configurations))]))[0])
+        """Rows of the data, of all ranks."""
+        return int(self._summed(np.array([float(sum(c.n_rows for c in self.data))]))[0])
 
     def subset(self, indices: Sequence[int]) -> Problem:
-        """The problem of some of the configurations, by their number in the whole."""
+        """The problem of some of the data, by their ascending number in the whole, and of all constraints."""
         rank, size = self.shard
         mine = [self.configurations[i // size] for i in indices if i % size == rank]
-        return self._like(mine)
+        return self._like([*mine, *self.configurations[self._n_data :]], len(mine))
 
-    def _like(self, configurations: Sequence[Prepared]) -> Problem:
+    def _like(self, configurations: Sequence[Prepared], n_data: int) -> Problem:
         return Problem(
             configurations,
             shifted=self.shifted,
             threads=self.threads,
             reduce=self._reduce,
             shard=self.shard,
+            n_data=n_data,
         )
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
@@ -166,18 +180,22 @@ class Problem:
         The residual of a configuration is the root mean square of its rows.
         """
         rank, size = self.shard
-        rms = np.zeros(self.n_configurations + size)
-        mine = np.arange(len(self)) * size + rank
-        for at, c, rows in zip(mine, self.configurations, self.residuals(potential), strict=True):
-            rms[at] = np.sqrt(float(rows @ rows) / max(c.n_rows, 1))
-        rms = self._summed(rms)
-        limit = threshold * max(float(np.median(rms[: self.n_configurations])), 1e-300)
-        return self._like(
-            [
-                c if rms[at] <= limit else c.weighed(limit / rms[at])
-                for at, c in zip(mine, self.configurations, strict=True)
-            ]
-        )
+        held_m = np.zeros(size)
+        held_m[rank] = len(self)
+        ends_m = np.cumsum(self._summed(held_m)).astype(int)
+        residuals = self.residuals(potential)
+        mine = [
+            float(np.sqrt(rows @ rows / max(c.n_rows, 1)))
+            for c, rows in zip(self.configurations, residuals, strict=True)
+        ]
+        rms = np.zeros(ends_m[-1])
+        rms[ends_m[rank] - len(self) : ends_m[rank]] = mine
+        limit = threshold * max(float(np.median(self._summed(rms))), 1e-300)
+        weighed = [
+            c if size <= limit else c.weighed(limit / size)
+            for c, size in zip(self.configurations, mine, strict=True)
+        ]
+        return self._like(weighed, self._n_data)
 
     def errors(
         self, potential: Potential, virial_shift: Floats | None = None
@@ -191,7 +209,7 @@ class Problem:
             virial_shift = self._best_shift(residuals)
         self._shift(residuals, virial_shift)
         sums = np.zeros(8)
-        for c, rows in zip(self.configurations, residuals, strict=True):
+        for c, rows in zip(self.data, residuals, strict=False):
             sums[0] += rows @ rows
             sums[1] += c.n_rows
             if c.energy is not None and c.scale_energy > 0:
@@ -208,18 +226,19 @@ class Problem:
         return errors, virial_shift
 
     def energy_range(self, potential: Potential) -> tuple[float, float]:
-        """Lowest and highest energy of an atom without its reference energy, eV, of all ranks."""
+        """Lowest and highest energy of an atom of the data without its reference energy, eV, of all ranks."""
         rank, size = self.shard
         reference_z = potential.arrays["reference_energies"]
         extremes = np.zeros((2, size))
-        found = np.empty((len(self._batches), 2))
+        data = [batch for batch in self._batches if batch.stop <= self._n_data]
+        found = np.empty((len(data), 2))
 
         def work(index: int) -> None:
-            batch = self._batches[index]
+            batch = data[index]
             energy_i = batch.energies(potential) - reference_z[potential.type_index(batch.numbers)]
             found[index] = energy_i.min(), energy_i.max()
 
-        self._each(work, self._batches)
+        self._each(work, data)
         if len(found):
             extremes[:, rank] = found[:, 0].min(), found[:, 1].max()
         extremes = self._summed(extremes)
@@ -244,7 +263,8 @@ class Problem:
 
     @cached_property
     def _batches(self) -> list[Batch]:
-        return batches(self.configurations)
+        constraints = self.configurations[self._n_data :]
+        return [*batches(self.data), *batches(constraints, self._n_data)]
 
     def _shift(self, rows: Sequence[Floats], virial_shift: Floats) -> None:
         """Take a virial shift [element] off the reference."""

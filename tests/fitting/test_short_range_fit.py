@@ -64,10 +64,12 @@ def test_errors_of_a_fit_are_those_of_the_data_alone(
     # each component of a dimer that is wrong by all of its force
     weighed = [0.5 * c.weight * square for c, square in zip(dimers, squares, strict=False)]
     assert sum(weighed) <= 0.02 * sum(squares[9:]) * (1 + 1e-9)
-    assert fitter._problem.n_configurations == len(alloys) + 9
-    assert fitter._sampled(5)[0].n_configurations == 14 and fitter._sampled(5)[1].n_configurations == 5
+    assert len(fitter._problem) == len(alloys) + 9 and len(fitter._problem.data) == len(alloys)
+    part = fitter._problem.subset(range(5))
+    assert len(part) == 14 and len(part.data) == 5
+    assert fitter._problem.n_rows == sum(c.n_rows for c in fitter._problem.data)
     without = Fitter(alloys, None, FitSettings(**tiny, repulsion="none"))
-    assert without._problem.n_configurations == len(alloys)
+    assert len(without._problem) == len(alloys)
     assert without.bounded_best() is without.best
 
 
@@ -202,7 +204,7 @@ def test_a_fit_from_a_potential_forgets_bounds_and_radii_of_other_data(
     assert fitter.potential.spec.energy_bounds is None
     assert fitter.potential.spec.repulsion == Repulsion.for_species((28, 29), 3.6, alloys.min_distances())
     bare = Fitter(alloys, None, FitSettings(**tiny), start=result.potential.with_repulsion(None))
-    assert bare._problem.n_configurations == len(alloys)
+    assert len(bare._problem) == len(alloys)
     assert bare.bounded_best().spec.repulsion is None
     assert isinstance(fitter.bounded_best(), Potential)
 
