@@ -265,6 +265,8 @@ class Fitter:
             raise ValueError(f"the samples have the sizes {progress.sample_sizes}")
         potential = self._own(values["spec"], arrays["parameters"])
         best = self._own(values["best_spec"], arrays["best_parameters"])
+        if progress.cycle_at > potential.spec.order + 1:
+            raise ValueError(f"a round of {potential.spec.order} cores has no step {progress.cycle_at}")
         self._progress, self.potential, self.best, self.history = progress, potential, best, list(history)
         # a run that had ended only because of its limits goes on when they are wider now
         if self._progress.reason in ("time limit", "polish steps"):

@@ -39,7 +39,7 @@ __all__ = ["Damping", "PolishStep", "lbfgs_steps", "polish_step"]
 
 Floats = NDArray[np.float64]
 
-_LARGEST_DAMPING, _RAISE, _LOWER = 1e10, 3.0, 5.0
+_LEAST_DAMPING, _LARGEST_DAMPING, _RAISE, _LOWER = 1e-15, 1e10, 3.0, 5.0
 _METRIC_FLOOR = 1e-4
 #: h of eq. (3).
 _PROBE = 0.1
@@ -129,7 +129,7 @@ def polish_step(
     penalty = damping.ridge * weights
     before = equations.loss + float(penalty @ theta**2)
     rhs = equations.rhs - penalty * theta
-    mu = damping.mu
+    mu = max(damping.mu, _LEAST_DAMPING)
     found: tuple[ModelT, float, float] | None = None
     while found is None and mu < _LARGEST_DAMPING:
         total = penalty + mu * metric

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import etnpot
-from etnpot.errors import DataError, SpecificationError
+from etnpot.errors import DataError, RunDirectoryError, SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.fitter import Fitter, lengthened, shortened
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
@@ -171,6 +171,9 @@ def test_a_checkpoint_of_something_else_is_refused(
         Fitter(data[:3], None, FitSettings(**TINY)).restore(values, arrays)
     with pytest.raises(SpecificationError, match="seed"):
         Fitter(data, None, FitSettings(**TINY, seed=5)).restore(values, arrays)
+    values["progress"]["cycle_at"] = 9
+    with pytest.raises(RunDirectoryError, match="no step 9"):
+        Fitter(data, None, FitSettings(**TINY)).restore(values, arrays)
 
 
 def test_settings_are_checked_and_sizes_reached() -> None:
