@@ -384,14 +384,15 @@ class Fitter:
         forward = half_sweep % 2 == 1
         core = sweep_order(order, forward=forward)[at]
         rng = np.random.default_rng([settings.seed, 1, progress.sweep_at])
+        problem = self._working_problem().demanding(None)
         if settings.two_site:
             solved = two_site(
-                self._working_problem(), self.potential, core, ridge=settings.ridge, tolerance=settings.rank_tolerance,
+                problem, self.potential, core, ridge=settings.ridge, tolerance=settings.rank_tolerance,
                 center="right" if forward else "left",
             )  # fmt: skip
         else:
             solved = one_site(
-                self._working_problem(), self.potential, core, ridge=settings.ridge, enrichment=settings.enrichment,
+                problem, self.potential, core, ridge=settings.ridge, enrichment=settings.enrichment,
                 tolerance=settings.rank_tolerance, rng=rng,
             )  # fmt: skip
         self.potential = solved.potential
@@ -408,9 +409,9 @@ class Fitter:
 
     def _feature_step(self, half_sweep: int) -> dict[str, Any]:
         """Gauss-Newton on the radial and species factors with all cores fixed, damped where it must be."""
-        progress = self._progress
+        progress, problem = self._progress, self._working_problem().demanding(None)
         step = polish_step(
-            self._working_problem(), self.potential, Damping(), groups=self.potential.spec.shared_groups, fixed_ridge=True
+            problem, self.potential, Damping(), groups=self.potential.spec.shared_groups, fixed_ridge=True
         )  # fmt: skip
         self.potential = step.potential
         progress.sweep_at += 1
@@ -421,7 +422,7 @@ class Fitter:
 
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
-        problem = self._working_problem()
+        problem = self._working_problem().demanding(self.potential if self._grown else None)
         if settings.robust is not None:
             problem = problem.reweighted(self.potential, settings.robust)
         if settings.method == "l-bfgs":
@@ -465,7 +466,7 @@ class Fitter:
     def _polish_part(self) -> dict[str, Any]:
         """A step of one core, or of the features once all cores have had theirs."""
         progress, order = self._progress, self.potential.spec.order
-        problem = self._working_problem()
+        problem = self._working_problem().demanding(self.potential)
         if self.settings.robust is not None:
             problem = problem.reweighted(self.potential, self.settings.robust)
         record: dict[str, Any] = {"stage": "polish", "order": order}

@@ -53,6 +53,8 @@ Floats = NDArray[np.float64]
 
 #: xx, yy and zz among the rows of a configuration.
 _PRESSURE = slice(-6, -3)
+#: A constraint is met by forces along those of its reference that are at least this part of them.
+_MET = 0.1
 #: Columns of J^T gathered before they are multiplied into the Gram matrix.
 _GRAM_COLUMNS = 2048
 
@@ -173,6 +175,17 @@ class Problem:
             shard=self.shard,
             n_data=n_data,
         )
+
+    def demanding(self, potential: Potential | None) -> Problem:
+        """With those constraints alone whose forces the potential does not have by a tenth; with none for None."""
+        constraints = self.configurations[self._n_data :]
+        kept = []
+        for c in constraints if potential is not None else []:
+            assert potential is not None and c.forces is not None
+            found = potential.evaluate(c.edges, c.numbers, threads=1).forces
+            if float(np.vdot(found, c.forces)) < _MET * float(np.vdot(c.forces, c.forces)):
+                kept.append(c)
+        return self if len(kept) == len(constraints) else self._like([*self.data, *kept], self._n_data)
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
         """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).

@@ -5,10 +5,12 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
 
 1. dimers at 0.9 d, 0.95 d and d enter the loss of a fit. The force that pushes their atoms apart should be that of nuclei,
 
-       w (F_d(r) + V'(r))²,     w = tau (F_rms / V'(r))²,     tau = min(1, n / (50 n_d)),                                  (1)
+       w (F_d(r) + V'(r))²,     w = tau (F_rms / V'(r))²,     tau = min(1, n / (1000 n_d)),                                (1)
 
    with the root mean square F_rms of the n force components of the data. Little more than the sign is wanted: each of the n_d
-   dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a fiftieth of them.
+   dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a thousandth of them.
+   They count in the polish, and there only those whose force is below a tenth of that of nuclei: a potential whose dimers repel
+   is left alone.
 
 2. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
 
@@ -25,7 +27,7 @@ symbol         here                            unit
 ============== =============================== ========
 d              ``shortest_zz``                 Å
 F_d            `dimer_forces`                  eV/Å
-1/50, q        `_SHARE`, `_THINNING`
+1/1000, q      `_SHARE`, `_THINNING`
 ============== =============================== ========
 """
 
@@ -49,7 +51,7 @@ Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
 #: Distances of the dimers of the loss, in units of d, and the largest part of the data that they count for.
-_AT, _SHARE = (0.9, 0.95, 1.0), 0.02
+_AT, _SHARE = (0.9, 0.95, 1.0), 0.001
 #: Layers (b - a)/b, the first of them where it will do; q; the step of b and how far it may go, in units of d.
 _LAYERS, _THINNING, _STEP, _FARTHEST = (0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03), 0.05, 0.01, 1.1
 #: The largest b, as a part of the cutoff.
