@@ -422,9 +422,7 @@ class Fitter:
 
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
-        problem = self._working_problem().demanding(self.potential if self._grown else None)
-        if settings.robust is not None:
-            problem = problem.reweighted(self.potential, settings.robust)
+        problem = self._polish_problem()
         if settings.method == "l-bfgs":
             self.potential, loss = lbfgs_steps(problem, self.potential, ridge=progress.ridge, steps=20)
             gain, effective = float("inf"), float(self.potential.n_parameters)
@@ -466,9 +464,7 @@ class Fitter:
     def _polish_part(self) -> dict[str, Any]:
         """A step of one core, or of the features once all cores have had theirs."""
         progress, order = self._progress, self.potential.spec.order
-        problem = self._working_problem().demanding(self.potential)
-        if self.settings.robust is not None:
-            problem = problem.reweighted(self.potential, self.settings.robust)
+        problem = self._polish_problem()
         record: dict[str, Any] = {"stage": "polish", "order": order}
         is_core = progress.cycle_at <= order
         damping, groups = Damping(progress.feature_mu, progress.ridge), self.potential.spec.shared_groups
@@ -483,6 +479,13 @@ class Fitter:
         progress.cycle_at = (progress.cycle_at + 1) % (order + 2)
         sample = problem.n_rows / max(self._problem.n_rows, 1)
         return {**record, "sample": sample, "loss": step.loss, **self._judge(counts=False)}
+
+    def _polish_problem(self) -> Problem:
+        """The working problem with the constraints that are not met, once the train has grown, and with robust weights."""
+        problem = self._working_problem().demanding(self.potential if self._grown else None)
+        if self.settings.robust is not None:
+            problem = problem.reweighted(self.potential, self.settings.robust)
+        return problem
 
     def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
         """Whether more of the training set is used from here on, or the fit is done."""

@@ -185,7 +185,11 @@ class Problem:
             found = potential.evaluate(c.edges, c.numbers, threads=1).forces
             if float(np.vdot(found, c.forces)) < _MET * float(np.vdot(c.forces, c.forces)):
                 kept.append(c)
-        return self if len(kept) == len(constraints) else self._like([*self.data, *kept], self._n_data)
+        if len(kept) == len(constraints):
+            return self
+        fewer = self._like([*self.data, *kept], self._n_data)
+        fewer._data_batches = self._data_batches  # the data are the same: their edges are gathered once
+        return fewer
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
         """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).
@@ -243,7 +247,7 @@ class Problem:
         rank, size = self.shard
         reference_z = potential.arrays["reference_energies"]
         extremes = np.zeros((2, size))
-        data = [batch for batch in self._batches if batch.stop <= self._n_data]
+        data = self._data_batches
         found = np.empty((len(data), 2))
 
         def work(index: int) -> None:
@@ -277,7 +281,11 @@ class Problem:
     @cached_property
     def _batches(self) -> list[Batch]:
         constraints = self.configurations[self._n_data :]
-        return [*batches(self.data), *batches(constraints, self._n_data)]
+        return [*self._data_batches, *batches(constraints, self._n_data)]
+
+    @cached_property
+    def _data_batches(self) -> list[Batch]:
+        return batches(self.data)
 
     def _shift(self, rows: Sequence[Floats], virial_shift: Floats) -> None:
         """Take a virial shift [element] off the reference."""
