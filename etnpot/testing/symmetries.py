@@ -128,7 +128,8 @@ def _worst_of(trials: Sequence[tuple[Measurement, ...]]) -> tuple[Measurement, .
     )
 
 
-def _valid_trials(n_trials: int) -> int:
+def valid_trials(n_trials: int) -> int:
+    """The number of trials, if there is one at least."""
     if n_trials < 1:
         raise SpecificationError(f"n_trials must be at least 1, got {n_trials}")
     return n_trials
@@ -176,7 +177,7 @@ def check_rotation(
     require_positive("rtol", rtol)
     reference = evaluate(working_copy(atoms, calculator))
     trials = []
-    for _ in range(_valid_trials(n_trials)):
+    for _ in range(valid_trials(n_trials)):
         rotation_cc = random_rotation(rng)
         work = working_copy(atoms, calculator)
         work.set_cell(work.cell.array @ rotation_cc.T, scale_atoms=False)
@@ -250,7 +251,7 @@ def check_translation(
     require_positive("max_shift", max_shift)
     reference = evaluate(working_copy(atoms, calculator))
     trials = []
-    for _ in range(_valid_trials(n_trials)):
+    for _ in range(valid_trials(n_trials)):
         shift_c = rng.uniform(-max_shift, max_shift, 3)
         work = working_copy(atoms, calculator)
         work.set_positions(work.positions + shift_c)
@@ -285,7 +286,7 @@ def check_permutation(
     reference = evaluate(working_copy(atoms, calculator))
     trials = []
     identity_i = np.arange(len(atoms))
-    for _ in range(_valid_trials(n_trials)):
+    for _ in range(valid_trials(n_trials)):
         permutation_i = rng.permutation(len(atoms))
         while np.array_equal(permutation_i, identity_i):
             permutation_i = rng.permutation(len(atoms))
@@ -332,7 +333,7 @@ def check_wrapping(
     require_positive("rtol", rtol)
     reference = evaluate(working_copy(atoms, calculator))
     trials = []
-    for _ in range(_valid_trials(n_trials)):
+    for _ in range(valid_trials(n_trials)):
         cells_ic = rng.integers(-max_cells, max_cells + 1, (len(atoms), 3)) * atoms.pbc
         if not cells_ic.any():
             cells_ic[0] = atoms.pbc

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from etnpot.errors import SpecificationError
 from etnpot.testing.evaluation import describe, require_positive, working_copy
 from etnpot.testing.results import CheckResult, Measurement, settle
-from etnpot.testing.symmetries import Seed, random_rotation
+from etnpot.testing.symmetries import Seed, random_rotation, valid_trials
 
 __all__ = [
     "check_tensor_derivatives",
@@ -105,11 +105,9 @@ def check_tensor_rotation(
     -------
     CheckResult
     """
-    if n_trials < 1:
-        raise SpecificationError(f"n_trials must be at least 1, got {n_trials}")
     rng = np.random.default_rng(seed)
     reference, pairs = _property(atoms, calculator, name), []
-    for _ in range(n_trials):
+    for _ in range(valid_trials(n_trials)):
         rotation_cc = random_rotation(rng)
         moved = atoms.copy()
         moved.set_cell(moved.cell.array @ rotation_cc.T, scale_atoms=False)
