@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +52,12 @@ from etnpot.errors import SpecificationError, StructureError
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["EdgeList", "NeighborCache", "check_distances", "check_structure", "neighbor_list"]
+__all__ = ["POOL_GROUP", "EdgeList", "NeighborCache", "check_distances", "check_structure", "neighbor_list"]
 
 logger = logging.getLogger(__name__)
 
+#: Name of the array of `Atoms` that says which atoms are pooled together: one integer each.
+POOL_GROUP = "pool_group"
 #: Pairs processed at a time: temporaries stay in the cache of one core.
 _BLOCK = 32_768
 #: The search reaches this much further (relative) than asked, so that its rounding never loses a pair; the
@@ -94,6 +96,8 @@ class EdgeList:
         Vector from the centre to the neighbour, x_j - x_i, image included.
     shift : int32 or int64 [n_pairs, 3], optional
         Cell vectors added to x_j, where the origin of the list knows them.
+    group : int64 [n_atoms], optional
+        Atoms of one number are pooled together (`etnpot.potential.layers`): those of one structure, where there are several.
 
     Notes
     -----
@@ -106,6 +110,7 @@ class EdgeList:
     neighbor: NDArray[np.int64]
     r_pc: NDArray[np.float64]
     shift: NDArray[np.signedinteger[Any]] | None = None
+    group: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         self._expect("first", self.first, (np.int64,), (max(len(self.first), 1),))
@@ -114,6 +119,8 @@ class EdgeList:
         self._expect("r_pc", self.r_pc, (np.float64,), (n_pairs, 3))
         if self.shift is not None:
             self._expect("shift", self.shift, (np.int32, np.int64), (n_pairs, 3))
+        if self.group is not None:
+            self._expect("group", self.group, (np.int64,), (self.n_atoms,))
         if self.first[0] != 0 or self.first[-1] != n_pairs:
             raise StructureError(
                 f"EdgeList.first must begin with 0 and end with the number of pairs, {n_pairs}; "
@@ -206,7 +213,21 @@ def neighbor_list(atoms: Atoms, cutoff: float) -> EdgeList:
     cutoff = _positive("cutoff", cutoff)
     check_structure(atoms)
     positions, cell = atoms.positions, atoms.cell.array
-    return _search(positions, cell, atoms.pbc, cutoff).edges(positions, cell, cutoff, shifts=True)
+    return _grouped(
+        _search(positions, cell, atoms.pbc, cutoff).edges(positions, cell, cutoff, shifts=True), atoms
+    )
+
+
+def _grouped(edges: EdgeList, atoms: Atoms) -> EdgeList:
+    """The edges with the groups of ``atoms.arrays["pool_group"]``, where there are any."""
+    group = atoms.arrays.get(POOL_GROUP)
+    if group is None:
+        return edges
+    if group.shape != (len(atoms),) or group.dtype.kind not in "iu":
+        raise StructureError(
+            f"{POOL_GROUP}: expected one integer for each of {len(atoms)} atoms, got {group.dtype} of shape {group.shape}"
+        )
+    return replace(edges, group=group.astype(np.int64))
 
 
 def check_structure(atoms: Atoms) -> None:
@@ -357,7 +378,7 @@ class NeighborCache:
             logger.debug(
                 "neighbour list %d: %d atoms, %d pairs", self._n_builds, len(positions), self._pairs.n_pairs
             )
-        return self._pairs.edges(positions, cell, self._cutoff, shifts=self._shifts)
+        return _grouped(self._pairs.edges(positions, cell, self._cutoff, shifts=self._shifts), atoms)
 
     def _covers(
         self,

@@ -4,9 +4,12 @@
     sweeps            local solves, core by core (`etnpot.fitting.sweeps`); after each half-sweep a Gauss-Newton step of the
                       radial and species factors, which all cores share
     growth            a few steps of the polish, one core more, and again, up to the order that was asked for
+    layers            if there are any, appended to the grown local model once its polish slows down; at first they change
+                      nothing
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
                       training set, until the validation loss stops falling; but for the smallest models, each step of all
-                      parameters is followed by one of each core and one of the features, which lower the same penalised loss
+                      parameters is followed by one of each core and one of the features, which lower the same penalised loss;
+                      with layers, L-BFGS for all parameters and steps of each core
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -37,7 +40,7 @@ from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.io.structures import Labelled
 from etnpot.network import Bond, Train, TrainLayout, balanced, grow_order, grow_ranks
 from etnpot.potential import Potential, PotentialSpec
-from etnpot.potential.build import random_potential, symbols_to_numbers
+from etnpot.potential.build import add_layers, random_potential, symbols_to_numbers
 
 __all__ = ["Fitter"]
 
@@ -65,6 +68,10 @@ _GROWTH_DAMPING = 1e-5
 _LINEAR_DAMPING = 1e-10
 #: Parameters from which on the polish has steps of single cores as well: below, all of them cost little more than one core.
 _PARTS_FROM = 1000
+#: Most steps of the polish before layers are appended; one that gains less than this part of the loss is the last.
+_LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
+#: Iterations of L-BFGS in one step of the polish.
+_LBFGS_ITERATIONS = 20
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
 _BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.5, 0.5, 2.0, 10.0
 
@@ -78,6 +85,7 @@ class _Progress:
     growth_at: int = 0
     polish_at: int = 0
     cycle_at: int = 0
+    slow: bool = False
     level: int = 0
     sample_sizes: list[int] = field(default_factory=list)
     stale: int = 0
@@ -163,6 +171,21 @@ class Fitter:
             if start.spec.repulsion is not None:
                 usual = Repulsion.for_species(start.species, start.cutoff, local.min_distances())
                 self.potential = self.potential.with_repulsion(usual)
+        #: Layers that are appended to the local model once it has grown.
+        self._layers = () if start is not None else self.potential.spec.layers
+        if self._layers:
+            rng = np.random.default_rng([settings.seed, 0])
+            self.potential = random_potential(
+                replace(self.potential.spec, layers=()),
+                rng,
+                dict(
+                    zip(
+                        self.potential.species,
+                        self.potential.arrays["reference_energies"].tolist(),
+                        strict=True,
+                    )
+                ),
+            )
         #: What the train grows to.
         self._target = self.potential.spec.layout
         if start is None and settings.growth and not settings.two_site:
@@ -279,7 +302,10 @@ class Fitter:
             restored = Potential(PotentialSpec.from_dict(spec), parameters)
         except SpecificationError as error:
             raise TypeError(str(error)) from error
-        if replace(restored.spec, bonds=self.potential.spec.bonds) != self.potential.spec:
+        now = self.potential.spec
+        if restored.spec.layers not in ((), self._layers, now.layers):
+            raise ValueError("its layers are other ones than those of the settings")
+        if replace(restored.spec, bonds=now.bonds, layers=now.layers) != now:
             raise ValueError("its model is another one than that of the settings and the data")
         if not 1 <= restored.spec.order <= self._target.order:
             raise ValueError(f"its train has {restored.spec.order} cores, of {self._target.order}")
@@ -422,10 +448,17 @@ class Fitter:
 
     def _polish(self) -> dict[str, Any]:
         settings, progress = self.settings, self._progress
+        if self._layers_are_due():
+            return self._append_layers()
         problem = self._polish_problem()
-        if settings.method == "l-bfgs":
-            self.potential, loss = lbfgs_steps(problem, self.potential, ridge=progress.ridge, steps=20)
-            gain, effective = float("inf"), float(self.potential.n_parameters)
+        with_layers = bool(self.potential.spec.layers)
+        if settings.method == "l-bfgs" or with_layers:
+            before = self.potential
+            self.potential, loss = lbfgs_steps(
+                problem, self.potential, ridge=progress.ridge, steps=_LBFGS_ITERATIONS
+            )
+            moved = not np.array_equal(before.parameters, self.potential.parameters)
+            gain, effective = float("inf") if moved else 0.0, float(self.potential.n_parameters)
         else:
             step = polish_step(
                 problem,
@@ -447,8 +480,10 @@ class Fitter:
         record.update(self._judge())
         if self._grown:
             progress.polish_at += 1
-            if settings.method != "l-bfgs" and self.potential.n_parameters >= _PARTS_FROM and gain > 0:
+            many = settings.method != "l-bfgs" and self.potential.n_parameters >= _PARTS_FROM
+            if (many or with_layers) and gain > 0:
                 progress.cycle_at = 1
+            progress.slow = gain < _LOCAL_GAIN * loss
             self._advance(gain, record)
         else:
             progress.growth_at += 1
@@ -460,6 +495,20 @@ class Fitter:
                 progress.growth_at, progress.stale, progress.sample_sizes = 0, 0, []
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
+
+    def _layers_are_due(self) -> bool:
+        progress = self._progress
+        if not self._layers or self.potential.spec.layers or not self._grown:
+            return False
+        return progress.polish_at >= _LOCAL_STEPS or progress.slow or progress.level > 0
+
+    def _append_layers(self) -> dict[str, Any]:
+        """The layers that were asked for, random, with weights zero behind them."""
+        rng = np.random.default_rng([self.settings.seed, 5])
+        self.potential = add_layers(self.potential, self._layers, rng)
+        progress = self._progress
+        progress.cycle_at, progress.stale, progress.level_stale, progress.sample_sizes = 1, 0, 0, []
+        return {"stage": "layers", "order": self.potential.spec.order, **self._judge()}
 
     def _polish_part(self) -> dict[str, Any]:
         """A step of one core, or of the features once all cores have had theirs."""
@@ -476,7 +525,9 @@ class Fitter:
         self.potential = step.potential
         if not is_core:
             progress.feature_mu = min(step.damping.mu, _FIRST_DAMPING)
-        progress.cycle_at = (progress.cycle_at + 1) % (order + 2)
+        # the parameters of layers move by L-BFGS, whose steps are those of all parameters
+        last = order if self.potential.spec.layers else order + 1
+        progress.cycle_at = (progress.cycle_at + 1) % (last + 1)
         sample = problem.n_rows / max(self._problem.n_rows, 1)
         return {**record, "sample": sample, "loss": step.loss, **self._judge(counts=False)}
 

@@ -101,7 +101,7 @@ class Prepared:
         check_structure(atoms)
         listed = neighbor_list(atoms, cutoff)
         check_distances(listed)
-        edges = EdgeList(listed.first, listed.neighbor, listed.r_pc)  # images are of no use here
+        edges = replace(listed, shift=None)  # images are of no use here
         volume = labelled.volume
         stress = labelled.stress if volume > 0 else None
         w = labelled.weight
@@ -173,6 +173,7 @@ class Batch:
                 [c.edges.neighbor + atom for c, atom in zip(configurations, self._atom_k, strict=True)]
             ),
             np.concatenate([c.edges.r_pc for c in configurations]),
+            group=_groups([c.edges for c in configurations]),
         )
         self._numbers = np.concatenate([c.numbers for c in configurations])
         self._owner_i = np.repeat(np.arange(len(configurations)), n_atoms)
@@ -235,6 +236,18 @@ class Batch:
             strain_pcc = strain_kcc[self._owner_i[edges.center]]
             direction_pc += np.einsum("pc,pcd->pd", edges.r_pc, strain_pcc)
         return potential.gradient(edges, self._numbers, energy_weight_i, direction_pc)
+
+
+def _groups(edges: Sequence[EdgeList]) -> Integers:
+    """Groups of the atoms of all edge lists, none of which has atoms of two."""
+    parts, count = [], 0
+    for part in edges:
+        _, group_i = np.unique(
+            np.zeros(part.n_atoms, dtype=np.int64) if part.group is None else part.group, return_inverse=True
+        )
+        parts.append(group_i.reshape(-1) + count)
+        count += int(group_i.max(initial=-1)) + 1
+    return np.concatenate(parts).astype(np.int64)
 
 
 def batches(configurations: Sequence[Prepared], first: int = 0) -> list[Batch]:

@@ -98,8 +98,12 @@ def assessed(
     DataError
         If there is nothing to learn from.
     SpecificationError
-        If the derivatives of all training atoms are the same.
+        If the derivatives of all training atoms are the same, and for a potential with layers.
     """
+    if potential.spec.layers:
+        raise SpecificationError(
+            "grades of potentials with layers are not known: their atoms have no energies of their own"
+        )
     started = time.monotonic()
     if not train.n_energies and not train.n_forces:
         raise DataError("grades need the training set with its energies or forces; this one has neither")

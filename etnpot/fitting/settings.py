@@ -17,7 +17,7 @@ from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.fitting.prepared import LossWeights
 from etnpot.potential import PotentialSpec
-from etnpot.potential.build import make_spec
+from etnpot.potential.build import make_layers, make_spec
 from etnpot.so3 import Irrep
 
 __all__ = ["SIZES", "FitSettings"]
@@ -64,6 +64,8 @@ class FitSettings:
         Range of the potential: a few shells of neighbours.
     order, l_max, radial_size, channels, ranks, species_rank, species_form, embedding, bond_l_max, pseudotensors, head_rank
         As for `etnpot.ETN`; None takes what `size` says.
+    layers : list of mappings
+        Message passing, attention and pooling between the features and the train: see `etnpot.potential.build.make_layers`.
     radial_family, cutoff_function, cutoff_power
         As for `etnpot.ETN`.
     r_min : float, optional, Å
@@ -139,6 +141,7 @@ class FitSettings:
     bond_l_max: int | None = None
     pseudotensors: bool = False
     head_rank: int | None = None
+    layers: Sequence[Mapping[str, Any]] = ()
     radial_family: str = "chebyshev"
     cutoff_function: str = "power"
     cutoff_power: int = 3
@@ -222,6 +225,7 @@ class FitSettings:
         ):
             raise SpecificationError(f"threads: expected a positive integer, got {self.threads!r}")
         _ = self.loss_weights
+        _ = make_layers(self.layers, 1, (1,) * 13)
 
     @property
     def loss_weights(self) -> LossWeights:
@@ -297,7 +301,7 @@ class FitSettings:
             species_form=self.species_form, species_rank=species_rank, embedding=self.embedding,
             bond_l_max=self.bond_l_max, pseudotensors=self.pseudotensors, head_rank=self.head_rank,
             neighbor_scale=data["neighbor_scale"] if self.neighbor_scale is None else self.neighbor_scale,
-            repulsion=self.repulsion, distances=data["distances"], dispersion=self.dispersion,
+            repulsion=self.repulsion, distances=data["distances"], dispersion=self.dispersion, layers=self.layers,
         )  # fmt: skip
 
     def _bond_ranks(self, preset: Mapping[str, int], l_max: int) -> dict[str, int]:

@@ -119,7 +119,7 @@ def dimer_forces(potential: Potential, pairs: Sequence[Pair], r_kr: Floats) -> F
     n = r_kr.size
     r_pc = np.zeros((2 * n, 3))
     r_pc[0::2, 0], r_pc[1::2, 0] = r_kr.ravel(), -r_kr.ravel()
-    edges = EdgeList(np.arange(2 * n + 1), np.arange(2 * n) ^ 1, r_pc)
+    edges = EdgeList(np.arange(2 * n + 1), np.arange(2 * n) ^ 1, r_pc, group=np.arange(2 * n) // 2)
     numbers = np.repeat(np.array(pairs), r_kr.shape[1], axis=0).ravel()
     forces: Floats = potential.evaluate(edges, numbers, threads=1).forces[1::2, 0].reshape(r_kr.shape)
     return forces

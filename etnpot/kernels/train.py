@@ -33,7 +33,7 @@ paths         rows of ``train.path``: columns below
 from etnpot._jit import njit
 from etnpot.kernels.lanes import LANES, entry, fma, load, mul, splat, store, total
 
-__all__ = ["adjoint", "adjoint_tangent", "forward", "forward_tangent"]
+__all__ = ["adjoint", "adjoint_tangent", "forward", "forward_tangent", "pull_back_tangent"]
 
 # roles in a path: left, feature, right
 X, V, Y = range(3)
@@ -267,16 +267,27 @@ def adjoint_tangent(
     weight_gradient : float64 [q]
         Added to: dL/dA.
     """
+    last = train.bond_first[train.bond_first.shape[0] - 2]
+    for a in range(y_ab.shape[0]):
+        store(y_ab, a, splat(0.0))
+        store(dy_ab, a, splat(0.0))
+    store(y_ab, last, splat(1.0))
+    store(dy_ab, last, load(e_b, 0))
+    pull_back_tangent(
+        train, weights, type_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb, weight_gradient
+    )
+
+
+@njit
+def pull_back_tangent(
+    train, weights, type_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb, weight_gradient
+):
+    """What `adjoint_tangent` does, from the rows of the last bond in `y_ab` (dL/dx') and `dy_ab` (dL/dx), all others of which
+    are zero."""
     n_m = work_mb.shape[0] // 4
     p_mb, w_mb = work_mb[:n_m], work_mb[n_m : 2 * n_m]
     t_mb, dt_mb = work_mb[2 * n_m : 3 * n_m], work_mb[3 * n_m :]
-    last = train.bond_first[train.bond_first.shape[0] - 2]
     zero = splat(0.0)
-    for a in range(y_ab.shape[0]):
-        store(y_ab, a, zero)
-        store(dy_ab, a, zero)
-    store(y_ab, last, splat(1.0))
-    store(dy_ab, last, load(e_b, 0))
     for f in range(g_fb.shape[0]):
         store(g_fb, f, zero)
         store(h_fb, f, zero)

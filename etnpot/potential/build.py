@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,23 @@ import numpy as np
 from etnpot.basis import REPULSIONS, RadialBasis, Repulsion
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpeciesError, SpecificationError
-from etnpot.network import SCALAR, Bond, Train, TrainLayout
+from etnpot.network import SCALAR, Bond, Train, TrainLayout, grow_features
 from etnpot.potential.feature_model import symbols_to_numbers
+from etnpot.potential.layers import Layer, feature_bonds
 from etnpot.potential.potential import Potential
 from etnpot.potential.spec import NetworkSpec, PotentialSpec, checked_integers
 from etnpot.so3 import Irrep
 
-__all__ = ["ETN", "make_spec", "network_fields", "random_network", "random_potential", "symbols_to_numbers"]
+__all__ = [
+    "ETN",
+    "add_layers",
+    "make_layers",
+    "make_spec",
+    "network_fields",
+    "random_network",
+    "random_potential",
+    "symbols_to_numbers",
+]
 
 #: Volume per atom of a dense metal, Å³: for the default neighbour scale.
 _VOLUME_PER_ATOM = 16.0
@@ -48,6 +59,7 @@ def ETN(
     neighbor_scale: float | None = None,
     repulsion: str = "none",
     dispersion: Mapping[str, Any] | None = None,
+    layers: Sequence[Mapping[str, Any] | Layer] = (),
     reference_energies: Mapping[str | int, float] | None = None,
 ) -> Potential:
     """Make a potential with random parameters.
@@ -99,6 +111,9 @@ def ETN(
     dispersion : mapping
         Long-ranged term that the calculator adds, such as ``{"method": "d3bj", "xc": "pbe"}``: see
         `etnpot.dispersion.Dispersion`.
+    layers : sequence of mappings
+        Between the features and the train, such as ``{"kind": "message"}`` or ``{"kind": "pool", "carry": {"0e": 4}}``: see
+        `make_layers`.
     reference_energies : mapping
         Energy per element in eV, by symbol or number; 0 where not given.
 
@@ -116,7 +131,7 @@ def ETN(
         ranks=ranks, r_min=r_min, radial_family=radial_family, cutoff_function=cutoff_function,
         cutoff_power=cutoff_power, species_form=species_form, species_rank=species_rank, embedding=embedding,
         bond_l_max=bond_l_max, pseudotensors=pseudotensors, head_rank=head_rank,
-        neighbor_scale=neighbor_scale, repulsion=repulsion, dispersion=dispersion,
+        neighbor_scale=neighbor_scale, repulsion=repulsion, dispersion=dispersion, layers=layers,
     )  # fmt: skip
     rng = np.random.default_rng(_checked_integer("seed", seed, 0, None))
     return random_potential(spec, rng, reference_energies)
@@ -151,11 +166,42 @@ def random_potential(
 def random_network(spec: NetworkSpec, rng: np.random.Generator) -> np.ndarray:
     """Random parameters of species factor, radial coefficients and train, as `random_potential` has them, float64 [q]."""
     groups = list(spec.species_factor.initial(rng).values())
-    for channels in spec.channels:
+    for channels in spec.pair_channels:
         shape = (channels, spec.radial.size, spec.species_rank)
         groups.append(rng.normal(size=shape) / np.sqrt(spec.species_rank))
+    groups += [Train.random(layout, rng).flat for layout in spec.layer_layouts]
     groups.append(Train.random(spec.layout, rng).flat)
     return np.concatenate([array.ravel() for array in groups])
+
+
+def add_layers(potential: Potential, layers: Sequence[Layer], rng: np.random.Generator) -> Potential:
+    """The same energies with layers appended, random ones on which the train does not depend yet.
+
+    Parameters
+    ----------
+    potential : Potential
+    layers : sequence of Layer
+        After those that there are.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Potential
+    """
+    old = potential.spec
+    # the spec is checked with its layers at once: their trains get the features that they will have
+    spec = replace(old, layers=(*old.layers, *layers))
+    fresh = random_network(spec, rng)
+    start = spec.n_parameters - len(fresh)
+    parameters = np.concatenate([np.zeros(start), fresh])
+    for name, array in potential.arrays.items():
+        if name.startswith("radial."):
+            here = parameters[spec.slices[name]].reshape(spec.shapes[name])
+            here[: len(array)] = array
+        elif name != "head" and not name.startswith("core."):
+            parameters[spec.slices[name]] = array.ravel()
+    parameters[spec.slices["head"].start :] = grow_features(potential.train, spec.feature).flat
+    return Potential(spec, parameters, potential.provenance)
 
 
 def make_spec(
@@ -203,8 +249,9 @@ def network_fields(
     head_rank: int | None,
     neighbor_scale: float | None,
     output: Bond,
+    layers: Sequence[Mapping[str, Any] | Layer] = (),
 ) -> dict[str, Any]:
-    """Fields of a `NetworkSpec` from settings as of `ETN`, with the last bond `output`."""
+    """Fields of a `NetworkSpec` from settings as of `ETN`, with the last bond `output`; ``layers`` if there are any."""
     numbers = symbols_to_numbers(species)
     n_species = len(numbers)
     if not numbers:
@@ -235,7 +282,8 @@ def network_fields(
         neighbor_scale = max(1.0, 4.0 / 3.0 * math.pi * radial.cutoff**3 / _VOLUME_PER_ATOM)
     elif isinstance(neighbor_scale, np.number):
         neighbor_scale = float(neighbor_scale)
-    feature = Bond.of({Irrep.natural(l): count + (l == 0) for l, count in enumerate(channels)})
+    made = make_layers(layers, n_species, channels)
+    feature = feature_bonds(channels, made)[-1]
     inner = _inner_bonds(ranks, order, l_max if bond_l_max is None else bond_l_max, pseudotensors)
     if head_rank is None:
         head_rank = n_species
@@ -252,7 +300,94 @@ def network_fields(
         "embedding": embedding,
         "bonds": layout.bonds,
         "neighbor_scale": neighbor_scale,
+        **({"layers": made} if made else {}),
     }
+
+
+def make_layers(
+    layers: Sequence[Mapping[str, Any] | Layer], n_species: int, channels: Sequence[int]
+) -> tuple[Layer, ...]:
+    """Layers from settings; `Layer` objects are taken as they are.
+
+    Parameters
+    ----------
+    layers : sequence of mappings
+        With the keys
+
+        kind : "message" or "pool"
+        carry : mapping, irreps and copies that the layer passes on; default ``{0e: 4, 1o: 2, 2e: 1}``, of a pool ``{0e: 4}``
+        order, ranks, bond_l_max, head_rank : of the layer's train, as for `ETN`; defaults 2, 4, l_max, the number of species
+        attention : "none" (default), "bilinear" or "normalised"
+        heads, width : of the attention; defaults 1 and 4
+    n_species : int
+    channels : sequence of int
+        Of the local features.
+
+    Returns
+    -------
+    tuple of Layer
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if isinstance(layers, str | Mapping) or not isinstance(layers, Sequence):
+        raise SpecificationError(
+            f"layers: expected a list of mappings such as {{kind: message}}, got {layers!r:.200}"
+        )
+    made: list[Layer] = []
+    for settings in layers:
+        if isinstance(settings, Layer):
+            made.append(settings)
+            continue
+        if not isinstance(settings, Mapping):
+            raise SpecificationError(
+                f"layers: expected mappings such as {{kind: message}}, got {settings!r:.100}"
+            )
+        unknown = sorted(set(map(str, settings)) - set(_LAYER_DEFAULTS))
+        if unknown or "kind" not in settings:
+            raise SpecificationError(
+                f"layers: unknown settings {unknown}; each layer has a kind, and may have {', '.join(sorted(_LAYER_DEFAULTS))}"
+            )
+        made.append(_make_layer({**_LAYER_DEFAULTS, **settings}, n_species, channels, made))
+    return tuple(made)
+
+
+_LAYER_DEFAULTS: dict[str, Any] = {
+    "kind": None, "carry": None, "order": 2, "ranks": 4, "bond_l_max": None, "head_rank": None, "attention": "none",
+    "heads": None, "width": None,
+}  # fmt: skip
+
+
+def _make_layer(
+    values: Mapping[str, Any], n_species: int, channels: Sequence[int], before: Sequence[Layer]
+) -> Layer:
+    l_max = len(channels) - 1
+    carry = values["carry"]
+    if carry is None:
+        copies = {0: 4} if values["kind"] == "pool" else {0: 4, 1: 2, 2: 1}
+        carry = {str(Irrep.natural(l)): count for l, count in copies.items() if l <= l_max}
+    if not isinstance(carry, Mapping):
+        raise SpecificationError(
+            f"layers, carry: expected a mapping such as {{'0e': 4, '1o': 2}}, got {carry!r}"
+        )
+    heads, width = values["heads"], values["width"]
+    if values["attention"] != "none":
+        heads, width = 1 if heads is None else heads, 4 if width is None else width
+    heads = 0 if heads is None else _checked_integer("layers, heads", heads, 0, 1000)
+    width = 0 if width is None else _checked_integer("layers, width", width, 0, 1000)
+    output = Bond.of(dict(carry))
+    if heads * width:
+        output = output + Bond.of({SCALAR: 2 * heads * width})
+    order = _checked_integer("layers, order", values["order"], 1, 12)
+    limit = values["bond_l_max"]
+    limit = l_max if limit is None else _checked_integer("layers, bond_l_max", limit, 0, 12)
+    head_rank = values["head_rank"]
+    head_rank = n_species if head_rank is None else _checked_integer("layers, head_rank", head_rank, 1, None)
+    bonds = (Bond.of({SCALAR: head_rank}), *_inner_bonds(values["ranks"], order, limit, False), output)
+    feature = feature_bonds(channels, before)[-1]
+    layout = TrainLayout(n_species, feature, bonds).trimmed()
+    return Layer(values["kind"], layout.bonds, values["attention"], heads, width)
 
 
 def _inner_bonds(ranks: Ranks, order: int, l_max: int, pseudotensors: bool) -> list[Bond]:

@@ -9,8 +9,9 @@ Below the distances of the data a nuclear repulsion takes over: `etnpot.potentia
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,7 @@ import etnpot
 from etnpot.basis import Repulsion, bounded
 from etnpot.errors import PotentialFileError, SpecificationError, StructureError
 from etnpot.io.potential_file import read_potential_file, write_potential_file
-from etnpot.kernels import assemble, evaluate, gradient
-from etnpot.kernels.lanes import LANES
+from etnpot.kernels import assemble
 from etnpot.neighbors import EdgeList
 from etnpot.network import Train
 from etnpot.potential.feature_model import (
@@ -33,10 +33,13 @@ from etnpot.potential.feature_model import (
     explain,
     neighbor_types,
 )
+from etnpot.potential.layered import LayeredPass, LayeredTables
+from etnpot.potential.layers import layer_tables, local_columns
+from etnpot.potential.local import Arguments, LocalPass
 from etnpot.potential.reliability import PREFIX, Assessment, Reliability
 from etnpot.potential.short_range import ShortRange, short_range
 from etnpot.potential.spec import PotentialSpec
-from etnpot.potential.threads import run_ranges
+from etnpot.potential.tables import train_tables
 
 if TYPE_CHECKING:
     from etnpot.potential.sensitivity import Jacobian
@@ -45,10 +48,6 @@ __all__ = ["Evaluation", "Potential", "load"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-_Arguments = tuple[Any, Any, Any, Any, Any, Any, Any, Any]
-
-#: Fewer atoms than this are not worth another thread.
-_ATOMS_PER_THREAD = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,13 +196,13 @@ class Potential(FeatureModel[PotentialSpec]):
         """
         type_i = self.type_index(numbers)
         arguments, close = self._arguments(edges, type_i)
-        energy_i, dE_dr_pc = _learned(arguments, threads)
+        way = self._pass(edges, arguments, threads)
+        energy_i, slope_i = way.energy_i, None
+        if self._leaves_bounds(energy_i):
+            energy_i, slope_i, _ = bounded(energy_i, *self._bounds)
+        dE_dr_pc = way.derivatives(slope_i)
         if not np.isfinite(energy_i.sum() + dE_dr_pc.sum()):
             explain(edges)
-        bounds = self.spec.energy_bounds
-        if bounds is not None and self._leaves_bounds(energy_i):
-            energy_i, slope_i, _ = bounded(energy_i, *bounds)
-            dE_dr_pc *= slope_i[edges.center, None]
         if close is not None:
             close.hold(dE_dr_pc)
             close.add_repulsion(energy_i, dE_dr_pc)
@@ -228,7 +227,6 @@ class Potential(FeatureModel[PotentialSpec]):
         -------
         float64 array [q]
         """
-        type_i = self.type_index(numbers)
         e_i = np.ascontiguousarray(energy_weight_i, dtype=np.float64)
         direction_pc = np.ascontiguousarray(direction_pc, dtype=np.float64)
         if e_i.shape != (edges.n_atoms,) or direction_pc.shape != (edges.n_pairs, 3):
@@ -236,33 +234,34 @@ class Potential(FeatureModel[PotentialSpec]):
                 f"expected weights of shapes ({edges.n_atoms},) and ({edges.n_pairs}, 3), "
                 f"got {e_i.shape} and {direction_pc.shape}"
             )
-        dL_dtable = np.zeros_like(self.radial_table)
-        total = np.zeros(self.n_parameters)
+        return self.gradients(edges, numbers)(e_i, direction_pc)
+
+    def gradients(self, edges: EdgeList, numbers: ArrayLike) -> Callable[[Floats, Floats], Floats]:
+        """`gradient` as a function of its weights alone, for many of them: what does not depend on them is computed once."""
+        type_i = self.type_index(numbers)
         arguments, close = self._arguments(edges, type_i)
-        weight_i = e_i
-        if close is not None:
-            direction_pc = direction_pc.copy()
-            close.hold(direction_pc)
-        bounds = self.spec.energy_bounds
-        if bounds is not None:
-            energy_i, dE_dq_pc = _learned(arguments, 1)
-            if self._leaves_bounds(energy_i):
-                _, slope_i, curvature_i = bounded(energy_i, *bounds)
-                along_p = np.einsum("pc,pc->p", direction_pc, dE_dq_pc)
-                along_i = np.bincount(edges.center, weights=along_p, minlength=edges.n_atoms)
-                weight_i = slope_i * e_i + curvature_i * along_i
-                direction_pc = slope_i[edges.center, None] * direction_pc
-        gradient.gradient(
-            *arguments, 0, edges.n_atoms, weight_i, direction_pc,
-            dL_dtable, total[self.spec.slices["head"].start :],
-        )  # fmt: skip
-        if not np.isfinite(dL_dtable.sum() + total.sum()):
-            explain(edges)
-        self._add_radial_gradient(dL_dtable, total)
-        total[self.spec.slices["reference_energies"]] += np.bincount(
-            type_i[: edges.n_atoms], weights=e_i, minlength=self.spec.n_species
-        )
-        return total
+        way = self._pass(edges, arguments, 1)
+        leaves = self.spec.energy_bounds is not None and self._leaves_bounds(way.energy_i)
+
+        def gradient(e_i: Floats, direction_pc: Floats) -> Floats:
+            dL_dtable, total = np.zeros_like(self.radial_table), np.zeros(self.n_parameters)
+            if close is not None:
+                direction_pc = direction_pc.copy()
+                close.hold(direction_pc)
+            tangent, weight_i, slope_i = way.tangent(direction_pc), e_i, None
+            if leaves:
+                _, slope_i, curvature_i = bounded(way.energy_i, *self._bounds)
+                weight_i = slope_i * e_i + curvature_i * tangent.energy_i
+            tangent.gradient(weight_i, slope_i, dL_dtable, total[self._trains])
+            if not np.isfinite(dL_dtable.sum() + total.sum()):
+                explain(edges)
+            self._add_radial_gradient(dL_dtable, total)
+            total[self.spec.slices["reference_energies"]] += np.bincount(
+                type_i[: edges.n_atoms], weights=e_i, minlength=self.spec.n_species
+            )
+            return total
+
+        return gradient
 
     def jacobian(self, edges: EdgeList, numbers: ArrayLike) -> Jacobian:
         """Derivatives of energies, forces and virial by every parameter: see `Jacobian`.
@@ -305,11 +304,20 @@ class Potential(FeatureModel[PotentialSpec]):
             )
         return self.reliability
 
+    def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+        """Features of the train in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
+        if not self.spec.layers:
+            return super().features(edges, numbers)
+        arguments, _ = self._arguments(edges, self.type_index(numbers))
+        way = self._pass(edges, arguments, 1)
+        assert isinstance(way, LayeredPass)
+        return way.v[-1]
+
     def _feature_pairs(self, edges: EdgeList, type_i: Integers) -> tuple[Integers, Floats, Integers]:
         (first, r_pc, _, type_p, *_), _ = self._arguments(edges, type_i)
         return first, r_pc, type_p
 
-    def _arguments(self, edges: EdgeList, type_i: Integers) -> tuple[_Arguments, ShortRange | None]:
+    def _arguments(self, edges: EdgeList, type_i: Integers) -> tuple[Arguments, ShortRange | None]:
         """What the kernels of the learned energy take, close pairs held, and the short range if there are any."""
         type_p = neighbor_types(edges, type_i)
         close = None
@@ -326,6 +334,40 @@ class Potential(FeatureModel[PotentialSpec]):
             self.weights,
         )
         return arguments, close
+
+    def _pass(self, edges: EdgeList, arguments: Arguments, threads: int | None) -> LocalPass | LayeredPass:
+        if not self.spec.layers:
+            return LocalPass(arguments, edges, threads)
+        first, r_pc, type_i, *_ = arguments
+        return LayeredPass(self, first, edges.neighbor, r_pc, type_i, edges.group, threads)
+
+    @property
+    def _trains(self) -> slice:
+        """Parameters of all trains: those of the layers and the last one."""
+        spec = self.spec
+        return slice(spec.slices["layer.1.head" if spec.layers else "head"].start, spec.n_parameters)
+
+    @cached_property
+    def layered_tables(self) -> LayeredTables:
+        """Tables of the layers."""
+        spec, first = self.spec, self._trains.start
+        layouts = (*spec.layer_layouts, spec.layout)
+        starts = np.cumsum([0, *(layout.n_parameters for layout in layouts)])
+        return LayeredTables(
+            self.basis_tables,
+            *local_columns(spec.channels, spec.layers),
+            tuple(layer_tables(spec.channels, spec.layers)),
+            tuple(train_tables(layout) for layout in layouts),
+            tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(starts)),
+            self.parameters[first:],
+            tuple(bond.dimension for bond in spec.feature_bonds),
+            tuple(layer.attention for layer in spec.layers),
+        )
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        bounds = self.spec.energy_bounds
+        return (-np.inf, np.inf) if bounds is None else bounds
 
     def _leaves_bounds(self, energy_i: Floats) -> bool:
         """Whether the learned energy of any atom lies beyond ``spec.energy_bounds``."""
@@ -353,7 +395,8 @@ class Potential(FeatureModel[PotentialSpec]):
             f"  radial       {radial.size} {radial.family} functions, species factor "
             f"'{spec.species_form}' of rank {spec.species_rank}"
             + (f", embeddings {spec.embedding[0]} x {spec.embedding[1]}" if spec.embedding else ""),
-            f"  features     {spec.feature}  (l_max {spec.l_max}, one constant scalar)",
+            f"  features     {spec.feature_bonds[0]}  (l_max {spec.l_max}, one constant scalar)",
+            *(f"  layer {k}      {layer}" for k, layer in enumerate(spec.layers, start=1)),
             f"  train        order {spec.order}: " + " | ".join(str(bond) for bond in spec.bonds),
             "  parameters   "
             + ", ".join(
@@ -391,18 +434,6 @@ class Potential(FeatureModel[PotentialSpec]):
     def __reduce__(self) -> tuple[Any, ...]:
         # caches (tables, views) are left behind: they are remade where they are needed
         return Potential, (self.spec, self.parameters, dict(self.provenance), self.reliability)
-
-
-def _learned(arguments: _Arguments, threads: int | None) -> tuple[Floats, Floats]:
-    """x_i and dx_i/dq_p of `etnpot.potential.short_range`, from the kernels."""
-    n_atoms = len(arguments[0]) - 1
-    energy_i, dE_dr_pc = np.empty(n_atoms), np.empty_like(arguments[1])
-
-    def work(start: int, stop: int) -> None:
-        evaluate.evaluate(*arguments, start, stop, energy_i, dE_dr_pc)
-
-    run_ranges(work, n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
-    return energy_i, dE_dr_pc
 
 
 def load(path: str | os.PathLike[str]) -> Potential:

@@ -1,9 +1,11 @@
 """The parameter Jacobian of a configuration: energies, forces, virial.
 
 `etnpot.kernels.jacobian` has the equations and sums their rows; here are the derivatives of the train by its features, by
-the matrix products of numpy, and the primes of a few atoms at a time. A range of parameters aligned with
-the groups of ``spec.shapes`` can be asked for: one core for a local solve, the radial and species parameters
-together, or everything.
+the matrix products of numpy, and the primes of a few atoms at a time. Where there are layers, this is so for the last train,
+whose features then depend on more positions; of the other parameters every row is a gradient.
+
+A range of parameters aligned with the groups of ``spec.shapes`` can be asked for: one core for a local solve, the
+radial and species parameters together, or everything.
 
 The cost is about 2 (2 l1 + 2 l2 + 2 l3 + 3) floating-point operations per atom, parameter
 and local column (three for each site that the atom touches, six for the strain).
@@ -11,7 +13,7 @@ and local column (three for each site that the atom touches, six for the strain)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from etnpot.kernels import evaluate, jacobian
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
 from etnpot.network import dense_core
+from etnpot.potential.layered import LayeredPass
 from etnpot.potential.potential import Potential
 
 __all__ = ["Jacobian", "Sensitivities"]
@@ -153,17 +156,26 @@ class Sensitivities:
         n_strain = len(VOIGT) if with_virial else 0
         gradient_qc = np.zeros((n_q, 3 * n_sites + n_strain))
         arguments, close = self.potential._arguments(edges, type_i)
-        v_if = np.empty((n_atoms, spec.feature.dimension))
-        evaluate.features(*arguments[:6], 0, n_atoms, v_if)
+        if spec.layers and self._chain is not None:
+            return self._row_by_row(edges, numbers, per_atom=per_atom, with_virial=with_virial)
+        layered = self.potential._pass(edges, arguments, 1) if spec.layers else None
+        if isinstance(layered, LayeredPass):
+            v_if = layered.v[-1]
+        else:
+            v_if = np.empty((n_atoms, spec.feature.dimension))
+            evaluate.features(*arguments[:6], 0, n_atoms, v_if)
         if close is not None or self._leaves_bounds(v_if, type_i[:n_atoms]):
-            whole = self._row_by_row(edges, numbers, n_sites, per_atom=per_atom)
-            return replace(whole, gradient_qc=whole.gradient_qc[:, : gradient_qc.shape[1]])
-        touched = _touched_sites(edges, n_sites, n_strain)
+            return self._row_by_row(edges, numbers, per_atom=per_atom, with_virial=with_virial)
+        columns_ifc = None
+        if isinstance(layered, LayeredPass):
+            touched, columns_ifc = _all_sites(n_atoms, n_strain), layered.columns(with_virial)
+        else:
+            touched = _touched_sites(edges, n_sites, n_strain)
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
         chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
         for start in range(0, n_atoms, chunk):
             stop = min(start + chunk, n_atoms)
-            work = _Chunk(self, edges, arguments, touched, v_if, start, stop)
+            work = _Chunk(self, edges, arguments, touched, v_if, columns_ifc, start, stop)
             work.add(energy_iq[start:stop] if per_atom else energy_iq, gradient_qc)
         return Jacobian(energy_iq, gradient_qc, n_sites)
 
@@ -174,28 +186,29 @@ class Sensitivities:
         evaluate.bonds(v_if, type_i, self.potential.train_tables, self.potential.weights, x_ia)
         return self.potential._leaves_bounds(x_ia[:, -1])
 
-    def _row_by_row(self, edges: EdgeList, numbers: ArrayLike, n_sites: int, *, per_atom: bool) -> Jacobian:
-        """The Jacobian where the short range acts, from one `Potential.gradient` for each row: slow, and rare, since it
-        acts on no configuration of a training set."""
-        n_atoms = edges.n_atoms
+    def _row_by_row(
+        self, edges: EdgeList, numbers: ArrayLike, *, per_atom: bool, with_virial: bool
+    ) -> Jacobian:
+        """The Jacobian from one gradient for each row: where there are layers, and where the short range acts, which is rare,
+        since it acts on no configuration of a training set."""
+        n_atoms, n_sites = edges.n_atoms, len(np.asarray(numbers))
+        gradient = self.potential.gradients(edges, numbers)
+        mine = slice(self.start, self.stop)
         none_pc = np.zeros((edges.n_pairs, 3))
-
-        def row(e_i: Floats, direction_pc: Floats) -> Floats:
-            return self.potential.gradient(edges, numbers, e_i, direction_pc)[self.start : self.stop]
-
         weights = np.eye(n_atoms) if per_atom else np.ones((1, n_atoms))
-        energy_iq = np.stack([row(e_i, none_pc) for e_i in weights])
-        gradient_qc = np.empty((self.n_parameters, 3 * n_sites + 6))
+        energy_iq = np.stack([gradient(e_i, none_pc)[mine] for e_i in weights])
+        gradient_qc = np.empty((self.n_parameters, 3 * n_sites + with_virial * len(VOIGT)))
+        none_i = np.zeros(n_atoms)
         for at in range(3 * n_sites):
             site, c = divmod(at, 3)
             direction_pc = np.zeros((edges.n_pairs, 3))
             direction_pc[:, c] = (edges.neighbor == site).astype(float) - (edges.center == site)
-            gradient_qc[:, at] = row(np.zeros(n_atoms), direction_pc)
-        for at, (a, b) in enumerate(VOIGT):
+            gradient_qc[:, at] = gradient(none_i, direction_pc)[mine]
+        for at, (a, b) in enumerate(VOIGT if with_virial else ()):
             direction_pc = np.zeros((edges.n_pairs, 3))
             direction_pc[:, a] += 0.5 * edges.r_pc[:, b]
             direction_pc[:, b] += 0.5 * edges.r_pc[:, a]
-            gradient_qc[:, 3 * n_sites + at] = row(np.zeros(n_atoms), direction_pc)
+            gradient_qc[:, 3 * n_sites + at] = gradient(none_i, direction_pc)[mine]
         return Jacobian(energy_iq, gradient_qc, n_sites)
 
 
@@ -230,6 +243,14 @@ def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
     return _Touched(site_is, count_i, slot_p, slot_i, n_strain, n_columns)
 
 
+def _all_sites(n_atoms: int, n_strain: int) -> _Touched:
+    """Every atom touched by every site, as where there are layers."""
+    none = np.zeros(0, dtype=np.int64)
+    site_is = np.tile(np.arange(n_atoms, dtype=np.int64), (n_atoms, 1))
+    n_columns = -(-(3 * n_atoms + n_strain) // LANES) * LANES
+    return _Touched(site_is, np.full(n_atoms, n_atoms, dtype=np.int64), none, none, n_strain, n_columns)
+
+
 class _Chunk:
     """A chunk of atoms: states of the train, derivatives of the features, and the sums of the equations."""
 
@@ -240,6 +261,7 @@ class _Chunk:
         arguments: tuple[Any, ...],
         touched: _Touched,
         v_if: Floats,
+        columns_ifc: Floats | None,
         start: int,
         stop: int,
     ) -> None:
@@ -253,6 +275,12 @@ class _Chunk:
         n_features = v_if.shape[1]
         with_shared = owner._chain is not None
         self._differentiate_train(weights, with_shared)
+        #: dv/dx, [i, f, local column]
+        self.dv_ifc: Floats
+        if columns_ifc is not None:
+            self.dv_ifc = np.zeros((n, n_features, touched.n_columns))
+            self.dv_ifc[:, :, : columns_ifc.shape[2]] = columns_ifc[start:stop]
+            return
         columns_icf = np.empty((n, touched.n_columns, n_features))
         self.moments_iznm = np.empty(
             (n if with_shared else 0, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2)
@@ -261,7 +289,6 @@ class _Chunk:
             first, r_pc, type_i, type_p, basis, table, start, stop, touched.slot_p, touched.slot_i, touched.count_i,
             touched.n_strain, owner._scale, columns_icf, self.moments_iznm,
         )  # fmt: skip
-        #: dv/dx, [i, f, local column]
         self.dv_ifc = np.ascontiguousarray(columns_icf.transpose(0, 2, 1))
         self._direct = (
             first, edges.neighbor, r_pc, type_i, type_p, basis,

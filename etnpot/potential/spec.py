@@ -8,7 +8,8 @@ group                shape                   symbol
 ==================== ======================= =================================================
 reference_energies   [species]               E0[z], eV; what an isolated atom has (`offsets` of a tensor)
 species.*            see `SpeciesFactor`     S^l[k](z_i, z_j), or its embeddings a, b, G
-radial.l             [channel, n, k]         B^l[c, n, k], for l = 0 .. l_max
+radial.l             [channel, n, k]         B^l[c, n, k], for l = 0 .. l_max, those of messages after the local ones
+layer.k.head, .core  as below                of the train of layer k (`etnpot.potential.layers`), for k = 1 ..
 head                 [species, a]            A_0[z, a]
 core.k               [q]                     A_k, flat, for k = 1 .. order
 ==================== ======================= =================================================
@@ -31,7 +32,7 @@ from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.network import SCALAR, Bond, TrainLayout
-from etnpot.so3 import Irrep
+from etnpot.potential.layers import Layer, feature_bonds, pair_channels
 
 __all__ = ["NetworkSpec", "PotentialSpec"]
 
@@ -136,8 +137,13 @@ class NetworkSpec:
         raise NotImplementedError
 
     @property
+    def _layers(self) -> tuple[Layer, ...]:
+        """Layers between the local features and the train."""
+        return ()
+
+    @property
     def cutoff(self) -> float:
-        """Range of the local model, Å."""
+        """Range of one pair, Å; each layer of messages reaches once further."""
         return self.radial.cutoff
 
     @property
@@ -152,10 +158,26 @@ class NetworkSpec:
 
     @cached_property
     def feature(self) -> Bond:
-        """The feature space: channels per l, with the constant as the first channel of 0e."""
-        ranks = {Irrep.natural(l): count for l, count in enumerate(self.channels)}
-        ranks[SCALAR] += 1
-        return Bond.of(ranks)
+        """The feature space of the train: the constant as the first channel of 0e, channels per l, what layers append."""
+        return self.feature_bonds[-1]
+
+    @cached_property
+    def feature_bonds(self) -> tuple[Bond, ...]:
+        """The feature space of the train of every layer, and last that of the train."""
+        return tuple(feature_bonds(self.channels, self._layers))
+
+    @cached_property
+    def pair_channels(self) -> tuple[int, ...]:
+        """Channels of the radial functions per l, those of messages included."""
+        return pair_channels(self.channels, self._layers)
+
+    @cached_property
+    def layer_layouts(self) -> tuple[TrainLayout, ...]:
+        """Layouts of the trains of the layers."""
+        return tuple(
+            TrainLayout(self.n_species, feature, layer.bonds)
+            for layer, feature in zip(self._layers, self.feature_bonds, strict=False)
+        )
 
     @cached_property
     def layout(self) -> TrainLayout:
@@ -174,8 +196,13 @@ class NetworkSpec:
         """Shape of every parameter group, in the order of the flat vector."""
         shapes: dict[str, tuple[int, ...]] = self._constant_shapes
         shapes.update({f"species.{name}": shape for name, shape in self.species_factor.shapes.items()})
-        for l, channels in enumerate(self.channels):
+        for l, channels in enumerate(self.pair_channels):
             shapes[f"radial.{l}"] = (channels, self.radial.size, self.species_rank)
+        for k, layout in enumerate(self.layer_layouts, start=1):
+            shapes[f"layer.{k}.head"] = layout.head_shape
+            shapes.update(
+                {f"layer.{k}.core.{c}": (core.size,) for c, core in enumerate(layout.cores, start=1)}
+            )
         shapes["head"] = self.layout.head_shape
         shapes.update({f"core.{k}": (core.size,) for k, core in enumerate(self.layout.cores, start=1)})
         return shapes
@@ -191,8 +218,8 @@ class NetworkSpec:
 
     @cached_property
     def shared_groups(self) -> tuple[str, ...]:
-        """The groups that every core depends on, consecutive: species factor and radial coefficients."""
-        return tuple(name for name in self.shapes if name.startswith(("species.", "radial.")))
+        """The groups that every core depends on, consecutive: species factor, radial coefficients, layers."""
+        return tuple(name for name in self.shapes if name.startswith(("species.", "radial.", "layer.")))
 
     @cached_property
     def n_parameters(self) -> int:
@@ -248,16 +275,28 @@ class PotentialSpec(NetworkSpec):
         Between which the learned energy of an atom is left alone, without its reference energy, eV.
     dispersion : Dispersion or None
         Long-ranged term that `Potential.evaluate` leaves to whoever has the atoms: see `etnpot.dispersion`.
+    layers : tuple of Layer
+        Between the local features and the train: see `etnpot.potential.layers`.
     """
 
     repulsion: Repulsion | None = None
     energy_bounds: tuple[float, float] | None = None
     dispersion: Dispersion | None = None
+    layers: tuple[Layer, ...] = ()
 
     constants: ClassVar[str] = "reference_energies"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not all(isinstance(layer, Layer) for layer in self.layers):
+            raise SpecificationError(f"layers: expected Layer objects, got {self.layers!r:.200}")
         super().__post_init__()
+        for k, (layer, layout) in enumerate(zip(self.layers, self.layer_layouts, strict=True), start=1):
+            if any(irrep.l > self.l_max for irrep in layer.carried.irreps):
+                raise SpecificationError(
+                    f"layers: layer {k} passes on {layer.carried}, but l_max is {self.l_max}; raise it, or carry less"
+                )
+            _ = layout.trimmed()
         if self.repulsion is not None:
             self._check_repulsion(self.repulsion)
         if self.dispersion is not None and not isinstance(self.dispersion, Dispersion):
@@ -266,6 +305,10 @@ class PotentialSpec(NetworkSpec):
             )
         if self.energy_bounds is not None:
             object.__setattr__(self, "energy_bounds", _checked_bounds(self.energy_bounds))
+
+    @property
+    def _layers(self) -> tuple[Layer, ...]:
+        return self.layers
 
     def _check_output(self, bond: Bond) -> None:
         if bond != Bond.of({SCALAR: 1}):
@@ -297,16 +340,20 @@ class PotentialSpec(NetworkSpec):
             "repulsion": None if self.repulsion is None else self.repulsion.to_dict(),
             "energy_bounds": None if self.energy_bounds is None else list(self.energy_bounds),
             "dispersion": None if self.dispersion is None else self.dispersion.to_dict(),
+            **({"layers": [layer.to_dict() for layer in self.layers]} if self.layers else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PotentialSpec:
         """Specification from plain values; unknown and missing fields are named."""
-        plain = cls._plain({**dict.fromkeys(_SINCE_VERSION_2), **values})
+        plain = cls._plain({**dict.fromkeys(_SINCE_VERSION_2), "layers": (), **values})
         if plain["repulsion"] is not None:
             plain["repulsion"] = Repulsion.from_dict(plain["repulsion"])
         if plain["dispersion"] is not None:
             plain["dispersion"] = Dispersion.from_dict(plain["dispersion"])
+        if isinstance(plain["layers"], str | Mapping) or not isinstance(plain["layers"], Sequence):
+            raise SpecificationError(f"layers: expected a list of mappings, got {plain['layers']!r:.100}")
+        plain["layers"] = tuple(Layer.from_dict(layer) for layer in plain["layers"])
         return cls(**plain)
 
 

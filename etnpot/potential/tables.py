@@ -138,19 +138,19 @@ def legendre_recurrence(l_max: int) -> Floats:
 
 
 def basis_tables(spec: NetworkSpec) -> BasisTables:
-    """Tables of the pair stage."""
+    """Tables of the pair stage; the features are those without layers."""
     codes, constants, recurrence = spec.radial.kernel_tables()
-    irreps = [Irrep.natural(l) for l in range(spec.l_max + 1)]
-    feature_first = [spec.feature.offset(irrep) for irrep in irreps]
+    irreps, feature = [Irrep.natural(l) for l in range(spec.l_max + 1)], spec.feature_bonds[0]
+    feature_first = [feature.offset(irrep) for irrep in irreps]
     feature_first[0] += 1
     return BasisTables(
         codes=codes,
         constants=constants,
         recurrence=recurrence,
         legendre=legendre_recurrence(spec.l_max),
-        channel_first=np.cumsum([0, *spec.channels], dtype=np.int64),
+        channel_first=np.cumsum([0, *spec.pair_channels], dtype=np.int64),
         feature_first=np.array(feature_first, dtype=np.int64),
-        feature_rank=np.array([spec.feature.rank(irrep) for irrep in irreps], dtype=np.int64),
+        feature_rank=np.array([feature.rank(irrep) for irrep in irreps], dtype=np.int64),
     )
 
 

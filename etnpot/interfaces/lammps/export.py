@@ -54,7 +54,7 @@ import numpy as np
 
 import etnpot
 from etnpot.basis import BOUND_WIDTH, ZBL_CONSTANTS, recurrence_constants
-from etnpot.errors import PotentialFileError
+from etnpot.errors import PotentialFileError, SpecificationError
 from etnpot.io.atomic import write_bytes_atomically
 from etnpot.network import TrainLayout
 from etnpot.potential import Potential
@@ -79,7 +79,16 @@ def export_text(potential: Potential) -> str:
     -------
     str
         ASCII; equal potentials give equal texts.
+
+    Raises
+    ------
+    SpecificationError
+        For a potential with layers, which the pair style does not have.
     """
+    if potential.spec.layers:
+        raise SpecificationError(
+            "the pair style etn computes potentials without layers; run this one through ASE, or fit one without 'layers'"
+        )
     symbols = _symbols(potential.species)
     body = "".join(_table(*table) for table in _tables(potential, symbols)) + "end\n"
     content = body.encode("ascii")

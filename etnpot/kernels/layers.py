@@ -1,0 +1,501 @@
+"""Layers between the features of atoms and the last train: pairs, messages, and trains on features that are given.
+
+Every pair p = (i, j) has features of its own, whose sums over the neighbours are the local features and which carry messages:
+
+    w_p[l, m, c] = R_lc(r_p) Y_lm(u_p)                                                                       (1)
+    v_i[l, m, c] += sum_p w_p[l, m, c],      v_i[l', m', a] += sum_p sum_{m mu} C w_p[l, m, a] x_j[lambda, mu, a]  (2)
+
+with x_j an open bond of a train at the neighbour j. All of this is linear in w and in x; along a tangent r'_p = d_p
+
+    w'_p = R' (u.d) Y + R dY/du . u',      u' = (d - u (u.d)) / r.                                           (3)
+
+The adjoints take dL/dw, and dL/dw' where there is a tangent. A train on given features has the passes of ``train`` with
+seeds on all components of its last bond. Kernels loop over a range of pairs, or of atoms; what they add to an atom or a pair of
+their range no other range adds to, but for `gather_adjoint`, which adds to the neighbours: one array for each range.
+
+============  ===============================================================================
+symbol        here
+============  ===============================================================================
+w             ``w_pf`` [p, f], f = (sum over l'' < l of (2 l'' + 1) channels) + (l + m) channels + c
+x             ``x_jo`` [j, o], the last bond of a train
+C             ``term_value`` [t], with ``term_index`` [t, 4]: first w, first x, first v, copies a
+z_i, z_j      ``zi_p``, ``zj_p`` [p]
+============  ===============================================================================
+"""
+
+import numpy as np
+
+from etnpot._jit import njit
+from etnpot.kernels.basis import harmonics_gradient, legendre_rows, radial_functions
+from etnpot.kernels.lanes import LANES, OCTET
+from etnpot.kernels.train import forward, forward_tangent, pull_back, pull_back_tangent
+
+__all__ = [
+    "bonds_adjoint",
+    "bonds_adjoint_tangent",
+    "bonds_tangent",
+    "gather",
+    "gather_adjoint",
+    "gather_columns",
+    "pair_adjoint",
+    "pair_features",
+    "pair_tangent",
+    "sum_columns",
+    "sum_pairs",
+    "sum_pairs_adjoint",
+    "table_adjoint",
+]
+
+
+@njit
+def unit_vectors(r_pc, at, stop, cutoff, r_b, u_cb):
+    """Distances and directions of a block of pairs; beyond the range r = r_c and u = z."""
+    for b in range(LANES):
+        r_b[b] = cutoff
+        u_cb[0, b] = 0.0
+        u_cb[1, b] = 0.0
+        u_cb[2, b] = 1.0
+        if at + b < stop:
+            x, y, z = r_pc[at + b, 0], r_pc[at + b, 1], r_pc[at + b, 2]
+            r = np.sqrt(x * x + y * y + z * z)
+            r_b[b] = r
+            u_cb[0, b] = x / r
+            u_cb[1, b] = y / r
+            u_cb[2, b] = z / r
+
+
+@njit
+def radial_rows(table, zi, zj, phi_nb, dphi_nb, b, radial_c, dradial_c):
+    """R and R' of one pair."""
+    for c in range(table.shape[3]):
+        radial_c[c] = 0.0
+        dradial_c[c] = 0.0
+    for n in range(table.shape[2]):
+        phi, dphi = phi_nb[n, b], dphi_nb[n, b]
+        for c in range(table.shape[3]):
+            radial_c[c] += table[zi, zj, n, c] * phi
+            dradial_c[c] += table[zi, zj, n, c] * dphi
+
+
+@njit
+def pair_features(r_pc, zi_p, zj_p, basis, table, start, stop, w_pf):
+    """Eq. (1) of the pairs ``start:stop``.
+
+    Parameters
+    ----------
+    r_pc : float64 [p, c]
+        Pair vectors, Å.
+    zi_p, zj_p : int64 [p]
+        Types of centre and neighbour.
+    basis : BasisTables
+    table : float64 [z_i, z_j, n, lc]
+        Radial table.
+    start, stop : int
+        Range of pairs.
+    w_pf : float64 [p, f]
+        Written for the range.
+    """
+    l_max = basis.channel_first.shape[0] - 2
+    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
+    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
+    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    radial_c, dradial_c = np.empty(table.shape[3]), np.empty(table.shape[3])
+    for at in range(start, stop, LANES):
+        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
+        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        for b in range(min(LANES, stop - at)):
+            p, f = at + b, 0
+            radial_rows(table, zi_p[p], zj_p[p], phi_nb, dphi_nb, b, radial_c, dradial_c)
+            for l in range(l_max + 1):
+                for m in range(2 * l + 1):
+                    y = y_mb[l * l + m, b]
+                    for c in range(basis.channel_first[l], basis.channel_first[l + 1]):
+                        w_pf[p, f] = radial_c[c] * y
+                        f += 1
+
+
+@njit
+def pair_adjoint(r_pc, zi_p, zj_p, basis, table, wbar_pf, start, stop, dE_dr_pc):
+    """dE/dr of the pairs ``start:stop`` from dE/dw: sum over f of dE/dw (R' Y u + R dY/du / r).
+
+    Parameters
+    ----------
+    r_pc, zi_p, zj_p, basis, table, start, stop
+        As for `pair_features`.
+    wbar_pf : float64 [p, f]
+        dE/dw.
+    dE_dr_pc : float64 [p, c]
+        Written for the range.
+    """
+    l_max = basis.channel_first.shape[0] - 2
+    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
+    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
+    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    radial_c, dradial_c = np.empty(table.shape[3]), np.empty(table.shape[3])
+    for at in range(start, stop, LANES):
+        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
+        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        for b in range(min(LANES, stop - at)):
+            p, f = at + b, 0
+            radial_rows(table, zi_p[p], zj_p[p], phi_nb, dphi_nb, b, radial_c, dradial_c)
+            slope, gx, gy, gz = 0.0, 0.0, 0.0, 0.0
+            for l in range(l_max + 1):
+                for m in range(2 * l + 1):
+                    lm = l * l + m
+                    along, across = 0.0, 0.0
+                    for c in range(basis.channel_first[l], basis.channel_first[l + 1]):
+                        along += wbar_pf[p, f] * dradial_c[c]
+                        across += wbar_pf[p, f] * radial_c[c]
+                        f += 1
+                    slope += along * y_mb[lm, b]
+                    gx += across * dy_cmb[0, lm, b]
+                    gy += across * dy_cmb[1, lm, b]
+                    gz += across * dy_cmb[2, lm, b]
+            dE_dr_pc[p, 0] = slope * u_cb[0, b] + gx / r_b[b]
+            dE_dr_pc[p, 1] = slope * u_cb[1, b] + gy / r_b[b]
+            dE_dr_pc[p, 2] = slope * u_cb[2, b] + gz / r_b[b]
+
+
+@njit
+def tangents(direction_pc, p, b, r_b, u_cb, dy_cmb, yt_m):
+    """u.d of one pair, returned, and Y' = dY/du . u'."""
+    dr = 0.0
+    for c in range(3):
+        dr += u_cb[c, b] * direction_pc[p, c]
+    for lm in range(yt_m.shape[0]):
+        along = 0.0
+        for c in range(3):
+            along += dy_cmb[c, lm, b] * (direction_pc[p, c] - u_cb[c, b] * dr)
+        yt_m[lm] = along / r_b[b]
+    return dr
+
+
+@njit
+def pair_tangent(r_pc, direction_pc, zi_p, zj_p, basis, table, start, stop, dw_pf):
+    """Eq. (3) of the pairs ``start:stop``: `dw_pf` [p, f] is written, for the tangents `direction_pc` [p, c]."""
+    l_max = basis.channel_first.shape[0] - 2
+    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
+    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
+    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    y_mb, dy_cmb, yt_m = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES)), np.empty(n_lm)
+    radial_c, dradial_c = np.empty(table.shape[3]), np.empty(table.shape[3])
+    for at in range(start, stop, LANES):
+        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
+        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        for b in range(min(LANES, stop - at)):
+            p, f = at + b, 0
+            radial_rows(table, zi_p[p], zj_p[p], phi_nb, dphi_nb, b, radial_c, dradial_c)
+            dr = tangents(direction_pc, p, b, r_b, u_cb, dy_cmb, yt_m)
+            for l in range(l_max + 1):
+                for m in range(2 * l + 1):
+                    lm = l * l + m
+                    for c in range(basis.channel_first[l], basis.channel_first[l + 1]):
+                        dw_pf[p, f] = dradial_c[c] * dr * y_mb[lm, b] + radial_c[c] * yt_m[lm]
+                        f += 1
+
+
+@njit
+def table_adjoint(r_pc, direction_pc, zi_p, zj_p, basis, wbar_pf, dwbar_pf, start, stop, table_gradient):
+    """Add dL/dT of the pairs ``start:stop`` from dL/dw and dL/dw'.
+
+    Parameters
+    ----------
+    r_pc, zi_p, zj_p, basis, start, stop
+        As for `pair_features`.
+    direction_pc : float64 [p, c]
+        The tangents d.
+    wbar_pf, dwbar_pf : float64 [p, f]
+        dL/dw and dL/dw'.
+    table_gradient : float64 [z_i, z_j, n, lc]
+        Added to.
+    """
+    l_max = basis.channel_first.shape[0] - 2
+    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
+    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
+    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    y_mb, dy_cmb, yt_m = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES)), np.empty(n_lm)
+    n_channels = table_gradient.shape[3]
+    value_c, slope_c = np.empty(n_channels), np.empty(n_channels)
+    for at in range(start, stop, LANES):
+        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
+        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        for b in range(min(LANES, stop - at)):
+            p, f = at + b, 0
+            dr = tangents(direction_pc, p, b, r_b, u_cb, dy_cmb, yt_m)
+            for c in range(n_channels):
+                value_c[c] = 0.0
+                slope_c[c] = 0.0
+            for l in range(l_max + 1):
+                for m in range(2 * l + 1):
+                    lm = l * l + m
+                    for c in range(basis.channel_first[l], basis.channel_first[l + 1]):
+                        value_c[c] += wbar_pf[p, f] * y_mb[lm, b] + dwbar_pf[p, f] * yt_m[lm]
+                        slope_c[c] += dwbar_pf[p, f] * y_mb[lm, b]
+                        f += 1
+            for n in range(n_radial):
+                phi, dphi = phi_nb[n, b], dphi_nb[n, b] * dr
+                for c in range(n_channels):
+                    table_gradient[zi_p[p], zj_p[p], n, c] += value_c[c] * phi + slope_c[c] * dphi
+
+
+@njit
+def sum_pairs(first, source_f, target_f, w_pf, start, stop, v_if):
+    """Eq. (2), first part, atoms ``start:stop``: add the columns `source_f` of w to the columns `target_f` of v."""
+    for i in range(start, stop):
+        for p in range(first[i], first[i + 1]):
+            for f in range(source_f.shape[0]):
+                v_if[i, target_f[f]] += w_pf[p, source_f[f]]
+
+
+@njit
+def sum_pairs_adjoint(first, source_f, target_f, g_if, start, stop, wbar_pf):
+    """Add dL/dw of `sum_pairs` from dL/dv."""
+    for i in range(start, stop):
+        for p in range(first[i], first[i + 1]):
+            for f in range(source_f.shape[0]):
+                wbar_pf[p, source_f[f]] += g_if[i, target_f[f]]
+
+
+@njit
+def gather(first, neighbor, term_index, term_value, w_pf, x_jo, start, stop, v_if):
+    """Eq. (2), second part, atoms ``start:stop``: messages are added to their columns of v.
+
+    Parameters
+    ----------
+    first, neighbor : int64
+        Pairs of atom i are ``first[i]:first[i + 1]``; the neighbour of each.
+    term_index : int64 [t, 4]
+        First columns of w, x and v, and how many consecutive copies.
+    term_value : float64 [t]
+        C.
+    w_pf : float64 [p, f]
+    x_jo : float64 [j, o]
+    start, stop : int
+    v_if : float64 [i, f]
+        Added to.
+    """
+    for i in range(start, stop):
+        for p in range(first[i], first[i + 1]):
+            j = neighbor[p]
+            for t in range(term_index.shape[0]):
+                w, x, v = term_index[t, 0], term_index[t, 1], term_index[t, 2]
+                for a in range(term_index[t, 3]):
+                    v_if[i, v + a] += term_value[t] * w_pf[p, w + a] * x_jo[j, x + a]
+
+
+@njit
+def gather_adjoint(first, neighbor, term_index, term_value, w_pf, x_jo, g_if, start, stop, wbar_pf, xbar_jo):
+    """Add dL/dw and dL/dx of `gather` from g = dL/dv; `xbar_jo` [j, o] gets terms at every neighbour."""
+    for i in range(start, stop):
+        for p in range(first[i], first[i + 1]):
+            j = neighbor[p]
+            for t in range(term_index.shape[0]):
+                w, x, v = term_index[t, 0], term_index[t, 1], term_index[t, 2]
+                for a in range(term_index[t, 3]):
+                    g = term_value[t] * g_if[i, v + a]
+                    wbar_pf[p, w + a] += g * x_jo[j, x + a]
+                    xbar_jo[j, x + a] += g * w_pf[p, w + a]
+
+
+@njit
+def sum_columns(first, neighbor, source_f, target_f, dw_pfc, dw_pfs, n_sites, dv_ifc):
+    """Derivatives of `sum_pairs` by all positions, and by strain: added to the columns of v.
+
+    Parameters
+    ----------
+    first, neighbor, source_f, target_f
+        As for `sum_pairs`.
+    dw_pfc : float64 [p, f, c]
+        dw/dr_p.
+    dw_pfs : float64 [p, f, s]
+        dw/d(strain), six or none.
+    n_sites : int
+    dv_ifc : float64 [i, f, 3 n_sites + s or more]
+        Added to.
+    """
+    for i in range(first.shape[0] - 1):
+        for p in range(first[i], first[i + 1]):
+            j = neighbor[p]
+            for f in range(source_f.shape[0]):
+                w, v = source_f[f], target_f[f]
+                for c in range(3):
+                    dv_ifc[i, v, 3 * j + c] += dw_pfc[p, w, c]
+                    dv_ifc[i, v, 3 * i + c] -= dw_pfc[p, w, c]
+                for c in range(dw_pfs.shape[2]):
+                    dv_ifc[i, v, 3 * n_sites + c] += dw_pfs[p, w, c]
+
+
+@njit
+def gather_columns(
+    first, neighbor, term_index, term_value, w_pf, dw_pfc, dw_pfs, scale_ph, dscale_phc, x_jo, dx_joc, n_sites, dv_ifc
+):  # fmt: skip
+    """Derivatives of `gather` by all positions, and by strain, with w times a weight of attention: added to those of v.
+
+    Parameters
+    ----------
+    first, neighbor, term_index, term_value, w_pf, x_jo
+        As for `gather`; w without attention.
+    dw_pfc, dw_pfs, n_sites
+        As for `sum_columns`.
+    scale_ph : float64 [p, h]
+        Weights of attention, of copy a that of head a mod h; of no heads where there is none.
+    dscale_phc : float64 [p, h, column]
+        Their derivatives.
+    dx_joc : float64 [j, o, column]
+        Derivatives of x.
+    dv_ifc : float64 [i, f, column]
+        Added to.
+    """
+    n_heads, n_columns = scale_ph.shape[1], dv_ifc.shape[2]
+    for i in range(first.shape[0] - 1):
+        for p in range(first[i], first[i + 1]):
+            j = neighbor[p]
+            for t in range(term_index.shape[0]):
+                for a in range(term_index[t, 3]):
+                    w, x, v = term_index[t, 0] + a, term_index[t, 1] + a, term_index[t, 2] + a
+                    scale = scale_ph[p, a % n_heads] if n_heads > 0 else 1.0
+                    by_x = term_value[t] * scale * w_pf[p, w]
+                    for c in range(n_columns):
+                        dv_ifc[i, v, c] += by_x * dx_joc[j, x, c]
+                    by_w = term_value[t] * scale * x_jo[j, x]
+                    for c in range(3):
+                        dv_ifc[i, v, 3 * j + c] += by_w * dw_pfc[p, w, c]
+                        dv_ifc[i, v, 3 * i + c] -= by_w * dw_pfc[p, w, c]
+                    for c in range(dw_pfs.shape[2]):
+                        dv_ifc[i, v, 3 * n_sites + c] += by_w * dw_pfs[p, w, c]
+                    if n_heads > 0:
+                        by_scale = term_value[t] * w_pf[p, w] * x_jo[j, x]
+                        for c in range(n_columns):
+                            dv_ifc[i, v, c] += by_scale * dscale_phc[p, a % n_heads, c]
+
+
+@njit
+def lanes_of(block, stop, type_i, v_if, type_b, v_fb):
+    """Types and features of a block of atoms, lane by lane; returns how many there are."""
+    n_lanes = min(LANES, stop - block)
+    for b in range(n_lanes):
+        type_b[b] = type_i[block + b]
+        for f in range(v_fb.shape[0]):
+            v_fb[f, b] = v_if[block + b, f]
+    return n_lanes
+
+
+@njit
+def bonds_adjoint(v_if, type_i, train, weights, seed_io, start, stop, g_if):
+    """dL/dv of atoms ``start:stop`` from dL/dx of the last bond.
+
+    Parameters
+    ----------
+    v_if : float64 [i, f]
+        Features.
+    type_i : int64 [i]
+    train : TrainTables
+    weights : float64 [q]
+        Head and cores.
+    seed_io : float64 [i, o]
+        dL/dx of the last bond.
+    start, stop : int
+    g_if : float64 [i, f]
+        Written for the range.
+    """
+    v_fb, g_fb = np.zeros((train.n_features, LANES)), np.empty((train.n_features, LANES))
+    x_ab, y_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
+    work_ab, type_b = np.empty((train.n_work_rows, LANES)), np.zeros(LANES, dtype=np.int64)
+    last = train.bond_first[train.bond_first.shape[0] - 2]
+    for block in range(start, stop, LANES):
+        n_lanes = lanes_of(block, stop, type_i, v_if, type_b, v_fb)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
+        y_ab[:] = 0.0
+        for b in range(n_lanes):
+            for o in range(seed_io.shape[1]):
+                y_ab[last + o, b] = seed_io[block + b, o]
+        pull_back(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb)
+        for b in range(n_lanes):
+            for f in range(train.n_features):
+                g_if[block + b, f] = g_fb[f, b]
+
+
+@njit
+def bonds_tangent(v_if, dv_if, type_i, train, weights, start, stop, dx_io):
+    """Tangent x' of the last bond of atoms ``start:stop`` along v': `dx_io` [i, o] is written."""
+    v_fb, dv_fb = np.zeros((train.n_features, LANES)), np.zeros((train.n_features, LANES))
+    x_ab, dx_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
+    work_ab, t_mb = np.empty((train.n_work_rows, LANES)), np.empty((train.max_components, LANES))
+    type_b = np.zeros(LANES, dtype=np.int64)
+    last = train.bond_first[train.bond_first.shape[0] - 2]
+    for block in range(start, stop, LANES):
+        n_lanes = lanes_of(block, stop, type_i, v_if, type_b, v_fb)
+        lanes_of(block, stop, type_i, dv_if, type_b, dv_fb)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
+        forward_tangent(train, weights, v_fb, dv_fb, x_ab, t_mb, dx_ab)
+        for b in range(n_lanes):
+            for o in range(dx_io.shape[1]):
+                dx_io[block + b, o] = dx_ab[last + o, b]
+
+
+@njit
+def bonds_adjoint_tangent(
+    v_if, dv_if, type_i, train, weights, dseed_io, seed_io, start, stop, g_if, h_if, weight_gradient
+):
+    """dL/dv', dL/dv and dL/dA of atoms ``start:stop`` from dL/dx' and dL/dx of the last bond.
+
+    Parameters
+    ----------
+    v_if, dv_if : float64 [i, f]
+        Features and their tangents.
+    type_i, train, weights, start, stop
+        As for `bonds_adjoint`.
+    dseed_io, seed_io : float64 [i, o]
+        dL/dx' and dL/dx.
+    g_if, h_if : float64 [i, f]
+        Written for the range: dL/dv' and dL/dv.
+    weight_gradient : float64 [q]
+        Added to.
+    """
+    v_fb, dv_fb = np.zeros((train.n_features, LANES)), np.zeros((train.n_features, LANES))
+    g_fb, h_fb = np.empty((train.n_features, LANES)), np.empty((train.n_features, LANES))
+    x_ab, dx_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
+    y_ab, dy_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
+    work_ab, work_mb = np.empty((train.n_work_rows, LANES)), np.empty((4 * train.max_components, LANES))
+    type_b = np.zeros(LANES, dtype=np.int64)
+    last = train.bond_first[train.bond_first.shape[0] - 2]
+    for block in range(start, stop, LANES):
+        n_lanes = lanes_of(block, stop, type_i, v_if, type_b, v_fb)
+        lanes_of(block, stop, type_i, dv_if, type_b, dv_fb)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
+        forward_tangent(train, weights, v_fb, dv_fb, x_ab, work_mb, dx_ab)
+        y_ab[:] = 0.0
+        dy_ab[:] = 0.0
+        for b in range(n_lanes):
+            for o in range(seed_io.shape[1]):
+                y_ab[last + o, b] = dseed_io[block + b, o]
+                dy_ab[last + o, b] = seed_io[block + b, o]
+        pull_back_tangent(
+            train,
+            weights,
+            type_b,
+            v_fb,
+            dv_fb,
+            x_ab,
+            dx_ab,
+            work_mb,
+            y_ab,
+            dy_ab,
+            g_fb,
+            h_fb,
+            weight_gradient,
+        )
+        for b in range(n_lanes):
+            for f in range(train.n_features):
+                g_if[block + b, f] = g_fb[f, b]
+                h_if[block + b, f] = h_fb[f, b]

@@ -1,0 +1,599 @@
+"""Energies, forces and gradients of a potential with layers (see `etnpot.potential.layers`).
+
+A pass goes through the layers once and keeps what the ways back need: pair features w, the features V^k, what every layer
+passes on, and the weights of attention. Three ways back begin with seeds on the energies of the atoms:
+
+    `derivatives`   dL/dr_p of L = sum_i s_i E_i
+    `tangent`       E'_i and all tangents along r'_p = d_p
+    `gradient`      dL/dtheta of L = sum_i e_i E_i + s_i E'_i
+
+Every stage z = B(x, y) is linear in each of its arguments, or is a function of scalars (attention), so that with
+dL/dz and dL/dz' of its result
+
+    dL/dx = B^T(dL/dz, y) + B^T(dL/dz', y'),     dL/dx' = B^T(dL/dz', y),                                  (1)
+
+and x and y swapped alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etnpot.conventions import VOIGT
+from etnpot.errors import StructureError
+from etnpot.kernels import evaluate, layers
+from etnpot.kernels.lanes import LANES
+from etnpot.potential.layers import LayerTables
+from etnpot.potential.tables import BasisTables, TrainTables
+from etnpot.potential.threads import run_ranges
+
+if TYPE_CHECKING:
+    from etnpot.potential.potential import Potential
+
+__all__ = ["LayeredPass", "LayeredTables"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Fewer atoms, or pairs, than this are not worth another thread.
+_ATOMS_PER_THREAD, _PAIRS_PER_THREAD = 64, 2048
+
+
+class LayeredTables(NamedTuple):
+    """All tables of a potential with layers.
+
+    ``basis``, ``local_source``, ``local_target``: of pairs and local features; ``layers``, ``trains``: of each layer, and of
+    the train of each and the last one; ``places``: where the parameters of each train are in ``weights``, those of all;
+    ``widths``: lengths of V^0 .. V^L; ``attention``: of each layer.
+    """
+
+    basis: BasisTables
+    local_source: Integers
+    local_target: Integers
+    layers: tuple[LayerTables, ...]
+    trains: tuple[TrainTables, ...]
+    places: tuple[slice, ...]
+    weights: Floats
+    widths: tuple[int, ...]
+    attention: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class _Attention:
+    """Weights of the messages of one layer, [p, h], and what they were made of."""
+
+    weight: Floats
+    score: Floats
+    envelope: Floats | None = None
+    total_i: Floats | None = None
+
+
+class LayeredPass:
+    """One way through the layers.
+
+    Parameters
+    ----------
+    potential : Potential
+        With layers.
+    first, neighbor : int64
+        Rows of the pairs of each atom, and their neighbours, all of which are centres themselves.
+    r_pc : float64 [p, c], Å
+    type_i : int64 [i]
+    group_i : int64 [i], optional
+        Atoms of one number are pooled together; all by default.
+    threads : int, optional
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        first: Integers,
+        neighbor: Integers,
+        r_pc: Floats,
+        type_i: Integers,
+        group_i: Integers | None,
+        threads: int | None,
+    ) -> None:
+        n = self.n_atoms = len(first) - 1
+        if len(type_i) != n or (len(neighbor) and int(neighbor.max()) >= n):
+            raise StructureError(
+                "a potential with layers needs the neighbours of every neighbour: edges that name ghost atoms do not have them"
+            )
+        self.potential, self.tables, self.threads = potential, potential.layered_tables, threads
+        self.first, self.neighbor, self.r_pc, self.type_i = first, neighbor, r_pc, type_i
+        self.center = np.repeat(np.arange(n, dtype=np.int64), np.diff(first))
+        self.zi_p, self.zj_p = type_i[self.center], type_i[neighbor]
+        self.group_i = np.zeros(n, dtype=np.int64) if group_i is None else group_i
+        self.w_pf = np.empty(
+            (len(neighbor), len(self.tables.local_source) + sum(len(t.columns) for t in self.tables.layers))
+        )
+        self._over_pairs(
+            lambda a, b: layers.pair_features(
+                r_pc, self.zi_p, self.zj_p, self.tables.basis, potential.radial_table, a, b, self.w_pf
+            )
+        )
+        #: V^0 .. V^L, what each layer passes on, attention, and w with it.
+        self.v = [self._local(self.w_pf, 1.0)]
+        self.x: list[Floats] = []
+        self.attention: list[_Attention | None] = []
+        self.carriers: list[Floats] = []
+        for k in range(len(self.tables.layers)):
+            self.x.append(self._bonds(k)[:, self._last(k)])
+            self._append(k)
+        last = len(self.tables.layers)
+        self.energy_i = np.ascontiguousarray(self._bonds(last)[:, -1])
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    def _over_pairs(self, work: Callable[[int, int], None]) -> None:
+        run_ranges(work, len(self.neighbor), threads=self.threads, block=LANES, smallest=_PAIRS_PER_THREAD)
+
+    def _over_atoms(self, work: Callable[[int, int], None]) -> None:
+        run_ranges(work, self.n_atoms, threads=self.threads, block=LANES, smallest=_ATOMS_PER_THREAD)
+
+    def _weights(self, k: int) -> Floats:
+        return self.tables.weights[self.tables.places[k]]
+
+    def _last(self, k: int) -> slice:
+        first = self.tables.trains[k].bond_first
+        return slice(int(first[-2]), int(first[-1]))
+
+    def _bonds(self, k: int) -> Floats:
+        """Every bond of train k on V^k."""
+        train = self.tables.trains[k]
+        x_ia = np.empty((self.n_atoms, train.n_bond_rows))
+
+        def work(start: int, stop: int) -> None:
+            evaluate.bonds(
+                self.v[k][start:stop], self.type_i[start:stop], train, self._weights(k), x_ia[start:stop]
+            )
+
+        self._over_atoms(work)
+        return x_ia
+
+    def _local(self, w_pf: Floats, constant: float) -> Floats:
+        """Local features, or with tangents and 0 for the constant theirs."""
+        tables = self.tables
+        v_if = np.zeros((self.n_atoms, tables.widths[0]))
+        v_if[:, 0] = constant
+        self._over_atoms(
+            lambda a, b: layers.sum_pairs(
+                self.first, tables.local_source, tables.local_target, w_pf, a, b, v_if
+            )
+        )
+        return v_if
+
+    def _append(self, k: int) -> None:
+        """V^{k+1} from V^k and what layer k passes on."""
+        layer, x_jo = self.tables.layers[k], np.ascontiguousarray(self.x[k])
+        self.x[k] = x_jo
+        v_if = np.zeros((self.n_atoms, self.tables.widths[k + 1]))
+        v_if[:, layer.kept] = self.v[k]
+        attention = None
+        carrier = self.w_pf
+        if len(layer.source):
+            v_if[:, layer.target] = self._pooled(x_jo[:, layer.source])
+        else:
+            if self.tables.attention[k] != "none":
+                attention = self._attend(k, x_jo)
+                carrier = self.w_pf.copy()
+                carrier[:, layer.columns] *= attention.weight[:, layer.heads]
+            self._gather(layer, carrier, x_jo, v_if)
+        self.attention.append(attention)
+        self.carriers.append(carrier)
+        self.v.append(v_if)
+
+    def _gather(self, layer: LayerTables, w_pf: Floats, x_jo: Floats, v_if: Floats) -> None:
+        self._over_atoms(
+            lambda a, b: layers.gather(
+                self.first, self.neighbor, layer.term_index, layer.term_value, w_pf, x_jo, a, b, v_if
+            )
+        )
+
+    def _gather_adjoint(
+        self, layer: LayerTables, w_pf: Floats, x_jo: Floats, g_if: Floats, wbar_pf: Floats, xbar_jo: Floats
+    ) -> None:
+        parts: dict[int, Floats] = {}
+
+        def work(start: int, stop: int) -> None:
+            parts[start] = xbar = np.zeros_like(xbar_jo)
+            layers.gather_adjoint(
+                self.first, self.neighbor, layer.term_index, layer.term_value, w_pf, x_jo, g_if, start, stop, wbar_pf, xbar
+            )  # fmt: skip
+
+        self._over_atoms(work)
+        for start in sorted(parts):
+            xbar_jo += parts[start]
+
+    @property
+    def _groups(self) -> tuple[Integers, Floats]:
+        _, place_i, count_g = np.unique(self.group_i, return_inverse=True, return_counts=True)
+        return place_i.reshape(-1), count_g.astype(np.float64)
+
+    def _pooled(self, x_if: Floats) -> Floats:
+        """Mean over the group of every atom; it is its own adjoint."""
+        place_i, count_g = self._groups
+        sums = np.zeros((len(count_g), x_if.shape[1]))
+        np.add.at(sums, place_i, x_if)
+        return np.asarray((sums / count_g[:, None])[place_i])
+
+    # ---------------------------------------------------------------------------------------------- attention
+
+    def _query_key(self, k: int, x_jo: Floats) -> tuple[Floats, Floats]:
+        """q_i and k_j of every pair, [p, h, d], q scaled."""
+        layer = self.tables.layers[k]
+        scale = 1.0 / np.sqrt(layer.queries.shape[1])
+        return scale * x_jo[self.center][:, layer.queries], x_jo[self.neighbor][:, layer.keys]
+
+    def _attend(self, k: int, x_jo: Floats) -> _Attention:
+        query, key = self._query_key(k, x_jo)
+        score = np.einsum("phd,phd->ph", query, key)
+        if self.tables.attention[k] == "bilinear":
+            return _Attention(score, score)
+        envelope, _ = self._envelope()
+        exponential = envelope[:, None] * np.exp(score)
+        total_i = 1.0 + self._sum_at_center(exponential)
+        return _Attention(exponential / total_i[self.center], score, exponential, total_i)
+
+    def _envelope(self) -> tuple[Floats, Floats]:
+        """(1 - r^2 / r_c^2)^3 of every pair and its derivative by r^2."""
+        reach = self.potential.cutoff**2
+        rest = np.maximum(1.0 - np.einsum("pc,pc->p", self.r_pc, self.r_pc) / reach, 0.0)
+        return rest**3, -3.0 * rest**2 / reach
+
+    def _sum_at_center(self, values: Floats) -> Floats:
+        sums = np.zeros((self.n_atoms, values.shape[1]))
+        np.add.at(sums, self.center, values)
+        return sums
+
+    def _add_query_key(self, k: int, x_jo: Floats, score_bar: Floats, xbar_jo: Floats) -> None:
+        """dL/dx of queries and keys from dL/ds; `xbar_jo` is added to."""
+        layer = self.tables.layers[k]
+        query, key = self._query_key(k, x_jo)
+        scale = 1.0 / np.sqrt(layer.queries.shape[1])
+        n_heads, width = layer.queries.shape
+        at_query = (scale * score_bar[:, :, None] * key).reshape(len(key), -1)
+        at_key = (score_bar[:, :, None] * query).reshape(len(key), -1)
+        rows = np.zeros((self.n_atoms, n_heads * width))
+        np.add.at(rows, self.center, at_query)
+        xbar_jo[:, layer.queries.ravel()] += rows
+        rows[:] = 0.0
+        np.add.at(rows, self.neighbor, at_key)
+        xbar_jo[:, layer.keys.ravel()] += rows
+
+    # ----------------------------------------------------------------------------------------- forces
+
+    def derivatives(self, seed_i: Floats | None = None) -> Floats:
+        """dL/dr_p of L = sum_i s_i E_i, float64 [p, c]; all s are 1 by default."""
+        n_layers = len(self.tables.layers)
+        seed_io = (np.ones(self.n_atoms) if seed_i is None else np.asarray(seed_i, dtype=np.float64))[:, None]
+        g_if = self._bonds_adjoint(n_layers, np.ascontiguousarray(seed_io))
+        wbar_pf = np.zeros_like(self.w_pf)
+        extra_pc = np.zeros_like(self.r_pc)
+        for k in range(n_layers - 1, -1, -1):
+            layer, x_jo = self.tables.layers[k], self.x[k]
+            xbar_jo = np.zeros_like(x_jo)
+            if len(layer.source):
+                xbar_jo[:, layer.source] = self._pooled(g_if[:, layer.target])
+            else:
+                attention = self.attention[k]
+                if attention is None:
+                    self._gather_adjoint(layer, self.w_pf, x_jo, g_if, wbar_pf, xbar_jo)
+                else:
+                    carried_bar = np.zeros_like(self.w_pf)
+                    self._gather_adjoint(layer, self.carriers[k], x_jo, g_if, carried_bar, xbar_jo)
+                    bar = carried_bar[:, layer.columns]
+                    wbar_pf[:, layer.columns] += bar * attention.weight[:, layer.heads]
+                    weight_bar = _by_head(layer, bar * self.w_pf[:, layer.columns])
+                    score_bar = weight_bar
+                    if attention.envelope is not None and attention.total_i is not None:
+                        score_bar = self._normalised_adjoint(attention, weight_bar)
+                        # e = f exp(s): dL/dlog f = dL/ds
+                        along = score_bar.sum(axis=1) * self._log_slope()
+                        extra_pc += 2.0 * along[:, None] * self.r_pc
+                    self._add_query_key(k, x_jo, score_bar, xbar_jo)
+            g_if = g_if[:, layer.kept] + self._bonds_adjoint(k, xbar_jo)
+        self._over_atoms(
+            lambda a, b: layers.sum_pairs_adjoint(
+                self.first, self.tables.local_source, self.tables.local_target, g_if, a, b, wbar_pf
+            )
+        )
+        derivative_pc = np.empty_like(self.r_pc)
+        self._over_pairs(
+            lambda a, b: layers.pair_adjoint(
+                self.r_pc, self.zi_p, self.zj_p, self.tables.basis, self.potential.radial_table, wbar_pf, a, b, derivative_pc
+            )
+        )  # fmt: skip
+        return derivative_pc + extra_pc
+
+    def _normalised_adjoint(self, attention: _Attention, weight_bar: Floats) -> Floats:
+        """dL/ds of eq. (4) of `etnpot.potential.layers`, from dL/dalpha: alpha (bar - sum alpha bar)."""
+        along_i = self._sum_at_center(attention.weight * weight_bar)
+        return attention.weight * (weight_bar - along_i[self.center])
+
+    def _bonds_adjoint(self, k: int, seed_io: Floats) -> Floats:
+        train, g_if = self.tables.trains[k], np.empty_like(self.v[k])
+        self._over_atoms(
+            lambda a, b: layers.bonds_adjoint(
+                self.v[k], self.type_i, train, self._weights(k), seed_io, a, b, g_if
+            )
+        )
+        return g_if
+
+    # ----------------------------------------------------------------------------------------- parameters
+
+    def columns(self, with_strain: bool) -> Floats:
+        """dV^L/dx of every atom by all positions, then by the strain in Voigt order: float64 [i, f, 3 n + 6 or 3 n]."""
+        tables, n = self.tables, self.n_atoms
+        n_strain = len(VOIGT) if with_strain else 0
+        dw_pfc = np.empty((*self.w_pf.shape, 3))
+        for c in range(3):
+            dw_pf, unit_pc = np.empty_like(self.w_pf), np.zeros_like(self.r_pc)
+            unit_pc[:, c] = 1.0
+            layers.pair_tangent(
+                self.r_pc, unit_pc, self.zi_p, self.zj_p, tables.basis, self.potential.radial_table, 0, len(unit_pc), dw_pf
+            )  # fmt: skip
+            dw_pfc[:, :, c] = dw_pf
+        dw_pfs = np.zeros((*self.w_pf.shape, n_strain))
+        for s, (a, b) in enumerate(VOIGT if with_strain else ()):
+            dw_pfs[:, :, s] = 0.5 * (
+                self.r_pc[:, b, None] * dw_pfc[:, :, a] + self.r_pc[:, a, None] * dw_pfc[:, :, b]
+            )
+        dv_ifc = np.zeros((n, tables.widths[0], 3 * n + n_strain))
+        layers.sum_columns(
+            self.first, self.neighbor, tables.local_source, tables.local_target, dw_pfc, dw_pfs, n, dv_ifc
+        )
+        for k, layer in enumerate(tables.layers):
+            dx_joc = self._bond_derivatives(k) @ dv_ifc
+            old, dv_ifc = dv_ifc, np.zeros((n, tables.widths[k + 1], dv_ifc.shape[2]))
+            dv_ifc[:, layer.kept] = old
+            if len(layer.source):
+                dx_jc = np.ascontiguousarray(dx_joc[:, layer.source]).reshape(n, -1)
+                dv_ifc[:, layer.target] = self._pooled(dx_jc).reshape(n, len(layer.source), -1)
+                continue
+            scale_ph, dscale_phc = np.zeros((len(self.neighbor), 0)), np.zeros((len(self.neighbor), 0, 0))
+            attention = self.attention[k]
+            if attention is not None:
+                scale_ph, dscale_phc = (
+                    attention.weight,
+                    self._attention_columns(k, attention, dx_joc, n_strain),
+                )
+            layers.gather_columns(
+                self.first, self.neighbor, layer.term_index, layer.term_value, self.w_pf, dw_pfc, dw_pfs, scale_ph, dscale_phc,
+                self.x[k], np.ascontiguousarray(dx_joc), n, dv_ifc,
+            )  # fmt: skip
+        return dv_ifc
+
+    def _bond_derivatives(self, k: int) -> Floats:
+        """dx^k/dV^{k-1} of every atom, float64 [i, o, f]."""
+        n_outputs = self.x[k].shape[1]
+        rows = []
+        for o in range(n_outputs):
+            seed_io = np.zeros((self.n_atoms, n_outputs))
+            seed_io[:, o] = 1.0
+            rows.append(self._bonds_adjoint(k, seed_io))
+        return np.stack(rows, axis=1)
+
+    def _attention_columns(self, k: int, attention: _Attention, dx_joc: Floats, n_strain: int) -> Floats:
+        """d alpha by all positions and the strain, float64 [p, h, column]."""
+        layer = self.tables.layers[k]
+        scale = 1.0 / np.sqrt(layer.queries.shape[1])
+        query, key = self._query_key(k, self.x[k])
+        dquery, dkey = dx_joc[:, layer.queries][self.center], dx_joc[:, layer.keys][self.neighbor]
+        dscore = scale * np.einsum("phdc,phd->phc", dquery, key) + np.einsum("phd,phdc->phc", query, dkey)
+        if attention.envelope is None or attention.total_i is None:
+            return dscore
+        dscore += self._log_envelope_columns(n_strain)[:, None]
+        dexponential = attention.envelope[:, :, None] * dscore
+        sums = np.zeros((self.n_atoms, *dexponential.shape[1:]))
+        np.add.at(sums, self.center, dexponential)
+        dtotal = sums[self.center]
+        found: Floats = (dexponential - attention.weight[:, :, None] * dtotal) / attention.total_i[
+            self.center
+        ][:, :, None]
+        return found
+
+    def _log_envelope_columns(self, n_strain: int) -> Floats:
+        """Derivative of log f of every pair, zero where f vanishes, float64 [p, column]."""
+        rate_pc = 2.0 * self._log_slope()[:, None] * self.r_pc
+        pairs, n = np.arange(len(self.neighbor)), self.n_atoms
+        found = np.zeros((len(pairs), 3 * n + n_strain))
+        for c in range(3):
+            found[pairs, 3 * self.neighbor + c] += rate_pc[:, c]
+            found[pairs, 3 * self.center + c] -= rate_pc[:, c]
+        for s, (a, b) in enumerate(VOIGT[:n_strain]):
+            found[:, 3 * n + s] = 0.5 * (rate_pc[:, a] * self.r_pc[:, b] + rate_pc[:, b] * self.r_pc[:, a])
+        return found
+
+    def _log_slope(self) -> Floats:
+        """d log f / d r^2 of every pair, zero where f vanishes."""
+        envelope, slope = self._envelope()
+        return np.divide(slope, envelope, out=np.zeros_like(slope), where=envelope > 0)
+
+    def tangent(self, direction_pc: Floats) -> LayeredTangent:
+        """Tangents of everything along r'_p = d_p."""
+        return LayeredTangent(self, direction_pc)
+
+
+class LayeredTangent:
+    """Tangents along one direction, and the gradient by the parameters that needs them.
+
+    Attributes
+    ----------
+    energy_i : float64 [i]
+        E'_i.
+    """
+
+    def __init__(self, base: LayeredPass, direction_pc: Floats) -> None:
+        self.base, self.direction_pc = base, direction_pc
+        tables = base.tables
+        self.w_pf = np.empty_like(base.w_pf)
+        base._over_pairs(
+            lambda a, b: layers.pair_tangent(
+                base.r_pc, direction_pc, base.zi_p, base.zj_p, tables.basis, base.potential.radial_table, a, b, self.w_pf
+            )
+        )  # fmt: skip
+        self.v = [base._local(self.w_pf, 0.0)]
+        self.x: list[Floats] = []
+        self.carriers: list[Floats] = []
+        #: Tangents of the attention of each layer: of s, e, and alpha.
+        self.attention: list[tuple[Floats, Floats, Floats] | None] = []
+        for k, layer in enumerate(tables.layers):
+            dx_jo = self._bonds(k)
+            self.x.append(dx_jo)
+            dv_if = np.zeros_like(base.v[k + 1])
+            dv_if[:, layer.kept] = self.v[k]
+            carrier, tangent = self.w_pf, None
+            if len(layer.source):
+                dv_if[:, layer.target] = base._pooled(dx_jo[:, layer.source])
+            else:
+                attention = base.attention[k]
+                if attention is not None:
+                    tangent = self._attend(k, attention)
+                    carrier = self.w_pf.copy()
+                    weight, dweight = attention.weight[:, layer.heads], tangent[2][:, layer.heads]
+                    carrier[:, layer.columns] = (
+                        self.w_pf[:, layer.columns] * weight + base.w_pf[:, layer.columns] * dweight
+                    )
+                base._gather(layer, carrier, base.x[k], dv_if)
+                base._gather(layer, base.carriers[k], dx_jo, dv_if)
+            self.attention.append(tangent)
+            self.carriers.append(carrier)
+            self.v.append(dv_if)
+        self.energy_i = self._bonds(len(tables.layers))[:, 0]
+
+    def _bonds(self, k: int) -> Floats:
+        base, train = self.base, self.base.tables.trains[k]
+        last = base._last(k)
+        dx_io = np.empty((base.n_atoms, last.stop - last.start))
+        base._over_atoms(
+            lambda a, b: layers.bonds_tangent(
+                base.v[k], self.v[k], base.type_i, train, base._weights(k), a, b, dx_io
+            )
+        )
+        return dx_io
+
+    def _attend(self, k: int, attention: _Attention) -> tuple[Floats, Floats, Floats]:
+        base = self.base
+        query, key = base._query_key(k, base.x[k])
+        dquery, dkey = base._query_key(k, self.x[k])
+        dscore = np.einsum("phd,phd->ph", dquery, key) + np.einsum("phd,phd->ph", query, dkey)
+        if attention.envelope is None or attention.total_i is None:
+            return dscore, dscore, dscore
+        exponential, total = attention.envelope, attention.total_i[base.center]
+        dexponential = exponential * (dscore + self._log_envelope()[:, None])
+        dtotal = base._sum_at_center(dexponential)[base.center]
+        return dscore, dexponential, (dexponential - attention.weight * dtotal) / total
+
+    def _log_envelope(self) -> Floats:
+        """(log f)' of every pair, zero where f vanishes."""
+        base = self.base
+        return np.asarray(2.0 * base._log_slope() * np.einsum("pc,pc->p", base.r_pc, self.direction_pc))
+
+    def gradient(
+        self, e_i: Floats, s_i: Floats | None, table_gradient: Floats, train_gradient: Floats
+    ) -> None:
+        """dL/dtheta of L = sum_i e_i E_i + s_i E'_i: added to those of the radial table and of all trains; s is 1 for None."""
+        base = self.base
+        if s_i is None:
+            s_i = np.ones(base.n_atoms)
+        tables = base.tables
+        n_layers = len(tables.layers)
+        g_if, h_if = self._bonds_adjoint(n_layers, s_i[:, None], e_i[:, None], train_gradient)
+        wbar_pf, dwbar_pf = np.zeros_like(base.w_pf), np.zeros_like(base.w_pf)
+        for k in range(n_layers - 1, -1, -1):
+            layer, x_jo, dx_jo = tables.layers[k], base.x[k], self.x[k]
+            xbar_jo, dxbar_jo = np.zeros_like(x_jo), np.zeros_like(x_jo)
+            if len(layer.source):
+                dxbar_jo[:, layer.source] = base._pooled(g_if[:, layer.target])
+                xbar_jo[:, layer.source] = base._pooled(h_if[:, layer.target])
+            else:
+                attention, tangent = base.attention[k], self.attention[k]
+                bar, dbar = wbar_pf, dwbar_pf
+                if attention is not None:
+                    bar, dbar = np.zeros_like(wbar_pf), np.zeros_like(wbar_pf)
+                base._gather_adjoint(layer, base.carriers[k], x_jo, h_if, bar, xbar_jo)
+                base._gather_adjoint(layer, base.carriers[k], dx_jo, g_if, bar, dxbar_jo)
+                base._gather_adjoint(layer, self.carriers[k], x_jo, g_if, dbar, xbar_jo)
+                if attention is not None and tangent is not None:
+                    self._attention_adjoint(
+                        k, attention, tangent, bar, dbar, wbar_pf, dwbar_pf, xbar_jo, dxbar_jo
+                    )
+            g_next, h_next = self._bonds_adjoint(k, dxbar_jo, xbar_jo, train_gradient)
+            g_if, h_if = g_if[:, layer.kept] + g_next, h_if[:, layer.kept] + h_next
+        for bar_if, bar_pf in ((h_if, wbar_pf), (g_if, dwbar_pf)):
+            layers.sum_pairs_adjoint(
+                base.first, tables.local_source, tables.local_target, bar_if, 0, base.n_atoms, bar_pf
+            )
+        layers.table_adjoint(
+            base.r_pc, self.direction_pc, base.zi_p, base.zj_p, tables.basis, wbar_pf, dwbar_pf, 0, len(base.neighbor),
+            table_gradient,
+        )  # fmt: skip
+
+    def _bonds_adjoint(
+        self, k: int, dseed_io: Floats, seed_io: Floats, train_gradient: Floats
+    ) -> tuple[Floats, Floats]:
+        """dL/dv' and dL/dv of train k; dL/dA is added to its part of `train_gradient`."""
+        base = self.base
+        g_if, h_if = np.empty_like(base.v[k]), np.empty_like(base.v[k])
+        layers.bonds_adjoint_tangent(
+            base.v[k], self.v[k], base.type_i, base.tables.trains[k], base._weights(k), np.ascontiguousarray(dseed_io),
+            np.ascontiguousarray(seed_io), 0, base.n_atoms, g_if, h_if, train_gradient[base.tables.places[k]],
+        )  # fmt: skip
+        return g_if, h_if
+
+    def _attention_adjoint(
+        self,
+        k: int,
+        attention: _Attention,
+        tangent: tuple[Floats, Floats, Floats],
+        bar: Floats,
+        dbar: Floats,
+        wbar_pf: Floats,
+        dwbar_pf: Floats,
+        xbar_jo: Floats,
+        dxbar_jo: Floats,
+    ) -> None:
+        """From dL/d(alpha w) and its tangent's to w, w', x and x' of queries and keys."""
+        base, layer = self.base, self.base.tables.layers[k]
+        _, dexponential, dweight = tangent
+        columns, heads = layer.columns, layer.heads
+        bar, dbar = bar[:, columns], dbar[:, columns]
+        w, dw = base.w_pf[:, columns], self.w_pf[:, columns]
+        wbar_pf[:, columns] += bar * attention.weight[:, heads] + dbar * dweight[:, heads]
+        dwbar_pf[:, columns] += dbar * attention.weight[:, heads]
+        weight_bar = _by_head(layer, bar * w + dbar * dw)
+        dweight_bar = _by_head(layer, dbar * w)
+        score_bar, dscore_bar = weight_bar, dweight_bar
+        if attention.envelope is not None and attention.total_i is not None:
+            e, total = attention.envelope, attention.total_i[base.center]
+            dtotal = base._sum_at_center(dexponential)[base.center]
+            # alpha = e / D, alpha' = e' / D - e D' / D^2
+            e_bar = weight_bar / total - dweight_bar * dtotal / total**2
+            de_bar = dweight_bar / total
+            total_bar = (
+                -weight_bar * e - dweight_bar * dexponential + 2.0 * dweight_bar * e * dtotal / total
+            ) / total**2
+            dtotal_bar = -dweight_bar * e / total**2
+            e_bar = e_bar + base._sum_at_center(total_bar)[base.center]
+            de_bar = de_bar + base._sum_at_center(dtotal_bar)[base.center]
+            # e = f exp(s), e' = e (s' + (log f)')
+            score_bar = e_bar * e + de_bar * dexponential
+            dscore_bar = de_bar * e
+        base._add_query_key(k, base.x[k], score_bar, xbar_jo)
+        base._add_query_key(k, self.x[k], dscore_bar, xbar_jo)
+        base._add_query_key(k, base.x[k], dscore_bar, dxbar_jo)
+
+
+def _by_head(layer: LayerTables, values: Floats) -> Floats:
+    """Sums over the columns of each head, [p, h]."""
+    n_heads = len(layer.queries)
+    sums = np.zeros((len(values), n_heads))
+    for head in range(n_heads):
+        sums[:, head] = values[:, layer.heads == head].sum(axis=1)
+    return sums
