@@ -49,6 +49,8 @@ PARTS = ("time", "ranks", "memory", "nve", "npt")
 REPEATS = 5
 #: fcc copper of 4000 atoms; for other potentials their own metal at the same number of atoms.
 CELLS = 10
+#: Part of the free memory that the largest cell is meant to fill.
+FILLED = 0.85
 
 
 # --------------------------------------------------------------------------------------------- running LAMMPS
@@ -212,25 +214,31 @@ def part_ranks(directory: Path) -> dict[str, Any]:
 
 
 def part_memory(directory: Path) -> dict[str, Any]:
-    """Peak memory of a serial run for two sizes of cell; what one more atom takes."""
+    """Peak memory of serial runs; what one more atom takes; the largest cell that this machine has memory for, run as well."""
     pair = etn(directory, quiet("small", (29,)))
-    sizes = []
-    for cells in (20, 40, 63):
-        setup = metal("fcc", 3.615, (cells, cells, cells), 63.5)
-        text = f"{setup}{pair}neighbor 1.0 bin\nfix move all nve\nthermo 1000\nrun 1\n"
-        program = (
-            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        )
-        (directory / "in.run").write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(SCRIPTS / "lmp"), "-in", "in.run", "-screen", "none"],
-            cwd=directory, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        sizes.append({"n_atoms": 4 * cells**3, "bytes": 1024 * int(done.stdout.split()[-1])})
-        print(sizes[-1], flush=True)
+    sizes = [peak_memory(directory, pair, cells) for cells in (20, 40, 63)]
     slope = (sizes[-1]["bytes"] - sizes[0]["bytes"]) / (sizes[-1]["n_atoms"] - sizes[0]["n_atoms"])
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    sizes.append(peak_memory(directory, pair, int((FILLED * free / slope / 4) ** (1 / 3))))
     return {"sizes": sizes, "bytes_per_atom": slope}
+
+
+def peak_memory(directory: Path, pair: str, cells: int) -> dict[str, Any]:
+    """One step of a copper crystal: its atoms, and the peak memory in bytes."""
+    setup = metal("fcc", 3.615, (cells, cells, cells), 63.5)
+    text = f"{setup}{pair}neighbor 1.0 bin\nfix move all nve\nthermo 1000\nrun 1\n"
+    program = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    (directory / "in.run").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(SCRIPTS / "lmp"), "-in", "in.run", "-screen", "none"],
+        cwd=directory, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    row = {"n_atoms": 4 * cells**3, "bytes": 1024 * int(done.stdout.split()[-1])}
+    print(row, flush=True)
+    return row
 
 
 def alloy(directory: Path, potential: Potential, temperature: float) -> str:
@@ -352,7 +360,8 @@ def render(results: dict[str, Any]) -> dict[str, str]:
         most = gib * 2**30 / per_atom / 1e6
         lines += [
             "",
-            f"One more atom takes {per_atom:.0f} bytes: {gib:.0f} GiB hold about {most:.0f} million atoms.",
+            f"The last row is the largest cell for {FILLED:.0%} of the memory that was free. One more atom takes "
+            f"{per_atom:.0f} bytes: {gib:.0f} GiB would hold about {most:.0f} million atoms.",
         ]
         tables["memory"] = "\n".join(lines)
     if "nve" in results:
