@@ -430,11 +430,13 @@ def _warm_up(fitter: Fitter) -> None:
     many steps as later ones."""
     smallest = min(fitter.train, key=lambda labelled: labelled.n_atoms)
     started = time.monotonic()
-    potential, numbers = fitter.potential, smallest.atoms.numbers
-    edges = potential.edges(smallest.atoms)
-    potential.evaluate(edges, numbers, threads=1)
-    potential.gradient(edges, numbers, np.zeros(edges.n_atoms), np.zeros((edges.n_pairs, 3)))
-    Sensitivities(potential).jacobian(edges, numbers, per_atom=False)
+    numbers = smallest.atoms.numbers
+    edges = fitter.potential.edges(smallest.atoms)
+    for potential in fitter.stages():
+        potential.evaluate(edges, numbers, threads=1)
+        potential.gradient(edges, numbers, np.zeros(edges.n_atoms), np.zeros((edges.n_pairs, 3)))
+        Sensitivities(potential, ("core.1",)).jacobian(edges, numbers, per_atom=False)
+        Sensitivities(potential).jacobian(edges, numbers, per_atom=False)
     seconds = time.monotonic() - started
     if seconds > 1.0:
         logger.info("kernels compiled or loaded in %.1f s", seconds)

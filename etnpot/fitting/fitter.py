@@ -9,7 +9,7 @@
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
                       training set, until the validation loss stops falling; but for the smallest models, each step of all
                       parameters is followed by one of each core and one of the features, which lower the same penalised loss;
-                      with layers, L-BFGS for all parameters and steps of each core
+                      with attention, L-BFGS takes the place of Levenberg-Marquardt where there are many rows and pairs
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -41,6 +41,7 @@ from etnpot.io.structures import Labelled
 from etnpot.network import Bond, Train, TrainLayout, balanced, grow_order, grow_ranks
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import add_layers, random_potential, symbols_to_numbers
+from etnpot.potential.layered_jacobian import LayeredJacobian
 
 __all__ = ["Fitter"]
 
@@ -72,6 +73,8 @@ _PARTS_FROM = 1000
 _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
 #: Iterations of L-BFGS in one step of the polish.
 _LBFGS_ITERATIONS = 20
+#: Rows times pairs from which on attention is trained by L-BFGS: with it the Jacobian of all parameters is one of single rows.
+_MOST_ROW_PAIRS = 5e6
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
 _BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.5, 0.5, 2.0, 10.0
 
@@ -452,7 +455,9 @@ class Fitter:
             return self._append_layers()
         problem = self._polish_problem()
         with_layers = bool(self.potential.spec.layers)
-        if settings.method == "l-bfgs" or with_layers:
+        one_by_one = with_layers and not LayeredJacobian.covers(self.potential)
+        by_gradients = settings.method == "l-bfgs" or (one_by_one and problem.n_row_pairs > _MOST_ROW_PAIRS)
+        if by_gradients:
             before = self.potential
             self.potential, loss = lbfgs_steps(
                 problem, self.potential, ridge=progress.ridge, steps=_LBFGS_ITERATIONS
@@ -480,7 +485,7 @@ class Fitter:
         record.update(self._judge())
         if self._grown:
             progress.polish_at += 1
-            many = settings.method != "l-bfgs" and self.potential.n_parameters >= _PARTS_FROM
+            many = self.potential.n_parameters >= _PARTS_FROM and not by_gradients
             if (many or with_layers) and gain > 0:
                 progress.cycle_at = 1
             progress.slow = gain < _LOCAL_GAIN * loss
@@ -496,6 +501,15 @@ class Fitter:
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
 
+    def stages(self) -> list[Potential]:
+        """Potentials of the forms that are still to come: this one, and one with its layers where these are not yet there."""
+        if not self._layers or self.potential.spec.layers:
+            return [self.potential]
+        return [self.potential, self._with_layers()]
+
+    def _with_layers(self) -> Potential:
+        return add_layers(self.potential, self._layers, np.random.default_rng([self.settings.seed, 5]))
+
     def _layers_are_due(self) -> bool:
         progress = self._progress
         if not self._layers or self.potential.spec.layers or not self._grown:
@@ -504,8 +518,7 @@ class Fitter:
 
     def _append_layers(self) -> dict[str, Any]:
         """The layers that were asked for, random, with weights zero behind them."""
-        rng = np.random.default_rng([self.settings.seed, 5])
-        self.potential = add_layers(self.potential, self._layers, rng)
+        self.potential = self._with_layers()
         progress = self._progress
         progress.cycle_at, progress.stale, progress.level_stale, progress.sample_sizes = 1, 0, 0, []
         return {"stage": "layers", "order": self.potential.spec.order, **self._judge()}
@@ -525,7 +538,7 @@ class Fitter:
         self.potential = step.potential
         if not is_core:
             progress.feature_mu = min(step.damping.mu, _FIRST_DAMPING)
-        # the parameters of layers move by L-BFGS, whose steps are those of all parameters
+        # those of the features cost as much as one of all parameters where there are layers
         last = order if self.potential.spec.layers else order + 1
         progress.cycle_at = (progress.cycle_at + 1) % (last + 1)
         sample = problem.n_rows / max(self._problem.n_rows, 1)

@@ -37,7 +37,10 @@ __all__ = [
     "gather",
     "gather_adjoint",
     "gather_columns",
+    "local_columns_adjoint",
+    "message_columns_adjoint",
     "pair_adjoint",
+    "pair_basis",
     "pair_features",
     "pair_tangent",
     "sum_columns",
@@ -377,6 +380,173 @@ def gather_columns(
                         by_scale = term_value[t] * w_pf[p, w] * x_jo[j, x]
                         for c in range(n_columns):
                             dv_ifc[i, v, c] += by_scale * dscale_phc[p, a % n_heads, c]
+
+
+@njit
+def pair_basis(r_pc, basis, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc):
+    """What eqs. (1) and (3) are made of, for every pair.
+
+    Parameters
+    ----------
+    r_pc : float64 [p, c]
+    basis : BasisTables
+    u_pc, phi_pn, dphi_pn, y_pm : float64 [p, c], [p, n], [p, n], [p, lm]
+        Written: directions, radial functions and their derivatives by r, harmonics.
+    dy_pmc : float64 [p, lm, c]
+        Written: derivatives of the harmonics by the pair vector.
+    """
+    l_max = basis.channel_first.shape[0] - 2
+    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
+    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
+    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    for at in range(0, r_pc.shape[0], LANES):
+        unit_vectors(r_pc, at, r_pc.shape[0], basis.constants[1], r_b, u_cb)
+        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        for b in range(min(LANES, r_pc.shape[0] - at)):
+            for n in range(n_radial):
+                phi_pn[at + b, n] = phi_nb[n, b]
+                dphi_pn[at + b, n] = dphi_nb[n, b]
+            for lm in range(n_lm):
+                y_pm[at + b, lm] = y_mb[lm, b]
+            for c in range(3):
+                u_pc[at + b, c] = u_cb[c, b]
+                for lm in range(n_lm):
+                    dy_pmc[at + b, lm, c] = dy_cmb[c, lm, b] / r_b[b]
+
+
+@njit
+def add_table_columns(
+    p, i, j, z_i, z_j, column_f, channel_f, lm_f, wbar_fc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc, n_sites,
+    n_strain, sum_lc, energy_table, table_columns,
+):  # fmt: skip
+    """Add d(dE/dT)/dx and dE/dT of one pair, for some columns of w."""
+    n_columns = table_columns.shape[4]
+    sum_lc[:] = 0.0
+    for f in range(column_f.shape[0]):
+        y, channel = y_pm[p, lm_f[f]], channel_f[f]
+        for c in range(n_columns):
+            sum_lc[channel, c] += y * wbar_fc[f, c]
+    for f in range(column_f.shape[0]):
+        channel = channel_f[f]
+        fixed = dwbar_pf[p, column_f[f]]
+        value = fixed * y_pm[p, lm_f[f]]
+        for n in range(phi_pn.shape[1]):
+            phi, dphi = phi_pn[p, n], dphi_pn[p, n]
+            energy_table[z_i, z_j, n, channel] += phi * value
+            slope_x = phi * fixed * dy_pmc[p, lm_f[f], 0] + dphi * u_pc[p, 0] * value
+            slope_y = phi * fixed * dy_pmc[p, lm_f[f], 1] + dphi * u_pc[p, 1] * value
+            slope_z = phi * fixed * dy_pmc[p, lm_f[f], 2] + dphi * u_pc[p, 2] * value
+            table_columns[z_i, z_j, n, channel, 3 * j] += slope_x
+            table_columns[z_i, z_j, n, channel, 3 * j + 1] += slope_y
+            table_columns[z_i, z_j, n, channel, 3 * j + 2] += slope_z
+            table_columns[z_i, z_j, n, channel, 3 * i] -= slope_x
+            table_columns[z_i, z_j, n, channel, 3 * i + 1] -= slope_y
+            table_columns[z_i, z_j, n, channel, 3 * i + 2] -= slope_z
+            if n_strain > 0:
+                x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
+                strain = 3 * n_sites
+                table_columns[z_i, z_j, n, channel, strain] += x * slope_x
+                table_columns[z_i, z_j, n, channel, strain + 1] += y * slope_y
+                table_columns[z_i, z_j, n, channel, strain + 2] += z * slope_z
+                table_columns[z_i, z_j, n, channel, strain + 3] += 0.5 * (y * slope_z + z * slope_y)
+                table_columns[z_i, z_j, n, channel, strain + 4] += 0.5 * (x * slope_z + z * slope_x)
+                table_columns[z_i, z_j, n, channel, strain + 5] += 0.5 * (x * slope_y + y * slope_x)
+    for n in range(phi_pn.shape[1]):
+        phi = phi_pn[p, n]
+        for channel in range(table_columns.shape[3]):
+            for c in range(n_columns):
+                table_columns[z_i, z_j, n, channel, c] += phi * sum_lc[channel, c]
+
+
+@njit
+def local_columns_adjoint(
+    first, neighbor, type_i, source_f, target_f, channel_f, lm_f, h_ifc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm,
+    dy_pmc, n_strain, energy_table, table_columns,
+):  # fmt: skip
+    """dE/dT and its derivatives by all positions and the strain, by way of the local features.
+
+    Parameters
+    ----------
+    first, neighbor, source_f, target_f
+        As for `sum_pairs`.
+    type_i : int64 [i]
+    channel_f, lm_f : int64 [f]
+        Channel of the radial table, and l*l + l + m, of each column `source_f`.
+    h_ifc : float64 [i, f, column]
+        Derivatives of dE/dv.
+    dwbar_pf : float64 [p, f]
+        dE/dw.
+    r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc
+        As for `pair_basis`.
+    n_strain : int
+    energy_table : float64 [z_i, z_j, n, lc]
+        Added to.
+    table_columns : float64 [z_i, z_j, n, lc, column]
+        Added to.
+    """
+    n_columns, n_sites = table_columns.shape[4], first.shape[0] - 1
+    wbar_fc, sum_lc = np.empty((source_f.shape[0], n_columns)), np.empty((table_columns.shape[3], n_columns))
+    for i in range(n_sites):
+        for f in range(source_f.shape[0]):
+            for c in range(n_columns):
+                wbar_fc[f, c] = h_ifc[i, target_f[f], c]
+        for p in range(first[i], first[i + 1]):
+            j = neighbor[p]
+            add_table_columns(
+                p, i, j, type_i[i], type_i[j], source_f, channel_f, lm_f, wbar_fc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn,
+                y_pm, dy_pmc, n_sites, n_strain, sum_lc, energy_table, table_columns,
+            )  # fmt: skip
+
+
+@njit
+def message_columns_adjoint(
+    first, neighbor, type_i, term_index, term_value, columns, slot_f, channel_f, lm_f, w_pf, dw_pfc, dw_pfs, x_jo, dx_joc,
+    g_if, h_ifc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc, xbar_joc, energy_table, table_columns,
+):  # fmt: skip
+    """The same by way of messages without attention, and the derivatives of dE/dx.
+
+    Parameters
+    ----------
+    first, neighbor, term_index, term_value, w_pf, dw_pfc, dw_pfs, x_jo, dx_joc
+        As for `gather_columns`.
+    type_i, channel_f, lm_f, h_ifc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc, energy_table, table_columns
+        As for `local_columns_adjoint`, of each of `columns`.
+    columns : int64 [f]
+        Columns of w that carry the messages.
+    slot_f : int64
+        Place of every column of w among them.
+    g_if : float64 [i, f]
+        dE/dv.
+    xbar_joc : float64 [j, o, column]
+        Added to: the derivatives of dE/dx.
+    """
+    n_columns, n_sites, n_strain = table_columns.shape[4], first.shape[0] - 1, dw_pfs.shape[2]
+    wbar_fc, sum_lc = np.empty((columns.shape[0], n_columns)), np.empty((table_columns.shape[3], n_columns))
+    for i in range(n_sites):
+        for p in range(first[i], first[i + 1]):
+            j = neighbor[p]
+            wbar_fc[:] = 0.0
+            for t in range(term_index.shape[0]):
+                for a in range(term_index[t, 3]):
+                    w, x, v = term_index[t, 0] + a, term_index[t, 1] + a, term_index[t, 2] + a
+                    f, value = slot_f[w], term_value[t]
+                    by_h, by_dx, by_w = value * x_jo[j, x], value * g_if[i, v], value * w_pf[p, w]
+                    for c in range(n_columns):
+                        wbar_fc[f, c] += by_h * h_ifc[i, v, c] + by_dx * dx_joc[j, x, c]
+                    for c in range(n_columns):
+                        xbar_joc[j, x, c] += by_w * h_ifc[i, v, c]
+                    for c in range(3):
+                        xbar_joc[j, x, 3 * j + c] += by_dx * dw_pfc[p, w, c]
+                        xbar_joc[j, x, 3 * i + c] -= by_dx * dw_pfc[p, w, c]
+                    for c in range(n_strain):
+                        xbar_joc[j, x, 3 * n_sites + c] += by_dx * dw_pfs[p, w, c]
+            add_table_columns(
+                p, i, j, type_i[i], type_i[j], columns, channel_f, lm_f, wbar_fc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn,
+                y_pm, dy_pmc, n_sites, n_strain, sum_lc, energy_table, table_columns,
+            )  # fmt: skip
 
 
 @njit

@@ -208,6 +208,18 @@ class FeatureModel(Generic[Spec]):
         for name, value in self.spec.species_factor.table_adjoint(arrays, dL_dS).items():
             total[self.spec.slices[f"species.{name}"]] += value.ravel()
 
+    @cached_property
+    def species_jacobian(self) -> Floats:
+        """dS/dtheta, float64 [(l k z_i z_j), q]: the adjoint of the table applied to every unit vector."""
+        factor, arrays = self.spec.species_factor, self._species_arrays(self.arrays)
+        units = np.eye(self.species_table.size).reshape(-1, *self.species_table.shape)
+        return np.stack(
+            [
+                np.concatenate([by.ravel() for by in factor.table_adjoint(arrays, unit).values()])
+                for unit in units
+            ]
+        )
+
     def _species_arrays(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
         return {name: arrays[f"species.{name}"] for name in self.spec.species_factor.shapes}
 

@@ -215,12 +215,13 @@ class LayeredPass:
         _, place_i, count_g = np.unique(self.group_i, return_inverse=True, return_counts=True)
         return place_i.reshape(-1), count_g.astype(np.float64)
 
-    def _pooled(self, x_if: Floats) -> Floats:
-        """Mean over the group of every atom; it is its own adjoint."""
+    def _pooled(self, x_i: Floats) -> Floats:
+        """Mean over the group of every atom, [i, ...]; it is its own adjoint."""
         place_i, count_g = self._groups
-        sums = np.zeros((len(count_g), x_if.shape[1]))
-        np.add.at(sums, place_i, x_if)
-        return np.asarray((sums / count_g[:, None])[place_i])
+        sums = np.zeros((len(count_g), *x_i.shape[1:]))
+        np.add.at(sums, place_i, x_i)
+        sums /= count_g.reshape(-1, *(1,) * (x_i.ndim - 1))
+        return np.asarray(sums[place_i])
 
     # ---------------------------------------------------------------------------------------------- attention
 
@@ -327,49 +328,11 @@ class LayeredPass:
 
     # ----------------------------------------------------------------------------------------- parameters
 
-    def columns(self, with_strain: bool) -> Floats:
-        """dV^L/dx of every atom by all positions, then by the strain in Voigt order: float64 [i, f, 3 n + 6 or 3 n]."""
-        tables, n = self.tables, self.n_atoms
-        n_strain = len(VOIGT) if with_strain else 0
-        dw_pfc = np.empty((*self.w_pf.shape, 3))
-        for c in range(3):
-            dw_pf, unit_pc = np.empty_like(self.w_pf), np.zeros_like(self.r_pc)
-            unit_pc[:, c] = 1.0
-            layers.pair_tangent(
-                self.r_pc, unit_pc, self.zi_p, self.zj_p, tables.basis, self.potential.radial_table, 0, len(unit_pc), dw_pf
-            )  # fmt: skip
-            dw_pfc[:, :, c] = dw_pf
-        dw_pfs = np.zeros((*self.w_pf.shape, n_strain))
-        for s, (a, b) in enumerate(VOIGT if with_strain else ()):
-            dw_pfs[:, :, s] = 0.5 * (
-                self.r_pc[:, b, None] * dw_pfc[:, :, a] + self.r_pc[:, a, None] * dw_pfc[:, :, b]
-            )
-        dv_ifc = np.zeros((n, tables.widths[0], 3 * n + n_strain))
-        layers.sum_columns(
-            self.first, self.neighbor, tables.local_source, tables.local_target, dw_pfc, dw_pfs, n, dv_ifc
-        )
-        for k, layer in enumerate(tables.layers):
-            dx_joc = self._bond_derivatives(k) @ dv_ifc
-            old, dv_ifc = dv_ifc, np.zeros((n, tables.widths[k + 1], dv_ifc.shape[2]))
-            dv_ifc[:, layer.kept] = old
-            if len(layer.source):
-                dx_jc = np.ascontiguousarray(dx_joc[:, layer.source]).reshape(n, -1)
-                dv_ifc[:, layer.target] = self._pooled(dx_jc).reshape(n, len(layer.source), -1)
-                continue
-            scale_ph, dscale_phc = np.zeros((len(self.neighbor), 0)), np.zeros((len(self.neighbor), 0, 0))
-            attention = self.attention[k]
-            if attention is not None:
-                scale_ph, dscale_phc = (
-                    attention.weight,
-                    self._attention_columns(k, attention, dx_joc, n_strain),
-                )
-            layers.gather_columns(
-                self.first, self.neighbor, layer.term_index, layer.term_value, self.w_pf, dw_pfc, dw_pfs, scale_ph, dscale_phc,
-                self.x[k], np.ascontiguousarray(dx_joc), n, dv_ifc,
-            )  # fmt: skip
-        return dv_ifc
+    def columns(self, with_strain: bool) -> LayeredColumns:
+        """Derivatives of all features by all positions, and by the strain."""
+        return LayeredColumns(self, with_strain)
 
-    def _bond_derivatives(self, k: int) -> Floats:
+    def bond_derivatives(self, k: int) -> Floats:
         """dx^k/dV^{k-1} of every atom, float64 [i, o, f]."""
         n_outputs = self.x[k].shape[1]
         rows = []
@@ -418,6 +381,75 @@ class LayeredPass:
     def tangent(self, direction_pc: Floats) -> LayeredTangent:
         """Tangents of everything along r'_p = d_p."""
         return LayeredTangent(self, direction_pc)
+
+
+class LayeredColumns:
+    """Derivatives of all features by all positions, then by the strain in Voigt order: columns.
+
+    Attributes
+    ----------
+    dw_pfc : float64 [p, f, c]
+        dw/dr_p.
+    dw_pfs : float64 [p, f, s]
+        dw/d(strain), six or none.
+    v : list of float64 [i, f, 3 n + s]
+        dV^0 .. dV^L.
+    x : list of float64 [i, o, 3 n + s]
+        Those of what each layer passes on.
+    """
+
+    def __init__(self, base: LayeredPass, with_strain: bool) -> None:
+        tables, n = base.tables, base.n_atoms
+        self.n_strain = len(VOIGT) if with_strain else 0
+        self.dw_pfc = np.empty((*base.w_pf.shape, 3))
+        for c in range(3):
+            dw_pf, unit_pc = np.empty_like(base.w_pf), np.zeros_like(base.r_pc)
+            unit_pc[:, c] = 1.0
+            layers.pair_tangent(
+                base.r_pc, unit_pc, base.zi_p, base.zj_p, tables.basis, base.potential.radial_table, 0, len(unit_pc), dw_pf
+            )  # fmt: skip
+            self.dw_pfc[:, :, c] = dw_pf
+        self.dw_pfs = np.zeros((*base.w_pf.shape, self.n_strain))
+        for s, (a, b) in enumerate(VOIGT[: self.n_strain]):
+            self.dw_pfs[:, :, s] = 0.5 * (
+                base.r_pc[:, b, None] * self.dw_pfc[:, :, a] + base.r_pc[:, a, None] * self.dw_pfc[:, :, b]
+            )
+        dv_ifc = np.zeros((n, tables.widths[0], 3 * n + self.n_strain))
+        layers.sum_columns(
+            base.first,
+            base.neighbor,
+            tables.local_source,
+            tables.local_target,
+            self.dw_pfc,
+            self.dw_pfs,
+            n,
+            dv_ifc,
+        )
+        self.v, self.x = [dv_ifc], list[Floats]()
+        for k in range(len(tables.layers)):
+            self._append(base, k)
+
+    def _append(self, base: LayeredPass, k: int) -> None:
+        layer, n, old = base.tables.layers[k], base.n_atoms, self.v[k]
+        dx_joc = base.bond_derivatives(k) @ old
+        dv_ifc = np.zeros((n, base.tables.widths[k + 1], old.shape[2]))
+        dv_ifc[:, layer.kept] = old
+        if len(layer.source):
+            dv_ifc[:, layer.target] = base._pooled(dx_joc[:, layer.source])
+        else:
+            scale_ph, dscale_phc = np.zeros((len(base.neighbor), 0)), np.zeros((len(base.neighbor), 0, 0))
+            attention = base.attention[k]
+            if attention is not None:
+                scale_ph, dscale_phc = (
+                    attention.weight,
+                    base._attention_columns(k, attention, dx_joc, self.n_strain),
+                )
+            layers.gather_columns(
+                base.first, base.neighbor, layer.term_index, layer.term_value, base.w_pf, self.dw_pfc, self.dw_pfs, scale_ph,
+                dscale_phc, base.x[k], dx_joc, n, dv_ifc,
+            )  # fmt: skip
+        self.x.append(dx_joc)
+        self.v.append(dv_ifc)
 
 
 class LayeredTangent:

@@ -1,8 +1,9 @@
 """The parameter Jacobian of a configuration: energies, forces, virial.
 
 `etnpot.kernels.jacobian` has the equations and sums their rows; here are the derivatives of the train by its features, by
-the matrix products of numpy, and the primes of a few atoms at a time. Where there are layers, this is so for the last train,
-whose features then depend on more positions; of the other parameters every row is a gradient.
+the matrix products of numpy, and the primes of a few atoms at a time. Where there are layers,
+this is so for the last train, whose features then depend on more positions; for the other parameters see
+`etnpot.potential.layered_jacobian`, and with attention every row is a gradient.
 
 A range of parameters aligned with the groups of ``spec.shapes`` can be asked for: one core for a local solve, the
 radial and species parameters together, or everything.
@@ -24,9 +25,10 @@ from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
-from etnpot.network import dense_core
 from etnpot.potential.layered import LayeredPass
+from etnpot.potential.layered_jacobian import LayeredJacobian
 from etnpot.potential.potential import Potential
+from etnpot.potential.train_derivatives import DenseCores, differentiate
 
 __all__ = ["Jacobian", "Sensitivities"]
 
@@ -116,15 +118,8 @@ class Sensitivities:
         self._q_weight = spec.slices["head"].start
         self._scale = 1.0 / np.sqrt(spec.neighbor_scale)
         self._chain = _species_chain(potential) if set(wanted) & set(shared) else None
-        #: T = A C of every core, [right row, left row, feature], and as a matrix [left row, (right row, feature)].
-        self.cores_abf = [
-            np.ascontiguousarray(dense_core(layout, core).transpose(2, 0, 1))
-            for layout, core in zip(spec.layout.cores, potential.train.cores, strict=True)
-        ]
-        self.cores_bm = [
-            np.ascontiguousarray(tensor_abf.transpose(1, 0, 2)).reshape(tensor_abf.shape[1], -1)
-            for tensor_abf in self.cores_abf
-        ]
+        self._dense = DenseCores(potential.train)
+        self._layered = LayeredJacobian(potential) if LayeredJacobian.covers(potential) else None
 
     @property
     def n_parameters(self) -> int:
@@ -156,7 +151,7 @@ class Sensitivities:
         n_strain = len(VOIGT) if with_virial else 0
         gradient_qc = np.zeros((n_q, 3 * n_sites + n_strain))
         arguments, close = self.potential._arguments(edges, type_i)
-        if spec.layers and self._chain is not None:
+        if self._chain is not None and spec.layers and (self._layered is None or per_atom):
             return self._row_by_row(edges, numbers, per_atom=per_atom, with_virial=with_virial)
         layered = self.potential._pass(edges, arguments, 1) if spec.layers else None
         if isinstance(layered, LayeredPass):
@@ -168,7 +163,15 @@ class Sensitivities:
             return self._row_by_row(edges, numbers, per_atom=per_atom, with_virial=with_virial)
         columns_ifc = None
         if isinstance(layered, LayeredPass):
-            touched, columns_ifc = _all_sites(n_atoms, n_strain), layered.columns(with_virial)
+            columns = layered.columns(with_virial)
+            if self._chain is not None and self._layered is not None:
+                energy_1q, all_qc = self._layered.rows(layered, columns)
+                mine = slice(self.start, self.stop)
+                energy_iq += energy_1q[:, mine]
+                if self._with_reference:
+                    np.add.at(energy_iq[0], type_i, 1.0)
+                return Jacobian(energy_iq, all_qc[mine], n_sites)
+            touched, columns_ifc = _all_sites(n_atoms, n_strain), columns.v[-1]
         else:
             touched = _touched_sites(edges, n_sites, n_strain)
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
@@ -189,8 +192,8 @@ class Sensitivities:
     def _row_by_row(
         self, edges: EdgeList, numbers: ArrayLike, *, per_atom: bool, with_virial: bool
     ) -> Jacobian:
-        """The Jacobian from one gradient for each row: where there are layers, and where the short range acts, which is rare,
-        since it acts on no configuration of a training set."""
+        """The Jacobian from one gradient for each row: where there is attention, and where the short range acts, which is
+        rare, since it acts on no configuration of a training set."""
         n_atoms, n_sites = edges.n_atoms, len(np.asarray(numbers))
         gradient = self.potential.gradients(edges, numbers)
         mine = slice(self.start, self.stop)
@@ -297,58 +300,23 @@ class _Chunk:
         self._range = start, stop
 
     def _differentiate_train(self, weights: Floats, with_hessian: bool) -> None:
-        """Bonds x, adjoints y, g = dE/dv, their derivatives by the features, and the Hessian.
-
-        With the cores as dense tensors T = A C, the transfer matrices W = T v, X = T x and Y = T y of each,
-
-            x_k = W x_{k-1},   dx_k/dv = W dx_{k-1}/dv + X,   dy_{k-1}/dv = W^T dy_k/dv + Y,   g = sum_k X^T y_k,
-            H = M + M^T,   M = sum_k X^T dy_k/dv      (the feature of core k first, one of a later core second).
+        """Bonds, adjoints, g = dE/dv, their derivatives by the features, and the Hessian.
 
         For some of the cores, dx/dv is wanted up to the left bond of the last of them, and dy/dv down to the right bond of the
         first.
         """
-        n, n_features, first = self.n, self.v_if.shape[1], self.train.bond_first
-        n_rows, n_cores = self.train.n_bond_rows, self.spec.order
-        bonds = [slice(first[k], first[k + 1]) for k in range(n_cores + 1)]
-        self.x_ia, self.y_ia = np.zeros((n, n_rows)), np.zeros((n, n_rows))
-        self.dx_iaf, self.dy_iaf = np.zeros((n, n_rows, n_features)), np.zeros((n, n_rows, n_features))
-        self.x_ia[:, bonds[0]] = weights[: self.spec.layout.head_shape[0] * first[1]].reshape(-1, first[1])[
-            self.type_i
-        ]
-        self.y_ia[:, -1] = 1.0
-        cores = self.owner._cores
-        last_dx = cores[-1] if cores else 0
-        first_dy = 0 if with_hessian or self.owner._with_head else cores[0] + 1 if cores else n_cores
-        transfers = []
-        for k, tensor_abf in enumerate(self.owner.cores_abf):
-            right, left = bonds[k + 1], bonds[k]
-            n_right, n_left, _ = tensor_abf.shape
-            transfer = (self.v_if @ tensor_abf.reshape(-1, n_features).T).reshape(n, n_right, n_left)
-            self.x_ia[:, right] = (transfer @ self.x_ia[:, left, None])[..., 0]
-            by_left = np.empty((0, n_right, n_features))
-            if with_hessian or k < last_dx:
-                by_left = (self.x_ia[:, left] @ self.owner.cores_bm[k]).reshape(n, n_right, n_features)
-            if k < last_dx:
-                self.dx_iaf[:, right] = by_left + transfer @ self.dx_iaf[:, left] if k > 0 else by_left
-            transfers.append((transfer, by_left))
-        if with_hessian:
-            self.hessian_iff = np.zeros((n, n_features, n_features))
-        for k in range(n_cores - 1, first_dy - 1, -1):
-            right, left = bonds[k + 1], bonds[k]
-            tensor_abf, (transfer, by_left) = self.owner.cores_abf[k], transfers[k]
-            back = transfer.transpose(0, 2, 1)
-            self.y_ia[:, left] = (back @ self.y_ia[:, right, None])[..., 0]
-            self.dy_iaf[:, left] = (self.y_ia[:, right] @ tensor_abf.reshape(len(tensor_abf), -1)).reshape(
-                n, -1, n_features
-            )
-            if k < n_cores - 1:
-                self.dy_iaf[:, left] += back @ self.dy_iaf[:, right]
-                if with_hessian:
-                    self.hessian_iff += by_left.transpose(0, 2, 1) @ self.dy_iaf[:, right]
+        owner, cores = self.owner, self.owner._cores
+        found = differentiate(
+            self.train, owner._dense, weights, self.v_if, self.type_i, np.ones((self.n, 1)),
+            last_dx=cores[-1] if cores else 0,
+            first_dy=0 if with_hessian or owner._with_head else cores[0] + 1 if cores else self.spec.order,
+            with_hessian=with_hessian,
+        )  # fmt: skip
+        self.x_ia, self.y_ia, self.dx_iaf, self.dy_iaf, self.hessian_iff, _ = found
         if with_hessian:
             # g is the derivative of the first adjoint contracted with the head
-            self.g_if = (self.x_ia[:, None, bonds[0]] @ self.dy_iaf[:, bonds[0]])[:, 0]
-            self.hessian_iff += self.hessian_iff.transpose(0, 2, 1).copy()
+            rank = int(self.train.bond_first[1])
+            self.g_if = (self.x_ia[:, None, :rank] @ self.dy_iaf[:, :rank])[:, 0]
 
     def add(self, energy_iq: Floats, gradient_qc: Floats) -> None:
         """Add everything that is wanted; `energy_iq` has one row per atom, or one for their sum."""

@@ -255,7 +255,7 @@ class TensorModel(FeatureModel[TensorSpec]):
     @cached_property
     def prepared(self) -> bool:
         """True, once everything that evaluations share is made: threads that evaluate together need not make it each."""
-        _ = self.basis_tables, self.train_tables, self.radial_table, self.weights, self._species_jacobian
+        _ = self.basis_tables, self.train_tables, self.radial_table, self.weights, self.species_jacobian
         return True
 
     def gradient_rows(
@@ -323,19 +323,7 @@ class TensorModel(FeatureModel[TensorSpec]):
             by_species.append(np.einsum("rijnc,cnk->rkij", block, self.arrays[f"radial.{l}"], optimize=True))
         rows = np.stack(by_species, axis=1).reshape(len(by_table), -1)
         start = spec.slices[spec.shared_groups[0]].start
-        total[..., start : spec.slices["radial.0"].start] = (rows @ self._species_jacobian).reshape(*lead, -1)
-
-    @cached_property
-    def _species_jacobian(self) -> Floats:
-        """dS/dtheta, float64 [(l k z_i z_j), q]: the adjoint of the table applied to every unit vector."""
-        factor, arrays = self.spec.species_factor, self._species_arrays(self.arrays)
-        units = np.eye(self.species_table.size).reshape(-1, *self.species_table.shape)
-        return np.stack(
-            [
-                np.concatenate([by.ravel() for by in factor.table_adjoint(arrays, unit).values()])
-                for unit in units
-            ]
-        )
+        total[..., start : spec.slices["radial.0"].start] = (rows @ self.species_jacobian).reshape(*lead, -1)
 
     def _with_offsets(self, output_io: Floats, edges: EdgeList, type_i: Integers) -> Floats:
         if not np.isfinite(output_io.sum()):

@@ -1,0 +1,227 @@
+"""What layers buy: local models, message passing, attention and pooling on the same data, in the same time.
+
+    python benchmarks/layers/reference.py POLYYNES
+    python benchmarks/layers/run.py --polyynes POLYYNES                  every data set and variant
+    python benchmarks/layers/run.py --polyynes POLYYNES --data polyynes --variants local messages
+    python benchmarks/layers/run.py --render                             the tables again from the JSON
+
+Every variant of a data set has the same local features, the same train behind its layers, and the same time on one thread;
+*local, as many parameters* has about those of the messages, by higher ranks, and *local, as slow* ranks with which an
+evaluation takes about as long. The data are polyynes (`reference.py`), of which the longest are in no training set, and
+parts of 3BPA and NbMoTaW (docs/accuracy.md). Writes results.json beside this file and the tables of docs/layers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import etnpot
+from etnpot.fitting.dataset import DataSet, split
+from etnpot.fitting.evaluation import evaluate
+from etnpot.potential import Potential
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import write_sections
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.json"
+PAGE = HERE.parents[1] / "docs" / "layers.md"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Settings of the local model and seconds; the ranks of the two larger local ones; training, validation and test sets."""
+
+    settings: dict[str, Any]
+    seconds: float
+    larger: dict[str, int]
+    slower: dict[str, int]
+    sets: Callable[[argparse.Namespace], tuple[DataSet, DataSet, dict[str, DataSet]]]
+
+
+def polyynes(args: argparse.Namespace) -> tuple[DataSet, DataSet, dict[str, DataSet]]:
+    """Of every five geometries of the shorter chains three are for training, one each for validation and test."""
+    if args.polyynes is None:
+        sys.exit("--polyynes: where the data of reference.py are")
+    files = {path.stem: DataSet.from_files([path]) for path in sorted(args.polyynes.glob("c*.extxyz"))}
+    known = [data for name, data in files.items() if name[:2] in ("c4", "c6")]
+    longer = {name: data for name, data in files.items() if name[:2] == "c8"}
+
+    def part(data: DataSet, *places: int) -> DataSet:
+        return data.subset([index for index in range(len(data)) if index % 5 in places])
+
+    def joined(*places: int) -> DataSet:
+        first, *others = (part(data, *places) for data in known)
+        for other in others:
+            first = first + other
+        return first
+
+    return (
+        joined(2, 3, 4),
+        joined(0),
+        {"C4, C6": joined(1), **{name.upper(): d for name, d in longer.items()}},
+    )
+
+
+def of_shared(train: str, tests: dict[str, str], n_train: int, n_test: int) -> Any:
+    """Parts of data sets in $ETNPOT_DATA, drawn evenly."""
+
+    def thinned(data: DataSet, count: int) -> DataSet:
+        places = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
+        return data.subset([int(place) for place in places])
+
+    def sets(_: argparse.Namespace) -> tuple[DataSet, DataSet, dict[str, DataSet]]:
+        root = Path(os.environ.get("ETNPOT_DATA") or HERE.parents[2] / "shared" / "data")
+        if not root.is_dir():
+            sys.exit(
+                f"the data sets were expected in {root}; set ETNPOT_DATA to their directory (docs/accuracy.md)"
+            )
+        learned, held_out = split(thinned(DataSet.from_files([root / train]), n_train), 0.15, seed=0)
+        return (
+            learned,
+            held_out,
+            {name: thinned(DataSet.from_files([root / path]), n_test) for name, path in tests.items()},
+        )
+
+    return sets
+
+
+MOLECULE = {
+    "order": 3, "l_max": 2, "radial_size": 7, "channels": [3, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 1}, "species_rank": 3,
+    "r_min": 0.8, "energy_weight": 1000.0, "repulsion": "none",
+}  # fmt: skip
+METAL = {
+    "order": 3, "l_max": 3, "radial_size": 7, "channels": [4, 3, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 1},
+    "species_rank": 4, "cutoff": 4.5,
+}  # fmt: skip
+TASKS = {
+    "polyynes": Task(
+        {**MOLECULE, "cutoff": 3.0}, 90, {"0e": 6, "1o": 4, "2e": 3}, {"0e": 16, "1o": 12, "2e": 8}, polyynes
+    ),
+    "3BPA": Task(
+        {**MOLECULE, "cutoff": 4.0, "channels": [4, 3, 2], "ranks": {"0e": 5, "1o": 4, "2e": 2}}, 240,
+        {"0e": 7, "1o": 5, "2e": 3}, {"0e": 14, "1o": 10, "2e": 7},
+        of_shared("3bpa/train.extxyz", {"300 K": "3bpa/test.extxyz", "600 K": "3bpa/test_600K.extxyz"}, 120, 200),
+    ),
+    "NbMoTaW": Task(
+        METAL, 240, {"0e": 5, "1o": 4, "2e": 3, "3o": 2}, {"0e": 9, "1o": 6, "2e": 5, "3o": 3},
+        of_shared("nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"}, 300, 150),
+    ),
+}  # fmt: skip
+MESSAGE = {"kind": "message", "order": 1, "carry": {"0e": 2, "1o": 1}}
+POOL = {"kind": "pool", "order": 1, "carry": {"0e": 2}}
+LAYERS: dict[str, list[dict[str, Any]]] = {
+    "local": [],
+    "local, as many parameters": [],
+    "local, as slow": [],
+    "messages": [MESSAGE],
+    "messages twice": [MESSAGE, MESSAGE],
+    "bilinear attention": [{**MESSAGE, "attention": "bilinear", "heads": 2, "width": 2}],
+    "normalised attention": [{**MESSAGE, "attention": "normalised", "heads": 2, "width": 2}],
+    "pool": [POOL],
+    "pool, messages": [POOL, MESSAGE],
+}
+
+
+def settings_of(task: Task, variant: str) -> dict[str, Any]:
+    """Settings of a variant."""
+    settings = {**task.settings, "layers": LAYERS[variant]}
+    if variant == "local, as many parameters":
+        settings["ranks"] = task.larger
+    elif variant == "local, as slow":
+        settings["ranks"] = task.slower
+    return settings
+
+
+def run(task: Task, variant: str, args: argparse.Namespace) -> dict[str, Any]:
+    """One fit and its errors."""
+    train, valid, tests = task.sets(args)
+    result = etnpot.fit(
+        train, valid, **settings_of(task, variant), time_limit=task.seconds, seed=args.seed, threads=1, reliability=False
+    )  # fmt: skip
+    row: dict[str, Any] = {
+        "n_parameters": result.potential.n_parameters,
+        "seconds": round(result.seconds, 1),
+        "reason": result.reason,
+        "microseconds_per_atom": time_per_atom(result.potential, max(valid, key=lambda c: c.n_atoms)),
+        "errors": {},
+    }
+    for name, data in {"train": train, "valid": valid, **tests}.items():
+        found = evaluate(result.potential, data)
+        row["errors"][name] = {
+            "n": len(data),
+            "energy_rmse": 1e3 * found.energy.rmse,
+            "forces_rmse": 1e3 * found.forces.rmse,
+        }
+    return row
+
+
+def time_per_atom(potential: Potential, labelled: Any) -> float:
+    """Microseconds of processor time of an evaluation, of several copies of one configuration, one thread."""
+    atoms = labelled.atoms.copy()
+    if not atoms.pbc.any():
+        atoms.set_cell(np.ptp(atoms.positions, axis=0) + 20.0)
+        atoms.pbc = True
+    atoms = atoms * (2, 2, 2)
+    edges = potential.edges(atoms)
+    times = []
+    for _ in range(10):
+        begin = time.process_time()
+        potential.evaluate(edges, atoms.numbers, threads=1)
+        times.append(time.process_time() - begin)
+    return round(1e6 * min(times[1:]) / len(atoms), 2)
+
+
+def render(results: dict[str, Any]) -> dict[str, str]:
+    """One table for each data set."""
+    tables = {}
+    for name, rows in results.items():
+        sets = list(next(iter(rows.values()))["errors"])
+        lines = [
+            "| model | parameters | µs per atom | " + " | ".join(f"{part}: E, F" for part in sets) + " |",
+            "|---|--:|--:|" + "--:|" * len(sets),
+        ]
+        for variant in [v for v in LAYERS if v in rows]:
+            row = rows[variant]
+            errors = [f"{e['energy_rmse']:.2f}, {e['forces_rmse']:.1f}" for e in row["errors"].values()]
+            lines.append(
+                f"| {variant} | {row['n_parameters']} | {row['microseconds_per_atom']:.1f} | "
+                + " | ".join(errors)
+                + " |"
+            )
+        tables[f"ablation: {name}"] = "\n".join(lines)
+    return tables
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--polyynes", type=Path, help="directory of reference.py")
+    parser.add_argument("--data", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--variants", nargs="+", choices=list(LAYERS), default=list(LAYERS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--render", action="store_true")
+    args = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    if not args.render:
+        for name in args.data:
+            for variant in args.variants:
+                row = run(TASKS[name], variant, args)
+                results.setdefault(name, {})[variant] = row
+                print(name, variant, json.dumps(row), flush=True)
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    write_sections(PAGE, render(results))
+
+
+if __name__ == "__main__":
+    main()
