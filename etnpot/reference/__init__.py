@@ -19,6 +19,7 @@ module        twins
 `gradient`    the same, contracted with weights
 `sites`       derivatives of the energy of every atom by the entries of the train
 `outputs`     derivatives of the components of the last bond by pair vectors and parameters
+`layers`      pair features, messages, and trains on given features
 `assemble`    forces and virials
 `short_range` the repulsion, and what it makes of the learned energy
 `pairs`       vectors of listed pairs, and which of them are within the cutoff
@@ -32,6 +33,7 @@ from etnpot.reference import (
     evaluate,
     gradient,
     jacobian,
+    layers,
     outputs,
     pairs,
     short_range,
@@ -46,6 +48,7 @@ __all__ = [
     "evaluate",
     "gradient",
     "jacobian",
+    "layers",
     "outputs",
     "pairs",
     "short_range",
