@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 import etnpot
-from etnpot.fitting.dataset import DataSet, split
+from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import evaluate
+from etnpot.fitting.split import split
 from etnpot.potential import Potential
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
