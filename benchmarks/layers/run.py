@@ -99,11 +99,11 @@ def of_shared(train: str, tests: dict[str, str], n_train: int, n_test: int) -> A
 
 MOLECULE = {
     "order": 3, "l_max": 2, "radial_size": 7, "channels": [3, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 1}, "species_rank": 3,
-    "r_min": 0.8, "energy_weight": 1000.0, "repulsion": "none",
+    "r_min": 0.8, "energy_weight": 1000.0, "repulsion": "none", "polish_steps": 1000,
 }  # fmt: skip
 METAL = {
     "order": 3, "l_max": 3, "radial_size": 7, "channels": [4, 3, 2, 1], "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 1},
-    "species_rank": 4, "cutoff": 4.5,
+    "species_rank": 4, "cutoff": 4.5, "polish_steps": 1000,
 }  # fmt: skip
 TASKS = {
     "polyynes": Task(

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from etnpot.reference.evaluate import pair_basis
+from etnpot.reference import evaluate
 from etnpot.reference.train import contract_chain, dense_cores, head, reduce_cores, with_place
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ __all__ = [
     "gather_adjoint",
     "gather_columns",
     "gather_tensor",
+    "local_columns_adjoint",
+    "message_columns_adjoint",
     "pair_adjoint",
+    "pair_basis",
     "pair_features",
     "pair_functions",
     "pair_tangent",
@@ -84,7 +87,7 @@ def pair_functions(
     dw_pfc : float64 [p, f, c], 1/Å
     """
     lm, lc = _columns(basis)
-    phi_pn, dphi_pnc, y_pm, dy_pmc = pair_basis(r_pc, basis)
+    phi_pn, dphi_pnc, y_pm, dy_pmc = evaluate.pair_basis(r_pc, basis)
     radial_pf = np.einsum("pnf,pn->pf", table[zi_p, zj_p][:, :, lc], phi_pn)
     dradial_pfc = np.einsum("pnf,pnc->pfc", table[zi_p, zj_p][:, :, lc], dphi_pnc)
     dw_pfc = dradial_pfc * y_pm[:, lm, None] + radial_pf[:, :, None] * dy_pmc[:, lm]
@@ -166,7 +169,7 @@ def table_adjoint(
 ) -> None:
     """Eq. (4): dL/dT of the pairs ``start:stop`` from dL/dw and dL/dw', added to `table_gradient`."""
     lm, lc = _columns(basis)
-    phi_pn, dphi_pnc, y_pm, dy_pmc = pair_basis(r_pc, basis)
+    phi_pn, dphi_pnc, y_pm, dy_pmc = evaluate.pair_basis(r_pc, basis)
     by_t = np.einsum("pn,pf->pnf", phi_pn, y_pm[:, lm])
     dby_t = np.einsum("pnc,pf,pc->pnf", dphi_pnc, y_pm[:, lm], direction_pc)
     dby_t += np.einsum("pn,pfc,pc->pnf", phi_pn, dy_pmc[:, lm], direction_pc)
@@ -345,6 +348,133 @@ def gather_columns(
                 dv_ifc[i] += carried.T @ dscale_phc[p]
 
 
+# ---------------------------------------------------------------------------------- the radial table, by positions
+
+
+def pair_basis(
+    r_pc: Floats,
+    basis: BasisTables,
+    u_pc: Floats,
+    phi_pn: Floats,
+    dphi_pn: Floats,
+    y_pm: Floats,
+    dy_pmc: Floats,
+) -> None:
+    """Directions, radial functions with their derivatives by r, harmonics with theirs by the pair vector: all written."""
+    phi_pn[:], dphi_pnc, y_pm[:], dy_pmc[:] = evaluate.pair_basis(r_pc, basis)
+    u_pc[:] = r_pc / np.linalg.norm(r_pc, axis=1)[:, None]
+    dphi_pn[:] = np.einsum("pnc,pc->pn", dphi_pnc, u_pc)
+
+
+def _add_table(
+    p: int,
+    i: int,
+    j: int,
+    types: tuple[int, int],
+    lm_f: Integers,
+    channel_f: Integers,
+    wbar_fc: Floats,
+    fixed_f: Floats,
+    pairs: tuple[Floats, Floats, Floats, Floats, Floats, Floats],
+    n_strain: int,
+    n_sites: int,
+    energy_table: Floats,
+    table_columns: Floats,
+) -> None:
+    """Eq. (4) for L = E and for its derivative by every column: the product rule on w_bar Y phi."""
+    r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc = pairs
+    by_r_fnc = np.einsum("n,fc->fnc", phi_pn[p], dy_pmc[p, lm_f]) + np.einsum(
+        "n,c,f->fnc", dphi_pn[p], u_pc[p], y_pm[p, lm_f]
+    )
+    strains = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)][:n_strain]
+    by_strain_fns = np.zeros((*by_r_fnc.shape[:2], n_strain))
+    for s, (a, b) in enumerate(strains):
+        by_strain_fns[:, :, s] = 0.5 * (r_pc[p, a] * by_r_fnc[:, :, b] + r_pc[p, b] * by_r_fnc[:, :, a])
+    n_columns = table_columns.shape[-1]
+    for f in range(len(lm_f)):
+        product_n = phi_pn[p] * y_pm[p, lm_f[f]]
+        moved = _by_positions(i, j, by_r_fnc[f], by_strain_fns[f], n_sites, n_columns)
+        energy_table[types][:, channel_f[f]] += fixed_f[f] * product_n
+        table_columns[types][:, channel_f[f]] += fixed_f[f] * moved + np.outer(product_n, wbar_fc[f])
+
+
+def local_columns_adjoint(
+    first: Integers,
+    neighbor: Integers,
+    type_i: Integers,
+    source_f: Integers,
+    target_f: Integers,
+    channel_f: Integers,
+    lm_f: Integers,
+    h_ifc: Floats,
+    dwbar_pf: Floats,
+    r_pc: Floats,
+    u_pc: Floats,
+    phi_pn: Floats,
+    dphi_pn: Floats,
+    y_pm: Floats,
+    dy_pmc: Floats,
+    n_strain: int,
+    energy_table: Floats,
+    table_columns: Floats,
+) -> None:
+    """dE/dT and its derivatives by all positions and the strain, by way of the local features: arguments as of the kernel."""
+    pairs = (r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc)
+    for i in range(len(first) - 1):
+        for p in range(first[i], first[i + 1]):
+            _add_table(
+                p, i, neighbor[p], (type_i[i], type_i[neighbor[p]]), lm_f, channel_f, h_ifc[i, target_f],
+                dwbar_pf[p, source_f], pairs, n_strain, len(first) - 1, energy_table, table_columns,
+            )  # fmt: skip
+
+
+def message_columns_adjoint(
+    first: Integers,
+    neighbor: Integers,
+    type_i: Integers,
+    term_index: Integers,
+    term_value: Floats,
+    columns: Integers,
+    slot_f: Integers,
+    channel_f: Integers,
+    lm_f: Integers,
+    w_pf: Floats,
+    dw_pfc: Floats,
+    dw_pfs: Floats,
+    x_jo: Floats,
+    dx_joc: Floats,
+    g_if: Floats,
+    h_ifc: Floats,
+    dwbar_pf: Floats,
+    r_pc: Floats,
+    u_pc: Floats,
+    phi_pn: Floats,
+    dphi_pn: Floats,
+    y_pm: Floats,
+    dy_pmc: Floats,
+    xbar_joc: Floats,
+    energy_table: Floats,
+    table_columns: Floats,
+) -> None:
+    """The same by way of messages, and the derivatives of dE/dx: arguments as of the kernel of this name."""
+    pairs, n_sites = (r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc), len(first) - 1
+    dense = gather_tensor(term_index, term_value, w_pf.shape[1], x_jo.shape[1], g_if.shape[1], 0)[
+        0
+    ]  # -> [f, o, g]
+    for i in range(n_sites):
+        for p in range(first[i], first[i + 1]):
+            j = neighbor[p]
+            dw_fc = _by_positions(i, j, dw_pfc[p], dw_pfs[p], n_sites, h_ifc.shape[2])
+            wbar_fc = np.einsum("fog,o,gc->fc", dense, x_jo[j], h_ifc[i], optimize=True)
+            wbar_fc += np.einsum("fog,oc,g->fc", dense, dx_joc[j], g_if[i], optimize=True)
+            xbar_joc[j] += np.einsum("fog,f,gc->oc", dense, w_pf[p], h_ifc[i], optimize=True)
+            xbar_joc[j] += np.einsum("fog,fc,g->oc", dense, dw_fc, g_if[i], optimize=True)
+            _add_table(
+                p, i, j, (type_i[i], type_i[j]), lm_f, channel_f, wbar_fc[columns], dwbar_pf[p, columns], pairs,
+                dw_pfs.shape[2], n_sites, energy_table, table_columns,
+            )  # fmt: skip
+
+
 # --------------------------------------------------------------------------------------- trains on given features
 
 
@@ -438,7 +568,8 @@ def bonds_adjoint_tangent(
     """
     cores, v, dv = dense_cores(train, weights), v_if[start:stop], dv_if[start:stop]
     order, type_b, rank = len(cores), type_i[start:stop], int(train.bond_first[1])
-    x_0, v_k = head(train, weights, type_b), [v] * len(cores)
+    x_0 = head(train, weights, type_b)
+    v_k: list[Floats | None] = [v] * len(cores)
     seed, dseed = seed_io[start:stop], dseed_io[start:stop]
     by_v = _by_features(cores, v_k, x_0)
     g_if[start:stop] = np.einsum("bfo,bo->bf", by_v, dseed)
@@ -448,7 +579,8 @@ def bonds_adjoint_tangent(
             if s != t:
                 both = contract_chain(cores, with_place(with_place(v_k, s, dv), t, None), left=x_0)
                 h_if[start:stop] += np.einsum("bfo,bo->bf", both, dseed)
-    terms = [(seed, v_k), *((dseed, with_place(v_k, s, dv)) for s in range(order))]
+    terms: list[tuple[Floats, list[Floats | None]]] = [(seed, v_k)]
+    terms += [(dseed, with_place(v_k, s, dv)) for s in range(order)]
     for bar, v_s in terms:
         by_head = contract_chain(cores, v_s)  # -> [lane, a, o]
         for z, gradient_a in zip(type_b, np.einsum("bao,bo->ba", by_head, bar), strict=True):

@@ -167,6 +167,62 @@ def messages(module: Any, case: Case) -> list[np.ndarray]:
     return found
 
 
+def table_columns(module: Any, case: Case) -> list[np.ndarray]:
+    """What the radial table and what is passed on get from all positions and strains."""
+    n, potential, tables = case.n_atoms, case.potential, case.potential.layered_tables
+    basis, w_pf, type_i = (
+        potential.basis_tables,
+        case.random(case.n_pairs, case.n_w),
+        case.neighborhoods.type_i,
+    )
+    n_lm, n_radial = (potential.spec.l_max + 1) ** 2, potential.spec.radial.size
+    shapes = ((3,), (n_radial,), (n_radial,), (n_lm,), (n_lm, 3))
+    pairs = [np.full((case.n_pairs, *shape), np.nan) for shape in shapes]
+    module.pair_basis(case.r_pc, basis, *pairs)
+    lm_w, channel_w = columns_of(potential)
+    found = list(pairs)
+    for n_strain in (0, 6):
+        size = (*potential.radial_table.shape, 3 * n + n_strain)
+        by_energy, by_column = np.full(size[:-1], 0.5), np.full(size, 0.5)
+        source, target = tables.local_source, tables.local_target
+        module.local_columns_adjoint(
+            case.first, case.neighbor, type_i, source, target, channel_w[source], lm_w[source],
+            case.random(n, tables.widths[0], size[-1]), w_pf, case.r_pc, *pairs, n_strain, by_energy, by_column,
+        )  # fmt: skip
+        found += [by_energy, by_column]
+        for k, layer in case.messages:
+            n_x, n_v = case.train(k)[2], tables.widths[k + 1]
+            slot_f = np.zeros(case.n_w, dtype=np.int64)
+            slot_f[layer.columns] = np.arange(len(layer.columns))
+            xbar_joc, by_energy, by_column = (
+                np.full((n, n_x, size[-1]), 0.5),
+                by_energy.copy(),
+                by_column.copy(),
+            )
+            module.message_columns_adjoint(
+                case.first, case.neighbor, type_i, layer.term_index, layer.term_value, layer.columns, slot_f,
+                channel_w[layer.columns], lm_w[layer.columns], w_pf, case.random(*w_pf.shape, 3),
+                case.random(*w_pf.shape, n_strain), case.random(n, n_x), case.random(n, n_x, size[-1]), case.random(n, n_v),
+                case.random(n, n_v, size[-1]), case.random(*w_pf.shape, salt=1), case.r_pc, *pairs, xbar_joc, by_energy,
+                by_column,
+            )  # fmt: skip
+            found += [xbar_joc, by_energy, by_column]
+    return found
+
+
+def columns_of(potential: Potential) -> tuple[np.ndarray, np.ndarray]:
+    """l*l + l + m, and the channel of the radial table, of every column of w."""
+    first = potential.basis_tables.channel_first
+    columns = [
+        (l * l + m, c)
+        for l in range(len(first) - 1)
+        for m in range(2 * l + 1)
+        for c in range(first[l], first[l + 1])
+    ]
+    lm, channel = np.array(columns, dtype=np.int64).T
+    return np.ascontiguousarray(lm), np.ascontiguousarray(channel)
+
+
 def trains(module: Any, case: Case) -> list[np.ndarray]:
     """Tangents, adjoints, and adjoints along a tangent, of every train."""
     n, type_i, found = case.n_atoms, case.neighborhoods.type_i, []
@@ -186,7 +242,13 @@ def trains(module: Any, case: Case) -> list[np.ndarray]:
     return found
 
 
-STAGES = {"pairs": pair_stage, "sums": sums, "messages": messages, "trains": trains}
+STAGES = {
+    "pairs": pair_stage,
+    "sums": sums,
+    "messages": messages,
+    "table": table_columns,
+    "trains": trains,
+}
 
 
 @pytest.fixture(scope="session")
