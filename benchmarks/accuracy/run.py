@@ -212,6 +212,11 @@ def run(
     return result
 
 
+def seconds(result: dict[str, Any]) -> str:
+    """Time of a fit, and that it had one thread where it had."""
+    return f"{result['seconds']:.0f}" + (", 1 thread" if result["settings"].get("threads") == 1 else "")
+
+
 def render(results: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
@@ -235,7 +240,7 @@ def render(results: dict[str, Any]) -> str:
                 f"{force * e['forces_mae']:.{digits}f}",
                 f"{force * e['forces_rmse']:.{digits}f}",
                 str(result["n_parameters"]) if index == 0 else "",
-                f"{result['seconds']:.0f}" if index == 0 else "",
+                seconds(result) if index == 0 else "",
                 result["references"] if index == 0 else "",
             ]
             lines.append("| " + " | ".join(cells) + " |")
@@ -257,7 +262,7 @@ def render_brief(results: dict[str, Any]) -> str:
                 f"| {name}{'' if part == 'test' else ', ' + part} ({e['n']}) | "
                 f"{e['energy_mae']:.2f} / {e['energy_rmse']:.2f} {energy} | "
                 f"{force * e['forces_mae']:.{digits}f} / {force * e['forces_rmse']:.{digits}f} {unit} | "
-                f"{result['n_parameters']} | {result['seconds']:.0f} |"
+                f"{result['n_parameters']} | {seconds(result)} |"
             )
     return "\n".join(lines)
 
