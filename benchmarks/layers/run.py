@@ -161,7 +161,9 @@ def run(task: Task, variant: str, args: argparse.Namespace) -> dict[str, Any]:
         found = evaluate(result.potential, data)
         row["errors"][name] = {
             "n": len(data),
+            "energy_mae": 1e3 * found.energy.mae,
             "energy_rmse": 1e3 * found.energy.rmse,
+            "forces_mae": 1e3 * found.forces.mae,
             "forces_rmse": 1e3 * found.forces.rmse,
         }
     return row
@@ -194,7 +196,7 @@ def render(results: dict[str, Any]) -> dict[str, str]:
         ]
         for variant in [v for v in LAYERS if v in rows]:
             row = rows[variant]
-            errors = [f"{e['energy_rmse']:.2f}, {e['forces_rmse']:.1f}" for e in row["errors"].values()]
+            errors = [f"{e['energy_mae']:.2f}, {e['forces_mae']:.0f}" for e in row["errors"].values()]
             lines.append(
                 f"| {variant} | {row['n_parameters']} | {row['microseconds_per_atom']:.1f} | "
                 + " | ".join(errors)
