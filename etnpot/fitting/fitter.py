@@ -503,18 +503,19 @@ class Fitter:
 
     def stages(self) -> list[Potential]:
         """Potentials of the forms that are still to come: this one, and one with its layers where these are not yet there."""
-        if not self._layers or self.potential.spec.layers:
-            return [self.potential]
-        return [self.potential, self._with_layers()]
+        return [self.potential, self._with_layers()] if self._layers_wait else [self.potential]
 
     def _with_layers(self) -> Potential:
         return add_layers(self.potential, self._layers, np.random.default_rng([self.settings.seed, 5]))
 
     def _layers_are_due(self) -> bool:
-        progress = self._progress
-        if not self._layers or self.potential.spec.layers or not self._grown:
-            return False
-        return progress.polish_at >= _LOCAL_STEPS or progress.slow or progress.level > 0
+        progress, most = self._progress, min(_LOCAL_STEPS, self.settings.polish_steps // 2)
+        return self._layers_wait and self._grown and (progress.polish_at >= most or progress.slow)
+
+    @property
+    def _layers_wait(self) -> bool:
+        """Whether there are layers that are not yet appended."""
+        return bool(self._layers) and not self.potential.spec.layers
 
     def _append_layers(self) -> dict[str, Any]:
         """The layers that were asked for, random, with weights zero behind them."""
@@ -563,6 +564,9 @@ class Fitter:
             if gain <= 0 or progress.level_stale > _SAMPLE_PATIENCE:
                 progress.level += 1
                 progress.level_stale, progress.stale, progress.mu = 0, 0, min(progress.mu, 1e-2)
+                progress.slow = True
+        elif self._layers_wait and (gain <= 0 or progress.stale >= settings.patience):
+            progress.slow = True
         elif gain <= 0:
             progress.finished, progress.reason = True, "converged: no step lowers the loss"
         elif progress.stale >= settings.patience:
@@ -596,6 +600,10 @@ class Fitter:
             progress.finished, progress.reason = True, "time limit"
         elif progress.sweep_at >= self._n_local_solves and progress.polish_at >= settings.polish_steps:
             progress.finished, progress.reason = True, "polish steps"
+        if progress.finished and self._layers_wait:
+            logger.warning(
+                "the fit ended before its layers were appended: the potential is local; give it more time"
+            )
 
     def _working_problem(self) -> Problem:
         """What the loss is taken over: the training set, or at first a part of it.

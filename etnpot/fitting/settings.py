@@ -226,6 +226,10 @@ class FitSettings:
             raise SpecificationError(f"threads: expected a positive integer, got {self.threads!r}")
         _ = self.loss_weights
         _ = make_layers(self.layers, 1, (1,) * 13)
+        if self.layers and self.polish_steps < 2:
+            raise SpecificationError(
+                f"layers: the polish trains them, polish_steps must be at least 2, got {self.polish_steps}"
+            )
 
     @property
     def loss_weights(self) -> LossWeights:
