@@ -8,8 +8,7 @@
                       nothing
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
                       training set, until the validation loss stops falling; but for the smallest models, each step of all
-                      parameters is followed by one of each core and one of the features, which lower the same penalised loss;
-                      with attention, L-BFGS takes the place of Levenberg-Marquardt where there are many rows and pairs
+                      parameters is followed by one of each core and one of the features, which lower the same penalised loss
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -41,7 +40,6 @@ from etnpot.io.structures import Labelled
 from etnpot.network import Bond, Train, TrainLayout, balanced, grow_order, grow_ranks
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import add_layers, random_potential, symbols_to_numbers
-from etnpot.potential.layered_jacobian import LayeredJacobian
 
 __all__ = ["Fitter"]
 
@@ -73,8 +71,6 @@ _PARTS_FROM = 1000
 _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
 #: Iterations of L-BFGS in one step of the polish.
 _LBFGS_ITERATIONS = 20
-#: Rows times pairs from which on attention is trained by L-BFGS: with it the Jacobian of all parameters is one of single rows.
-_MOST_ROW_PAIRS = 5e6
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
 _BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.5, 0.5, 2.0, 10.0
 
@@ -455,9 +451,7 @@ class Fitter:
             return self._append_layers()
         problem = self._polish_problem()
         with_layers = bool(self.potential.spec.layers)
-        one_by_one = with_layers and not LayeredJacobian.covers(self.potential)
-        by_gradients = settings.method == "l-bfgs" or (one_by_one and problem.n_row_pairs > _MOST_ROW_PAIRS)
-        if by_gradients:
+        if settings.method == "l-bfgs":
             before = self.potential
             self.potential, loss = lbfgs_steps(
                 problem, self.potential, ridge=progress.ridge, steps=_LBFGS_ITERATIONS
@@ -485,7 +479,7 @@ class Fitter:
         record.update(self._judge())
         if self._grown:
             progress.polish_at += 1
-            many = self.potential.n_parameters >= _PARTS_FROM and not by_gradients
+            many = self.potential.n_parameters >= _PARTS_FROM and settings.method != "l-bfgs"
             if (many or with_layers) and gain > 0:
                 progress.cycle_at = 1
             progress.slow = gain < _LOCAL_GAIN * loss

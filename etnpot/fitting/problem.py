@@ -160,12 +160,6 @@ class Problem:
         """Rows of the data, of all ranks."""
         return int(self._summed(np.array([float(sum(c.n_rows for c in self.data))]))[0])
 
-    @cached_property
-    def n_row_pairs(self) -> int:
-        """Rows times pairs of each configuration, of all ranks: what rows cost that are computed one by one."""
-        mine = sum(float(c.n_rows) * c.edges.n_pairs for c in self.configurations)
-        return int(self._summed(np.array([mine]))[0])
-
     def subset(self, indices: Sequence[int]) -> Problem:
         """The problem of some of the data, by their ascending number in the whole, and of all constraints."""
         rank, size = self.shard

@@ -503,46 +503,70 @@ def local_columns_adjoint(
 
 @njit
 def message_columns_adjoint(
-    first, neighbor, type_i, term_index, term_value, columns, slot_f, channel_f, lm_f, w_pf, dw_pfc, dw_pfs, x_jo, dx_joc,
-    g_if, h_ifc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc, xbar_joc, energy_table, table_columns,
+    first, neighbor, type_i, term_index, term_value, columns, slot_f, channel_f, lm_f, head_f, w_pf, dw_pfc, dw_pfs, scale_ph,
+    dscale_phc, x_jo, dx_joc, g_if, h_ifc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc, xbar_joc, dscalebar_phc,
+    energy_table, table_columns,
 ):  # fmt: skip
-    """The same by way of messages without attention, and the derivatives of dE/dx.
+    """The same by way of messages, and the derivatives of dE/dx and of dE/d(weights of attention).
 
     Parameters
     ----------
-    first, neighbor, term_index, term_value, w_pf, dw_pfc, dw_pfs, x_jo, dx_joc
+    first, neighbor, term_index, term_value, w_pf, dw_pfc, dw_pfs, scale_ph, dscale_phc, x_jo, dx_joc
         As for `gather_columns`.
     type_i, channel_f, lm_f, h_ifc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc, energy_table, table_columns
         As for `local_columns_adjoint`, of each of `columns`.
-    columns : int64 [f]
-        Columns of w that carry the messages.
+    columns, head_f : int64 [f]
+        Columns of w that carry the messages, and the head of each.
     slot_f : int64
         Place of every column of w among them.
     g_if : float64 [i, f]
         dE/dv.
     xbar_joc : float64 [j, o, column]
         Added to: the derivatives of dE/dx.
+    dscalebar_phc : float64 [p, h, column]
+        Added to: the derivatives of dE/d(weight) of every head.
     """
     n_columns, n_sites, n_strain = table_columns.shape[4], first.shape[0] - 1, dw_pfs.shape[2]
+    n_heads = scale_ph.shape[1]
     wbar_fc, sum_lc = np.empty((columns.shape[0], n_columns)), np.empty((table_columns.shape[3], n_columns))
+    carried_f = np.empty(columns.shape[0])
     for i in range(n_sites):
         for p in range(first[i], first[i + 1]):
             j = neighbor[p]
             wbar_fc[:] = 0.0
+            carried_f[:] = 0.0
             for t in range(term_index.shape[0]):
                 for a in range(term_index[t, 3]):
                     w, x, v = term_index[t, 0] + a, term_index[t, 1] + a, term_index[t, 2] + a
-                    f, value = slot_f[w], term_value[t]
-                    by_h, by_dx, by_w = value * x_jo[j, x], value * g_if[i, v], value * w_pf[p, w]
+                    f, value, scale = slot_f[w], term_value[t], 1.0
+                    if n_heads > 0:
+                        scale = scale_ph[p, a % n_heads]
+                    by_h, by_dx = value * x_jo[j, x], value * g_if[i, v]
+                    by_w = value * scale * w_pf[p, w]
+                    carried_f[f] += by_dx * x_jo[j, x]
                     for c in range(n_columns):
                         wbar_fc[f, c] += by_h * h_ifc[i, v, c] + by_dx * dx_joc[j, x, c]
                     for c in range(n_columns):
                         xbar_joc[j, x, c] += by_w * h_ifc[i, v, c]
+                    if n_heads > 0:
+                        for c in range(n_columns):
+                            xbar_joc[j, x, c] += by_dx * w_pf[p, w] * dscale_phc[p, a % n_heads, c]
                     for c in range(3):
-                        xbar_joc[j, x, 3 * j + c] += by_dx * dw_pfc[p, w, c]
-                        xbar_joc[j, x, 3 * i + c] -= by_dx * dw_pfc[p, w, c]
+                        xbar_joc[j, x, 3 * j + c] += by_dx * scale * dw_pfc[p, w, c]
+                        xbar_joc[j, x, 3 * i + c] -= by_dx * scale * dw_pfc[p, w, c]
                     for c in range(n_strain):
-                        xbar_joc[j, x, 3 * n_sites + c] += by_dx * dw_pfs[p, w, c]
+                        xbar_joc[j, x, 3 * n_sites + c] += by_dx * scale * dw_pfs[p, w, c]
+            if n_heads > 0:
+                for f in range(columns.shape[0]):
+                    w, h, carried = columns[f], head_f[f], carried_f[f]
+                    for c in range(n_columns):
+                        dscalebar_phc[p, h, c] += wbar_fc[f, c] * w_pf[p, w]
+                        wbar_fc[f, c] = scale_ph[p, h] * wbar_fc[f, c] + dscale_phc[p, h, c] * carried
+                    for c in range(3):
+                        dscalebar_phc[p, h, 3 * j + c] += carried * dw_pfc[p, w, c]
+                        dscalebar_phc[p, h, 3 * i + c] -= carried * dw_pfc[p, w, c]
+                    for c in range(n_strain):
+                        dscalebar_phc[p, h, 3 * n_sites + c] += carried * dw_pfs[p, w, c]
             add_table_columns(
                 p, i, j, type_i[i], type_i[j], columns, channel_f, lm_f, wbar_fc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn,
                 y_pm, dy_pmc, n_sites, n_strain, sum_lc, energy_table, table_columns,

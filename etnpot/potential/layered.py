@@ -35,7 +35,7 @@ from etnpot.potential.threads import run_ranges
 if TYPE_CHECKING:
     from etnpot.potential.potential import Potential
 
-__all__ = ["LayeredPass", "LayeredTables"]
+__all__ = ["LayeredColumns", "LayeredPass", "LayeredTables", "LayeredTangent", "by_head"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -225,14 +225,19 @@ class LayeredPass:
 
     # ---------------------------------------------------------------------------------------------- attention
 
-    def _query_key(self, k: int, x_jo: Floats) -> tuple[Floats, Floats]:
+    def scale_ph(self, k: int) -> Floats:
+        """Weights of attention of layer k, float64 [p, h]; of no heads where there is none."""
+        attention = self.attention[k]
+        return np.zeros((len(self.neighbor), 0)) if attention is None else attention.weight
+
+    def query_key(self, k: int, x_jo: Floats) -> tuple[Floats, Floats]:
         """q_i and k_j of every pair, [p, h, d], q scaled."""
         layer = self.tables.layers[k]
         scale = 1.0 / np.sqrt(layer.queries.shape[1])
         return scale * x_jo[self.center][:, layer.queries], x_jo[self.neighbor][:, layer.keys]
 
     def _attend(self, k: int, x_jo: Floats) -> _Attention:
-        query, key = self._query_key(k, x_jo)
+        query, key = self.query_key(k, x_jo)
         score = np.einsum("phd,phd->ph", query, key)
         if self.tables.attention[k] == "bilinear":
             return _Attention(score, score)
@@ -255,7 +260,7 @@ class LayeredPass:
     def _add_query_key(self, k: int, x_jo: Floats, score_bar: Floats, xbar_jo: Floats) -> None:
         """dL/dx of queries and keys from dL/ds; `xbar_jo` is added to."""
         layer = self.tables.layers[k]
-        query, key = self._query_key(k, x_jo)
+        query, key = self.query_key(k, x_jo)
         scale = 1.0 / np.sqrt(layer.queries.shape[1])
         n_heads, width = layer.queries.shape
         at_query = (scale * score_bar[:, :, None] * key).reshape(len(key), -1)
@@ -290,7 +295,7 @@ class LayeredPass:
                     self._gather_adjoint(layer, self.carriers[k], x_jo, g_if, carried_bar, xbar_jo)
                     bar = carried_bar[:, layer.columns]
                     wbar_pf[:, layer.columns] += bar * attention.weight[:, layer.heads]
-                    weight_bar = _by_head(layer, bar * self.w_pf[:, layer.columns])
+                    weight_bar = by_head(layer, bar * self.w_pf[:, layer.columns])
                     score_bar = weight_bar
                     if attention.envelope is not None and attention.total_i is not None:
                         score_bar = self._normalised_adjoint(attention, weight_bar)
@@ -346,7 +351,7 @@ class LayeredPass:
         """d alpha by all positions and the strain, float64 [p, h, column]."""
         layer = self.tables.layers[k]
         scale = 1.0 / np.sqrt(layer.queries.shape[1])
-        query, key = self._query_key(k, self.x[k])
+        query, key = self.query_key(k, self.x[k])
         dquery, dkey = dx_joc[:, layer.queries][self.center], dx_joc[:, layer.keys][self.neighbor]
         dscore = scale * np.einsum("phdc,phd->phc", dquery, key) + np.einsum("phd,phdc->phc", query, dkey)
         if attention.envelope is None or attention.total_i is None:
@@ -426,6 +431,8 @@ class LayeredColumns:
             dv_ifc,
         )
         self.v, self.x = [dv_ifc], list[Floats]()
+        #: Derivatives of the weights of attention, [p, h, column]; of no heads where there is none.
+        self.attention: list[Floats] = []
         for k in range(len(tables.layers)):
             self._append(base, k)
 
@@ -434,20 +441,17 @@ class LayeredColumns:
         dx_joc = base.bond_derivatives(k) @ old
         dv_ifc = np.zeros((n, base.tables.widths[k + 1], old.shape[2]))
         dv_ifc[:, layer.kept] = old
+        dscale_phc, attention = np.zeros((len(base.neighbor), 0, old.shape[2])), base.attention[k]
         if len(layer.source):
             dv_ifc[:, layer.target] = base._pooled(dx_joc[:, layer.source])
         else:
-            scale_ph, dscale_phc = np.zeros((len(base.neighbor), 0)), np.zeros((len(base.neighbor), 0, 0))
-            attention = base.attention[k]
             if attention is not None:
-                scale_ph, dscale_phc = (
-                    attention.weight,
-                    base._attention_columns(k, attention, dx_joc, self.n_strain),
-                )
+                dscale_phc = base._attention_columns(k, attention, dx_joc, self.n_strain)
             layers.gather_columns(
-                base.first, base.neighbor, layer.term_index, layer.term_value, base.w_pf, self.dw_pfc, self.dw_pfs, scale_ph,
-                dscale_phc, base.x[k], dx_joc, n, dv_ifc,
+                base.first, base.neighbor, layer.term_index, layer.term_value, base.w_pf, self.dw_pfc, self.dw_pfs,
+                base.scale_ph(k), dscale_phc, base.x[k], dx_joc, n, dv_ifc,
             )  # fmt: skip
+        self.attention.append(dscale_phc)
         self.x.append(dx_joc)
         self.v.append(dv_ifc)
 
@@ -512,8 +516,8 @@ class LayeredTangent:
 
     def _attend(self, k: int, attention: _Attention) -> tuple[Floats, Floats, Floats]:
         base = self.base
-        query, key = base._query_key(k, base.x[k])
-        dquery, dkey = base._query_key(k, self.x[k])
+        query, key = base.query_key(k, base.x[k])
+        dquery, dkey = base.query_key(k, self.x[k])
         dscore = np.einsum("phd,phd->ph", dquery, key) + np.einsum("phd,phd->ph", query, dkey)
         if attention.envelope is None or attention.total_i is None:
             return dscore, dscore, dscore
@@ -599,8 +603,8 @@ class LayeredTangent:
         w, dw = base.w_pf[:, columns], self.w_pf[:, columns]
         wbar_pf[:, columns] += bar * attention.weight[:, heads] + dbar * dweight[:, heads]
         dwbar_pf[:, columns] += dbar * attention.weight[:, heads]
-        weight_bar = _by_head(layer, bar * w + dbar * dw)
-        dweight_bar = _by_head(layer, dbar * w)
+        weight_bar = by_head(layer, bar * w + dbar * dw)
+        dweight_bar = by_head(layer, dbar * w)
         score_bar, dscore_bar = weight_bar, dweight_bar
         if attention.envelope is not None and attention.total_i is not None:
             e, total = attention.envelope, attention.total_i[base.center]
@@ -622,7 +626,7 @@ class LayeredTangent:
         base._add_query_key(k, base.x[k], dscore_bar, dxbar_jo)
 
 
-def _by_head(layer: LayerTables, values: Floats) -> Floats:
+def by_head(layer: LayerTables, values: Floats) -> Floats:
     """Sums over the columns of each head, [p, h]."""
     n_heads = len(layer.queries)
     sums = np.zeros((len(values), n_heads))

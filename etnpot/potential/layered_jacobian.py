@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from etnpot.kernels import jacobian, layers
 from etnpot.kernels.lanes import LANES
 from etnpot.network import Train
-from etnpot.potential.layered import LayeredColumns, LayeredPass
+from etnpot.potential.layered import LayeredColumns, LayeredPass, by_head
 from etnpot.potential.potential import Potential
 from etnpot.potential.train_derivatives import DenseCores, TrainDerivatives, differentiate
 
@@ -37,7 +37,7 @@ _ATOMS_IN_CACHE = 4
 
 
 class LayeredJacobian:
-    """Rows by all parameters of one potential with layers but without attention.
+    """Rows by all parameters of one potential with layers.
 
     Parameters
     ----------
@@ -65,13 +65,6 @@ class LayeredJacobian:
         dims = 2 * np.arange(spec.l_max + 1) + 1
         self._lm_w = np.repeat(np.arange(dims.sum()), np.repeat(spec.pair_channels, dims))
 
-    @staticmethod
-    def covers(potential: Potential) -> bool:
-        """Whether the rows of a potential can be had here."""
-        return bool(potential.spec.layers) and all(
-            layer.attention == "none" for layer in potential.spec.layers
-        )
-
     def rows(self, way: LayeredPass, columns: LayeredColumns) -> tuple[Floats, Floats]:
         """Derivatives of the energy [1, q], and of its derivatives by all columns [q, 3 n + s].
 
@@ -98,15 +91,25 @@ class LayeredJacobian:
                 xbar_jo[:, layer.source] = way._pooled(g_if[:, layer.target])
                 xbar_joc[:, layer.source] = way._pooled(h_ifc[:, layer.target])
             else:
-                way._gather_adjoint(layer, way.w_pf, x_jo, g_if, dwbar_pf, xbar_jo)
+                scale_ph, carried_pf = way.scale_ph(k), np.zeros_like(way.w_pf)
+                way._gather_adjoint(layer, way.carriers[k], x_jo, g_if, carried_pf, xbar_jo)
+                scale_bar = np.zeros((len(way.neighbor), scale_ph.shape[1], n_columns))
+                heads = layer.heads
+                if scale_ph.shape[1]:
+                    dwbar_pf[:, layer.columns] += carried_pf[:, layer.columns] * scale_ph[:, heads]
+                else:
+                    dwbar_pf += carried_pf
                 slot_f = np.zeros(way.w_pf.shape[1], dtype=np.int64)
                 slot_f[layer.columns] = np.arange(len(layer.columns))
                 layers.message_columns_adjoint(
                     way.first, way.neighbor, way.type_i, layer.term_index, layer.term_value, layer.columns, slot_f,
-                    self._channel_w[layer.columns], self._lm_w[layer.columns], way.w_pf, columns.dw_pfc, columns.dw_pfs, x_jo,
-                    columns.x[k], g_if, h_ifc, dwbar_pf, way.r_pc, u_pc, phi_pn, dphi_pn, y_pm,
-                    dy_pmc, xbar_joc, energy_table, table_columns,
+                    self._channel_w[layer.columns], self._lm_w[layer.columns], heads, way.w_pf, columns.dw_pfc, columns.dw_pfs,
+                    scale_ph, columns.attention[k], x_jo, columns.x[k], g_if, h_ifc, dwbar_pf, way.r_pc, u_pc, phi_pn, dphi_pn,
+                    y_pm, dy_pmc, xbar_joc, scale_bar, energy_table, table_columns,
                 )  # fmt: skip
+                if scale_ph.shape[1]:
+                    weight_bar = by_head(layer, carried_pf[:, layer.columns] * way.w_pf[:, layer.columns])
+                    self._add_attention(way, columns, k, weight_bar, scale_bar, xbar_jo, xbar_joc)
             found, by_train = self._train(way, k, xbar_jo)
             derivative_iof = way.bond_derivatives(k)
             g_if = g_if[:, layer.kept] + by_train
@@ -123,6 +126,48 @@ class LayeredJacobian:
         potential._add_radial_gradient(energy_table, energy_1q[0])
         self._add_table(table_columns, gradient_qc)
         return energy_1q, gradient_qc
+
+    def _add_attention(
+        self,
+        way: LayeredPass,
+        columns: LayeredColumns,
+        k: int,
+        weight_bar: Floats,
+        dweight_bar: Floats,
+        xbar_jo: Floats,
+        xbar_joc: Floats,
+    ) -> None:
+        """From dE/d alpha [p, h] and its derivatives [p, h, column] to those by queries and keys: `xbar_jo`, `xbar_joc`.
+
+        s_bar = alpha_bar, or where the weights are normalised alpha (alpha_bar - sum_j alpha alpha_bar), and the product rule.
+        """
+        layer, n = way.tables.layers[k], way.n_atoms
+        score_bar, dscore_bar = weight_bar, dweight_bar
+        if way.tables.attention[k] == "normalised":
+            weight, dweight = way.scale_ph(k), columns.attention[k]
+            rest = weight_bar - _at_center(way, weight * weight_bar)
+            along = dweight * weight_bar[..., None] + weight[..., None] * dweight_bar
+            score_bar = weight * rest
+            dscore_bar = dweight * rest[..., None] + weight[..., None] * (
+                dweight_bar - _at_center(way, along)
+            )
+        query, key = way.query_key(k, way.x[k])
+        scale = 1.0 / np.sqrt(layer.queries.shape[1])
+        dquery = scale * columns.x[k][:, layer.queries][way.center]
+        dkey = columns.x[k][:, layer.keys][way.neighbor]
+        for places, sites, factor, dfactor, size in (
+            (layer.queries, way.center, key, dkey, scale),
+            (layer.keys, way.neighbor, query, dquery, 1.0),
+        ):
+            by_pair = size * score_bar[:, :, None] * factor
+            dby_pair = size * (
+                dscore_bar[:, :, None] * factor[..., None] + score_bar[:, :, None, None] * dfactor
+            )
+            rows, drows = np.zeros((n, *by_pair.shape[1:])), np.zeros((n, *dby_pair.shape[1:]))
+            np.add.at(rows, sites, by_pair)
+            np.add.at(drows, sites, dby_pair)
+            xbar_jo[:, places] += rows
+            xbar_joc[:, places] += drows
 
     def _pair_basis(self, way: LayeredPass) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         """What `etnpot.kernels.layers.pair_basis` writes."""
@@ -196,3 +241,10 @@ class LayeredJacobian:
         start = spec.slices[spec.shared_groups[0]].start
         rows = potential.species_jacobian.T @ by_species.reshape(-1, scaled.shape[-1])
         gradient_qc[start : spec.slices["radial.0"].start] = rows
+
+
+def _at_center(way: LayeredPass, values: Floats) -> Floats:
+    """For each pair the sum over all pairs of its centre, [p, ...]."""
+    sums = np.zeros((way.n_atoms, *values.shape[1:]))
+    np.add.at(sums, way.center, values)
+    return np.asarray(sums[way.center])

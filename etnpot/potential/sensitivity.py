@@ -3,7 +3,7 @@
 `etnpot.kernels.jacobian` has the equations and sums their rows; here are the derivatives of the train by its features, by
 the matrix products of numpy, and the primes of a few atoms at a time. Where there are layers,
 this is so for the last train, whose features then depend on more positions; for the other parameters see
-`etnpot.potential.layered_jacobian`, and with attention every row is a gradient.
+`etnpot.potential.layered_jacobian`.
 
 A range of parameters aligned with the groups of ``spec.shapes`` can be asked for: one core for a local solve, the
 radial and species parameters together, or everything.
@@ -119,7 +119,7 @@ class Sensitivities:
         self._scale = 1.0 / np.sqrt(spec.neighbor_scale)
         self._chain = _species_chain(potential) if set(wanted) & set(shared) else None
         self._dense = DenseCores(potential.train)
-        self._layered = LayeredJacobian(potential) if LayeredJacobian.covers(potential) else None
+        self._layered = LayeredJacobian(potential) if spec.layers else None
 
     @property
     def n_parameters(self) -> int:
@@ -151,7 +151,7 @@ class Sensitivities:
         n_strain = len(VOIGT) if with_virial else 0
         gradient_qc = np.zeros((n_q, 3 * n_sites + n_strain))
         arguments, close = self.potential._arguments(edges, type_i)
-        if self._chain is not None and spec.layers and (self._layered is None or per_atom):
+        if self._chain is not None and spec.layers and per_atom:
             return self._row_by_row(edges, numbers, per_atom=per_atom, with_virial=with_virial)
         layered = self.potential._pass(edges, arguments, 1) if spec.layers else None
         if isinstance(layered, LayeredPass):
@@ -192,8 +192,8 @@ class Sensitivities:
     def _row_by_row(
         self, edges: EdgeList, numbers: ArrayLike, *, per_atom: bool, with_virial: bool
     ) -> Jacobian:
-        """The Jacobian from one gradient for each row: where there is attention, and where the short range acts, which is
-        rare, since it acts on no configuration of a training set."""
+        """The Jacobian from one gradient for each row: where the short range acts, which is rare, since it acts on no
+        configuration of a training set, and for single atoms of a potential with layers."""
         n_atoms, n_sites = edges.n_atoms, len(np.asarray(numbers))
         gradient = self.potential.gradients(edges, numbers)
         mine = slice(self.start, self.stop)

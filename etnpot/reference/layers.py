@@ -438,9 +438,12 @@ def message_columns_adjoint(
     slot_f: Integers,
     channel_f: Integers,
     lm_f: Integers,
+    head_f: Integers,
     w_pf: Floats,
     dw_pfc: Floats,
     dw_pfs: Floats,
+    scale_ph: Floats,
+    dscale_phc: Floats,
     x_jo: Floats,
     dx_joc: Floats,
     g_if: Floats,
@@ -453,22 +456,38 @@ def message_columns_adjoint(
     y_pm: Floats,
     dy_pmc: Floats,
     xbar_joc: Floats,
+    dscalebar_phc: Floats,
     energy_table: Floats,
     table_columns: Floats,
 ) -> None:
-    """The same by way of messages, and the derivatives of dE/dx: arguments as of the kernel of this name."""
+    """The same by way of messages, and the derivatives of dE/dx and of dE/d(weights of attention).
+
+    Of S = sum g K (a w) x the derivatives by w, x and a, and their derivatives by every column. Arguments as of the kernel.
+    """
     pairs, n_sites = (r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc), len(first) - 1
+    n_heads, n_columns = scale_ph.shape[1], h_ifc.shape[2]
     dense = gather_tensor(term_index, term_value, w_pf.shape[1], x_jo.shape[1], g_if.shape[1], 0)[
         0
     ]  # -> [f, o, g]
+    head_w = np.zeros(w_pf.shape[1], dtype=np.int64)
+    head_w[columns] = head_f
     for i in range(n_sites):
         for p in range(first[i], first[i + 1]):
             j = neighbor[p]
-            dw_fc = _by_positions(i, j, dw_pfc[p], dw_pfs[p], n_sites, h_ifc.shape[2])
-            wbar_fc = np.einsum("fog,o,gc->fc", dense, x_jo[j], h_ifc[i], optimize=True)
-            wbar_fc += np.einsum("fog,oc,g->fc", dense, dx_joc[j], g_if[i], optimize=True)
-            xbar_joc[j] += np.einsum("fog,f,gc->oc", dense, w_pf[p], h_ifc[i], optimize=True)
-            xbar_joc[j] += np.einsum("fog,fc,g->oc", dense, dw_fc, g_if[i], optimize=True)
+            scale_f, dscale_fc = np.ones(len(head_w)), np.zeros((len(head_w), n_columns))
+            if n_heads:
+                scale_f, dscale_fc = scale_ph[p, head_w], dscale_phc[p, head_w]
+            dw_fc = _by_positions(i, j, dw_pfc[p], dw_pfs[p], n_sites, n_columns)
+            carried_f = np.einsum("fog,o,g->f", dense, x_jo[j], g_if[i], optimize=True)
+            carried_fc = np.einsum("fog,o,gc->fc", dense, x_jo[j], h_ifc[i], optimize=True)
+            carried_fc += np.einsum("fog,oc,g->fc", dense, dx_joc[j], g_if[i], optimize=True)
+            weighted_fc = scale_f[:, None] * dw_fc + dscale_fc * w_pf[p, :, None]
+            xbar_joc[j] += np.einsum("fog,f,gc->oc", dense, scale_f * w_pf[p], h_ifc[i], optimize=True)
+            xbar_joc[j] += np.einsum("fog,fc,g->oc", dense, weighted_fc, g_if[i], optimize=True)
+            by_scale_fc = carried_fc * w_pf[p, :, None] + carried_f[:, None] * dw_fc
+            for h in range(n_heads):
+                dscalebar_phc[p, h] += by_scale_fc[columns][head_f == h].sum(axis=0)
+            wbar_fc = scale_f[:, None] * carried_fc + dscale_fc * carried_f[:, None]
             _add_table(
                 p, i, j, (type_i[i], type_i[j]), lm_f, channel_f, wbar_fc[columns], dwbar_pf[p, columns], pairs,
                 dw_pfs.shape[2], n_sites, energy_table, table_columns,

@@ -194,19 +194,20 @@ def table_columns(module: Any, case: Case) -> list[np.ndarray]:
             n_x, n_v = case.train(k)[2], tables.widths[k + 1]
             slot_f = np.zeros(case.n_w, dtype=np.int64)
             slot_f[layer.columns] = np.arange(len(layer.columns))
-            xbar_joc, by_energy, by_column = (
-                np.full((n, n_x, size[-1]), 0.5),
-                by_energy.copy(),
-                by_column.copy(),
-            )
-            module.message_columns_adjoint(
-                case.first, case.neighbor, type_i, layer.term_index, layer.term_value, layer.columns, slot_f,
-                channel_w[layer.columns], lm_w[layer.columns], w_pf, case.random(*w_pf.shape, 3),
-                case.random(*w_pf.shape, n_strain), case.random(n, n_x), case.random(n, n_x, size[-1]), case.random(n, n_v),
-                case.random(n, n_v, size[-1]), case.random(*w_pf.shape, salt=1), case.r_pc, *pairs, xbar_joc, by_energy,
-                by_column,
-            )  # fmt: skip
-            found += [xbar_joc, by_energy, by_column]
+            for n_heads in {0, len(layer.queries)}:
+                heads = layer.heads if n_heads else np.zeros(len(layer.columns), dtype=np.int64)
+                xbar_joc = np.full((n, n_x, size[-1]), 0.5)
+                by_scale = np.full((case.n_pairs, n_heads, size[-1]), 0.5)
+                by_energy, by_column = by_energy.copy(), by_column.copy()
+                module.message_columns_adjoint(
+                    case.first, case.neighbor, type_i, layer.term_index, layer.term_value, layer.columns, slot_f,
+                    channel_w[layer.columns], lm_w[layer.columns], heads, w_pf, case.random(*w_pf.shape, 3),
+                    case.random(*w_pf.shape, n_strain), case.random(case.n_pairs, n_heads),
+                    case.random(case.n_pairs, n_heads, size[-1]), case.random(n, n_x), case.random(n, n_x, size[-1]),
+                    case.random(n, n_v), case.random(n, n_v, size[-1]), case.random(*w_pf.shape, salt=1), case.r_pc, *pairs,
+                    xbar_joc, by_scale, by_energy, by_column,
+                )  # fmt: skip
+                found += [xbar_joc, by_scale, by_energy, by_column]
     return found
 
 
