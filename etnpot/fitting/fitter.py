@@ -500,7 +500,10 @@ class Fitter:
         progress = self._progress
         if not self._layers or self.potential.spec.layers or not self._grown:
             return False
-        return progress.polish_at >= _LOCAL_STEPS or progress.slow or progress.level > 0
+        most = min(
+            _LOCAL_STEPS, self.settings.polish_steps // 2
+        )  # however few, half of them are for the layers
+        return progress.polish_at >= most or progress.slow or progress.level > 0
 
     def _append_layers(self) -> dict[str, Any]:
         """The layers that were asked for, random, with weights zero behind them."""

@@ -438,7 +438,8 @@ def bonds_adjoint_tangent(
     """
     cores, v, dv = dense_cores(train, weights), v_if[start:stop], dv_if[start:stop]
     order, type_b, rank = len(cores), type_i[start:stop], int(train.bond_first[1])
-    x_0, v_k = head(train, weights, type_b), [v] * len(cores)
+    x_0 = head(train, weights, type_b)
+    v_k: list[Floats | None] = [v] * order
     seed, dseed = seed_io[start:stop], dseed_io[start:stop]
     by_v = _by_features(cores, v_k, x_0)
     g_if[start:stop] = np.einsum("bfo,bo->bf", by_v, dseed)
@@ -448,7 +449,8 @@ def bonds_adjoint_tangent(
             if s != t:
                 both = contract_chain(cores, with_place(with_place(v_k, s, dv), t, None), left=x_0)
                 h_if[start:stop] += np.einsum("bfo,bo->bf", both, dseed)
-    terms = [(seed, v_k), *((dseed, with_place(v_k, s, dv)) for s in range(order))]
+    terms: list[tuple[Floats, list[Floats | None]]] = [(seed, v_k)]
+    terms += [(dseed, with_place(v_k, s, dv)) for s in range(order)]
     for bar, v_s in terms:
         by_head = contract_chain(cores, v_s)  # -> [lane, a, o]
         for z, gradient_a in zip(type_b, np.einsum("bao,bo->ba", by_head, bar), strict=True):
