@@ -36,7 +36,7 @@ from etnpot.errors import ExtrapolationWarning, SpecificationError, StructureErr
 from etnpot.interfaces.ase_plugin import NAME, register_name
 from etnpot.interfaces.ase_tensors import FORMS_OF_PROPERTIES, TensorEvaluator, model_and_label
 from etnpot.kernels.pairs import shortest_pair
-from etnpot.neighbors import EdgeList, NeighborCache, check_distances, check_structure
+from etnpot.neighbors import POOL_GROUP, EdgeList, NeighborCache, check_distances, check_structure
 from etnpot.potential import Assessment, Potential, TensorModel, load
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class ETNCalculator(Calculator):
 
     *Tensors.* Dipole, charges and polarizability are computed when they are asked for, not at every step. The total charge is
     ``atoms.info["charge"]``, or zero; ASE does not notice when it alone is changed: call ``reset`` then.
+
+    *Layers.* Where the potential pools over groups of atoms, these are ``atoms.arrays["pool_group"]``. With layers, energies
+    and stresses of single atoms depend on more than their own neighbours.
 
     *Dispersion.* Where the potential has one, it is added here; energies and stresses of single atoms are then not defined.
 
@@ -218,6 +221,19 @@ class ETNCalculator(Calculator):
         """Forget the atoms and the results of the last call."""
         super().reset()
         self._virial_icc = None
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last call, as in the base class, and the groups that are pooled together."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self.atoms is not None and not changes and self._pools:
+            before, now = (a.arrays.get(POOL_GROUP, np.zeros(len(a))) for a in (self.atoms, atoms))
+            if (np.asarray(before) != np.asarray(now)).any():
+                changes = [POOL_GROUP]
+        return changes
+
+    @property
+    def _pools(self) -> bool:
+        return any(layer.kind == "pool" for layer in self._potential.spec.layers)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """One property, computed if need be; arrays belong to the caller."""

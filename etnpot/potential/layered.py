@@ -263,8 +263,9 @@ class LayeredPass:
         query, key = self.query_key(k, x_jo)
         scale = 1.0 / np.sqrt(layer.queries.shape[1])
         n_heads, width = layer.queries.shape
-        at_query = (scale * score_bar[:, :, None] * key).reshape(len(key), -1)
-        at_key = (score_bar[:, :, None] * query).reshape(len(key), -1)
+        # no -1 here: there may be no pairs
+        at_query = (scale * score_bar[:, :, None] * key).reshape(len(key), n_heads * width)
+        at_key = (score_bar[:, :, None] * query).reshape(len(key), n_heads * width)
         rows = np.zeros((self.n_atoms, n_heads * width))
         np.add.at(rows, self.center, at_query)
         xbar_jo[:, layer.queries.ravel()] += rows

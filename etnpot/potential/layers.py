@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,8 +238,9 @@ def local_columns(channels: Sequence[int], layers: Sequence[Layer]) -> tuple[Int
     return np.array(source, dtype=np.int64), np.array(target, dtype=np.int64)
 
 
-def layer_tables(channels: Sequence[int], layers: Sequence[Layer]) -> list[LayerTables]:
-    """Tables of every layer."""
+@lru_cache(maxsize=64)
+def layer_tables(channels: tuple[int, ...], layers: tuple[Layer, ...]) -> tuple[LayerTables, ...]:
+    """Tables of every layer; kept, since a fit asks for the same ones at every step, and nobody writes to them."""
     l_max = len(channels) - 1
     bonds, total = feature_bonds(channels, layers), pair_channels(channels, layers)
     first_w = np.cumsum([0, *((2 * l + 1) * total[l] for l in range(l_max + 1))])
@@ -271,7 +273,7 @@ def layer_tables(channels: Sequence[int], layers: Sequence[Layer]) -> list[Layer
             index, value = _terms(layer, l_max, first_w, total, channels, used, first_copy, old, new)
             used += n_copies
         tables.append(LayerTables(kept, source, target, index, value, columns, heads, queries, keys))
-    return tables
+    return tuple(tables)
 
 
 def _places(bond: Bond, irrep: Irrep, copy: int, count: int) -> Integers:

@@ -356,7 +356,7 @@ class Potential(FeatureModel[PotentialSpec]):
         return LayeredTables(
             self.basis_tables,
             *local_columns(spec.channels, spec.layers),
-            tuple(layer_tables(spec.channels, spec.layers)),
+            layer_tables(spec.channels, spec.layers),
             tuple(train_tables(layout) for layout in layouts),
             tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(starts)),
             self.parameters[first:],

@@ -6,6 +6,7 @@ Both tables are named tuples of numbers and arrays, so that compiled kernels tak
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -195,8 +196,12 @@ def path_runs(
     return runs
 
 
+@lru_cache(maxsize=64)
 def train_tables(layout: TrainLayout) -> TrainTables:
-    """Tables of the train stage; weights are ``Train.flat``: head, then cores."""
+    """Tables of the train stage; weights are ``Train.flat``: head, then cores.
+
+    Kept, since a fit asks for those of the same layout at every step; nobody writes to them.
+    """
     bond_first = np.cumsum([0, *(bond.dimension for bond in layout.bonds)], dtype=np.int64)
     coupling_range: dict[tuple[int, int, int], tuple[int, int]] = {}
     shape_runs: dict[tuple[tuple[int, int, int], tuple[int, int, int]], list[int]] = {}

@@ -74,6 +74,7 @@ def check_all(
     smoothness_rtol: float = 1e-6,
     continuous_derivatives: int = 2,
     max_dimers: int = 10,
+    grouped: bool = False,
     seed: int = 0,
     raise_on_failure: bool = True,
 ) -> Report:
@@ -98,6 +99,8 @@ def check_all(
         Smoothness demanded at the cutoff.
     max_dimers : int
         Pairs of species tested as dimers; a random subset if there are more.
+    grouped : bool
+        As for `check_separation`: what is separated are groups of atoms that are pooled apart.
     seed : int
         Draws everything random.
     raise_on_failure : bool
@@ -179,7 +182,9 @@ def check_all(
     else:
         for first, second in pairwise(molecules):
             name = f"{first.get_chemical_formula()} + {second.get_chemical_formula()}"
-            run(name, check_separation, first, second, calculator, cutoff, seed=seed, **exact)
+            run(
+                name, check_separation, first, second, calculator, cutoff, grouped=grouped, seed=seed, **exact
+            )
     run(", ".join(species), check_isolated_atom, species, calculator, cutoff, seed=seed, **exact)
     report = Report(type(calculator).__name__, tuple(results), tuple(skipped))
     return settle(report, raise_on_failure)

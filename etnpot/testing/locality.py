@@ -45,6 +45,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from etnpot.errors import SpecificationError, StructureError
+from etnpot.neighbors import POOL_GROUP
 from etnpot.testing.evaluation import ROUNDING, Evaluation, describe, evaluate, require_positive, working_copy
 from etnpot.testing.results import CheckResult, Measurement, settle
 from etnpot.testing.structures import checked_species
@@ -293,13 +294,15 @@ def check_separation(
     cutoff: float,
     *,
     gap: float = 0.5,
+    grouped: bool = False,
     rtol: float = 1e-10,
     seed: Seed = 0,
     raise_on_failure: bool = True,
 ) -> CheckResult:
     """Check that two molecules out of each other's reach do not feel one another.
 
-    A model that is non-local on purpose (long-range electrostatics, a bond summed over all atoms) fails here.
+    A model that is non-local on purpose (long-range electrostatics, a bond summed over all atoms) fails here. One that pools
+    over groups of atoms does not, as long as the two molecules are different groups.
 
     Parameters
     ----------
@@ -312,6 +315,8 @@ def check_separation(
         cutoff, whatever the number of layers, since messages need neighbours to travel along.
     gap : float
         The closest two atoms of different fragments are at least ``cutoff + gap`` apart [Å].
+    grouped : bool
+        Make each fragment a group of its own, by ``atoms.arrays["pool_group"]``, for a model with pooling layers.
     rtol : float
         Relative tolerance, with the scales of `etnpot.testing.symmetries`.
     seed : int or Generator
@@ -332,8 +337,10 @@ def check_separation(
             "cut clusters out of the periodic structures"
         )
     parts = []
-    for part in (fragment, other):
+    for number, part in enumerate((fragment, other)):
         work = working_copy(part, None)
+        if grouped:
+            work.set_array(POOL_GROUP, np.full(len(work), number))
         work.set_cell(None)
         work.set_positions(work.positions - work.positions.mean(axis=0))
         parts.append(work)
