@@ -75,7 +75,7 @@ def test_a_wrong_setting_of_a_file_is_named_by_line(
 def test_a_fit_and_what_its_potential_can_do(in_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The fit warns that there will be no grades and goes on; commands of grades say why not."""
     layers = "[{kind: message, carry: {0e: 1, 1o: 1}, ranks: 1}, {kind: pool, carry: {0e: 1}, ranks: 1}]"
-    arguments = ["fit", "--train", "train.extxyz", "--valid", "valid.extxyz", *TINY, "--layers", layers]
+    arguments = ["fit", "--train", "train.extxyz", "--valid-fraction", "0", *TINY, "--layers", layers]
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()
     assert "layers" in out and "no extrapolation grades: potentials with layers have no grades" in err
@@ -86,7 +86,7 @@ def test_a_fit_and_what_its_potential_can_do(in_data: Path, capsys: pytest.Captu
     assert "F, eV/Å" in capsys.readouterr().out
     for command in (
         ["grade", "fit/potential.etn", "test.extxyz"],
-        ["select", "fit/potential.etn", "test.extxyz", "-n", "1"],
+        ["select", "fit/potential.etn", "test.extxyz", "--n", "1"],
         ["calibrate", "fit/potential.etn", "--train", "train.extxyz"],
     ):
         assert cli.main(command) == 2

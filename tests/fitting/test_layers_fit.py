@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ase.io import write
 
 import etnpot
 from etnpot.errors import RunDirectoryError, SpecificationError
@@ -169,3 +171,22 @@ def test_the_gradient_of_the_loss_is_that_of_differences(
         errors.append(abs((ends[0] - ends[1]) / (2 * h) - exact))
     assert errors[1] < 1e-4 * abs(exact)
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.2)
+
+
+def test_groups_of_a_file_reach_the_fit(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
+    """``pool_group`` is a column of the file, decides energies and gradients, and is part of what the data are."""
+    frames = [labelled.to_atoms() for labelled in data[0]]
+    for atoms in frames:
+        atoms.set_array("pool_group", np.array([0, 1, 0, 1]))
+    write(tmp_path / "grouped.extxyz", frames)
+    grouped = DataSet.from_files(tmp_path / "grouped.extxyz")
+    assert grouped.hash != data[0].hash  # cause: a checkpoint of other groups was taken for one of these data
+    potential, weights = student("pool"), LossWeights(energy=1.0, stress=1.0)
+    problem = Problem.from_dataset(grouped, 4.0, weights)
+    residuals = problem.residuals(potential)
+    for labelled, rows in zip(grouped, residuals, strict=True):
+        atoms = labelled.atoms
+        energy = potential.evaluate(potential.edges(atoms), atoms.numbers).energy
+        assert abs(rows[0]) == pytest.approx(abs(energy - labelled.energy) / 2.0, rel=1e-9)  # sqrt of 4 atoms
+    whole = Problem.from_dataset(data[0], 4.0, weights)
+    assert problem.loss(potential) != pytest.approx(whole.loss(potential), rel=1e-6)
