@@ -241,4 +241,5 @@ def _words(part: Any) -> str:
 
 
 def _plural(words: str) -> str:
-    return {"an integer": "integers", "a number": "numbers", "text": "texts"}.get(words, words)
+    known = {"an integer": "integers", "a number": "numbers", "text": "texts"}
+    return known.get(words, words.replace("a mapping", "mappings"))

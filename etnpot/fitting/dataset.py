@@ -37,6 +37,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from etnpot.errors import DataError, SpeciesError, SpecificationError
 from etnpot.io.structures import UNGROUPED, Labelled, read_structures
 from etnpot.metrics import format_table
+from etnpot.neighbors import POOL_GROUP
 
 __all__ = ["DataSet", "configuration_digest", "is_isolated_atom", "reference_energies"]
 
@@ -247,7 +248,7 @@ class DataSet(Sequence[Labelled]):
 def configuration_digest(configuration: Labelled) -> bytes:
     """SHA-256 of what a fit sees of one configuration.
 
-    Elements, positions, cell, periodicity, labels, weights and group count; file name, frame number and other
+    Elements, positions, cell, periodicity, groups of atoms, labels, weights and group count; file name, frame number and other
     entries do not. Numbers enter as little-endian float64, with -0 as 0.
     """
     digest = hashlib.sha256()
@@ -266,6 +267,8 @@ def configuration_digest(configuration: Labelled) -> bytes:
     add("positions", atoms.positions)
     add("cell", atoms.cell.array)
     add("pbc", atoms.pbc)
+    if POOL_GROUP in atoms.arrays:
+        add(POOL_GROUP, atoms.arrays[POOL_GROUP])
     add("energy", configuration.energy)
     add("forces", configuration.forces)
     add("stress", configuration.stress)

@@ -39,7 +39,7 @@ from etnpot.fitting.problem import NormalEquations, Problem
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.io.structures import Labelled
 from etnpot.potential import Potential, Reliability
-from etnpot.potential.reliability import site_gradients
+from etnpot.potential.reliability import NO_GRADES, site_gradients
 from etnpot.potential.threads import default_threads
 
 __all__ = ["assessed", "blocks_of", "chosen_core"]
@@ -101,9 +101,7 @@ def assessed(
         If the derivatives of all training atoms are the same, and for a potential with layers.
     """
     if potential.spec.layers:
-        raise SpecificationError(
-            "grades of potentials with layers are not known: their atoms have no energies of their own"
-        )
+        raise SpecificationError(NO_GRADES)
     started = time.monotonic()
     if not train.n_energies and not train.n_forces:
         raise DataError("grades need the training set with its energies or forces; this one has neither")

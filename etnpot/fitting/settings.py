@@ -65,7 +65,10 @@ class FitSettings:
     order, l_max, radial_size, channels, ranks, species_rank, species_form, embedding, bond_l_max, pseudotensors, head_rank
         As for `etnpot.ETN`; None takes what `size` says.
     layers : list of mappings
-        Message passing, attention and pooling between the features and the train: see `etnpot.potential.build.make_layers`.
+        Message passing, attention and pooling between the features and the train, such as ``[{kind: message}, {kind: pool}]``:
+        each has a kind and may have carry (irreps and copies that it passes on, such as ``{0e: 4, 1o: 2}``), order, ranks,
+        bond_l_max and head_rank of its own train, and of messages attention (none, bilinear or normalised), heads and width;
+        see docs/layers.
     radial_family, cutoff_function, cutoff_power
         As for `etnpot.ETN`.
     r_min : float, optional, Å

@@ -14,7 +14,7 @@ from etnpot.dispersion import Dispersion
 from etnpot.errors import SpeciesError, SpecificationError
 from etnpot.network import SCALAR, Bond, Train, TrainLayout, grow_features
 from etnpot.potential.feature_model import symbols_to_numbers
-from etnpot.potential.layers import Layer, feature_bonds
+from etnpot.potential.layers import KINDS, MOST_COPIES, MOST_HEADS, MOST_LAYERS, Layer, feature_bonds
 from etnpot.potential.potential import Potential
 from etnpot.potential.spec import NetworkSpec, PotentialSpec, checked_integers
 from etnpot.so3 import Irrep
@@ -335,21 +335,18 @@ def make_layers(
         raise SpecificationError(
             f"layers: expected a list of mappings such as {{kind: message}}, got {layers!r:.200}"
         )
+    if len(layers) > MOST_LAYERS:
+        raise SpecificationError(f"layers: expected at most {MOST_LAYERS}, got {len(layers)}")
     made: list[Layer] = []
-    for settings in layers:
-        if isinstance(settings, Layer):
-            made.append(settings)
-            continue
-        if not isinstance(settings, Mapping):
-            raise SpecificationError(
-                f"layers: expected mappings such as {{kind: message}}, got {settings!r:.100}"
+    for number, settings in enumerate(layers, start=1):
+        try:
+            layer = (
+                settings if isinstance(settings, Layer) else _make_layer(settings, n_species, channels, made)
             )
-        unknown = sorted(set(map(str, settings)) - set(_LAYER_DEFAULTS))
-        if unknown or "kind" not in settings:
-            raise SpecificationError(
-                f"layers: unknown settings {unknown}; each layer has a kind, and may have {', '.join(sorted(_LAYER_DEFAULTS))}"
-            )
-        made.append(_make_layer({**_LAYER_DEFAULTS, **settings}, n_species, channels, made))
+        except SpecificationError as error:
+            text = str(error).removeprefix("layers, ").removeprefix("layers: ")
+            raise SpecificationError(f"layers: layer {number}, {text}") from error
+        made.append(layer)
     return tuple(made)
 
 
@@ -360,30 +357,41 @@ _LAYER_DEFAULTS: dict[str, Any] = {
 
 
 def _make_layer(
-    values: Mapping[str, Any], n_species: int, channels: Sequence[int], before: Sequence[Layer]
+    settings: Mapping[str, Any], n_species: int, channels: Sequence[int], before: Sequence[Layer]
 ) -> Layer:
+    if not isinstance(settings, Mapping):
+        raise SpecificationError(f"expected a mapping such as {{kind: message}}, got {settings!r:.100}")
+    for unknown in sorted(set(map(str, settings)) - set(_LAYER_DEFAULTS)):
+        raise SpecificationError(f"{unknown}: no such setting; they are {', '.join(sorted(_LAYER_DEFAULTS))}")
+    if settings.get("kind") not in KINDS:
+        raise SpecificationError(
+            f"kind: expected one of {', '.join(KINDS)}, got {settings.get('kind')!r:.100}"
+        )
+    values = {**_LAYER_DEFAULTS, **settings}
     l_max = len(channels) - 1
     carry = values["carry"]
     if carry is None:
         copies = {0: 4} if values["kind"] == "pool" else {0: 4, 1: 2, 2: 1}
         carry = {str(Irrep.natural(l)): count for l, count in copies.items() if l <= l_max}
-    if not isinstance(carry, Mapping):
-        raise SpecificationError(
-            f"layers, carry: expected a mapping such as {{'0e': 4, '1o': 2}}, got {carry!r}"
-        )
+    if not isinstance(carry, Mapping) or not carry:
+        raise SpecificationError(f"carry: expected a mapping such as {{0e: 4, 1o: 2}}, got {carry!r:.100}")
     heads, width = values["heads"], values["width"]
     if values["attention"] != "none":
         heads, width = 1 if heads is None else heads, 4 if width is None else width
-    heads = 0 if heads is None else _checked_integer("layers, heads", heads, 0, 1000)
-    width = 0 if width is None else _checked_integer("layers, width", width, 0, 1000)
+    heads = 0 if heads is None else _checked_integer("heads", heads, 0, MOST_HEADS)
+    width = 0 if width is None else _checked_integer("width", width, 0, MOST_HEADS)
     output = Bond.of(dict(carry))
+    if any(irrep.l > l_max or rank > MOST_COPIES for irrep, rank in output):
+        raise SpecificationError(
+            f"carry: expected l up to {l_max}, the l_max of the features, and at most {MOST_COPIES} copies, got {output!s:.100}"
+        )
     if heads * width:
         output = output + Bond.of({SCALAR: 2 * heads * width})
-    order = _checked_integer("layers, order", values["order"], 1, 12)
+    order = _checked_integer("order", values["order"], 1, 12)
     limit = values["bond_l_max"]
-    limit = l_max if limit is None else _checked_integer("layers, bond_l_max", limit, 0, 12)
+    limit = l_max if limit is None else _checked_integer("bond_l_max", limit, 0, 12)
     head_rank = values["head_rank"]
-    head_rank = n_species if head_rank is None else _checked_integer("layers, head_rank", head_rank, 1, None)
+    head_rank = n_species if head_rank is None else _checked_integer("head_rank", head_rank, 1, MOST_COPIES)
     bonds = (Bond.of({SCALAR: head_rank}), *_inner_bonds(values["ranks"], order, limit, False), output)
     feature = feature_bonds(channels, before)[-1]
     layout = TrainLayout(n_species, feature, bonds).trimmed()

@@ -51,6 +51,9 @@ Floats = NDArray[np.float64]
 KINDS = ("message", "pool")
 ATTENTIONS = ("none", "bilinear", "normalised")
 
+#: Limits of what is asked for, or claimed by a file: layers, copies of an irrep on a bond, l, heads and width.
+MOST_LAYERS, MOST_COPIES, MOST_L, MOST_HEADS = 20, 1000, 12, 100
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -75,10 +78,12 @@ class Layer:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise SpecificationError(f"layers, kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+            raise SpecificationError(
+                f"layers, kind: expected one of {', '.join(KINDS)}, got {self.kind!r:.100}"
+            )
         if self.attention not in ATTENTIONS:
             raise SpecificationError(
-                f"layers, attention: expected one of {', '.join(ATTENTIONS)}, got {self.attention!r}"
+                f"layers, attention: expected one of {', '.join(ATTENTIONS)}, got {self.attention!r:.100}"
             )
         if self.kind == "pool" and self.attention != "none":
             raise SpecificationError(
@@ -86,23 +91,30 @@ class Layer:
             )
         object.__setattr__(self, "bonds", tuple(self.bonds))
         if len(self.bonds) < 2 or not all(isinstance(bond, Bond) for bond in self.bonds):
-            raise SpecificationError(f"layers, bonds: expected at least two Bond objects, got {self.bonds!r}")
+            raise SpecificationError(
+                f"layers, bonds: expected at least two Bond objects, got {self.bonds!r:.200}"
+            )
         for name in ("heads", "width"):
             value = getattr(self, name)
             least = 0 if self.attention == "none" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1000:
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST_HEADS:
                 raise SpecificationError(
-                    f"layers, {name}: expected an integer from {least} to 1000, got {value!r}"
+                    f"layers, {name}: expected an integer from {least} to {MOST_HEADS}, got {value!r:.100}"
                 )
         if self.attention == "none" and (self.heads or self.width):
             raise SpecificationError(
-                "layers: heads and width belong to attention; choose one, or leave them out"
+                "layers, heads and width: they belong to attention; choose one, or leave them out"
             )
         if self.bonds[-1].rank(SCALAR) < self.n_attention:
             raise SpecificationError(
                 f"layers: the last bond has {self.bonds[-1].rank(SCALAR)} scalars, fewer than the {self.n_attention} of "
                 "queries and keys"
             )
+        for bond in (*self.bonds[:-1], self.carried):
+            if any(rank > MOST_COPIES or irrep.l > MOST_L for irrep, rank in bond):
+                raise SpecificationError(
+                    f"layers, bonds: expected at most {MOST_COPIES} copies of an irrep, and l up to {MOST_L}, got {bond!s:.100}"
+                )
         if not self.carried.ranks or not all(irrep.is_natural for irrep in self.carried.irreps):
             raise SpecificationError(
                 f"layers, carry: expected irreps of natural parity (0e, 1o, 2e, ...), got {self.carried}"

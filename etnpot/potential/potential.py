@@ -36,7 +36,7 @@ from etnpot.potential.feature_model import (
 from etnpot.potential.layered import LayeredPass, LayeredTables
 from etnpot.potential.layers import layer_tables, local_columns
 from etnpot.potential.local import Arguments, LocalPass
-from etnpot.potential.reliability import PREFIX, Assessment, Reliability
+from etnpot.potential.reliability import NO_GRADES, PREFIX, Assessment, Reliability
 from etnpot.potential.short_range import ShortRange, short_range
 from etnpot.potential.spec import PotentialSpec
 from etnpot.potential.tables import train_tables
@@ -125,6 +125,8 @@ class Potential(FeatureModel[PotentialSpec]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.reliability is not None:
+            if self.spec.layers:
+                raise SpecificationError(NO_GRADES)
             self.reliability.check(self.spec)
 
     # --------------------------------------------------------------------------------------------- what it is
@@ -297,6 +299,8 @@ class Potential(FeatureModel[PotentialSpec]):
 
     def known_reliability(self) -> Reliability:
         """What grades and standard deviations need; a SpecificationError if this potential carries none of it."""
+        if self.spec.layers:
+            raise SpecificationError(NO_GRADES)
         if self.reliability is None:
             raise SpecificationError(
                 "this potential does not carry what grades need: it was never fitted, or fitted without it; add it "

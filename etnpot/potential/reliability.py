@@ -50,6 +50,10 @@ __all__ = ["PREFIX", "Assessment", "Reliability", "site_gradients"]
 
 Floats = NDArray[np.float64]
 
+#: Why a potential with layers has none.
+NO_GRADES = (
+    "potentials with layers have no grades: the energy of an atom depends on more than its own neighbours"
+)
 #: What the names of these arrays begin with in a potential file.
 PREFIX = "reliability."
 #: Atoms whose derivatives are held at a time.

@@ -32,7 +32,7 @@ from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.network import SCALAR, Bond, TrainLayout
-from etnpot.potential.layers import Layer, feature_bonds, pair_channels
+from etnpot.potential.layers import MOST_LAYERS, Layer, feature_bonds, pair_channels
 
 __all__ = ["NetworkSpec", "PotentialSpec"]
 
@@ -290,6 +290,7 @@ class PotentialSpec(NetworkSpec):
         object.__setattr__(self, "layers", tuple(self.layers))
         if not all(isinstance(layer, Layer) for layer in self.layers):
             raise SpecificationError(f"layers: expected Layer objects, got {self.layers!r:.200}")
+        _check_count(self.layers)
         super().__post_init__()
         for k, (layer, layout) in enumerate(zip(self.layers, self.layer_layouts, strict=True), start=1):
             if any(irrep.l > self.l_max for irrep in layer.carried.irreps):
@@ -353,6 +354,7 @@ class PotentialSpec(NetworkSpec):
             plain["dispersion"] = Dispersion.from_dict(plain["dispersion"])
         if isinstance(plain["layers"], str | Mapping) or not isinstance(plain["layers"], Sequence):
             raise SpecificationError(f"layers: expected a list of mappings, got {plain['layers']!r:.100}")
+        _check_count(plain["layers"])
         plain["layers"] = tuple(Layer.from_dict(layer) for layer in plain["layers"])
         return cls(**plain)
 
@@ -386,3 +388,8 @@ def checked_integers(field: str, values: Sequence[int] | Any) -> tuple[int, ...]
     if not all(isinstance(item, int | np.integer) and not isinstance(item, bool) for item in items):
         raise SpecificationError(f"{field}: expected a sequence of integers, got {values!r}")
     return tuple(int(item) for item in items)
+
+
+def _check_count(layers: Sequence[Any]) -> None:
+    if len(layers) > MOST_LAYERS:
+        raise SpecificationError(f"layers: expected at most {MOST_LAYERS}, got {len(layers)}")
