@@ -46,6 +46,7 @@ __all__ = [
     "ZBL_CONSTANTS",
     "Repulsion",
     "bounded",
+    "cold_pairs",
     "data_distances",
     "smooth_step",
     "zbl",
@@ -73,6 +74,9 @@ _INNER = 0.85
 _SEEN = 0.9
 #: b over the sum of covalent radii, for elements that were never seen close to one another.
 _UNSEEN = 0.8
+#: Pairs of elements are cold whose data begin so much farther out than d; a and b in units of d, of such a pair and of two
+#: atoms of one of its elements. The features see no distance that is shorter than the mean of a and b.
+_COLD, _MIXED, _ALLOYED = 1.2, (1.0, 1.2), (0.9, 1.0)
 #: The largest b, as a part of the cutoff, and the smallest, Å.
 _LARGEST, _SMALLEST = 0.9, 1e-3
 
@@ -146,6 +150,28 @@ def data_distances(
     return found
 
 
+def cold_pairs(
+    species: Sequence[int], cutoff: float, distances: Mapping[tuple[int, int], float] | None = None
+) -> list[tuple[int, int]]:
+    """Pairs of elements, of atomic numbers, whose data begin much farther out than those of the two elements alone.
+
+    Such data hold hot elements and alloys near their ground states: what the atoms of a hot alloy do is in no data.
+
+    Parameters
+    ----------
+    species, cutoff, distances
+        As for `data_distances`.
+    """
+    known = distances or {}
+    shortest_zz = data_distances(species, cutoff, known)
+    return [
+        (z, w)
+        for i, z in enumerate(species)
+        for j, w in enumerate(species[i + 1 :], start=i + 1)
+        if known.get((z, w), 0.0) > _COLD * shortest_zz[i, j] and known[z, w] < _LARGEST * cutoff
+    ]
+
+
 @dataclass(frozen=True)
 class Repulsion:
     """The radii between which the repulsion of each pair of species is switched on.
@@ -200,10 +226,16 @@ class Repulsion:
         Parameters
         ----------
         species, cutoff, distances
-            As for `data_distances`: ``outer`` is 0.9 times as large.
+            As for `data_distances`: ``outer`` is 0.9 times as large, ``inner`` 0.85 times that. For `cold_pairs` they are
+            1.2 and 1 times as large, and for two atoms of one of their elements 1 and 0.9 times.
         """
-        outer = np.round(_SEEN * data_distances(species, cutoff, distances), 6)
+        shortest_zz = data_distances(species, cutoff, distances)
+        outer = np.round(_SEEN * shortest_zz, 6)
         inner = np.round(_INNER * outer, 6)
+        cold = [(species.index(z), species.index(w)) for z, w in cold_pairs(species, cutoff, distances)]
+        for i, j in cold:
+            for at, (a, b) in (((i, i), _ALLOYED), ((j, j), _ALLOYED), ((i, j), _MIXED), ((j, i), _MIXED)):
+                inner[at], outer[at] = np.floor(1e6 * shortest_zz[at] * np.array([a, b])) / 1e6
         return cls(tuple(map(tuple, inner.tolist())), tuple(map(tuple, outer.tolist())))
 
     def to_dict(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
-from etnpot.fitting.short_range import repulsive_dimers, repulsive_radii
+from etnpot.fitting.short_range import repulsive_radii, short_range_constraints
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.io.structures import Labelled
 from etnpot.network import Bond, Train, TrainLayout, balanced, grow_order, grow_ranks
@@ -72,7 +72,7 @@ _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
 #: Iterations of L-BFGS in one step of the polish.
 _LBFGS_ITERATIONS = 20
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
-_BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.5, 0.5, 2.0, 10.0
+_BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.15, 0.5, 2.0, 10.0
 
 
 @dataclass
@@ -199,10 +199,10 @@ class Fitter:
             options["shifted"] = self.potential.spec.species
         #: Shortest distances of the training set, Å.
         self.distances = local.min_distances()
-        dimers = None
+        constraints: list[tuple[DataSet, float]] = []
         if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
-            dimers = repulsive_dimers(self.potential.species, cutoff, self.distances, local)
-        self._problem = Problem.from_dataset(local, cutoff, weights, dimers, **options)
+            constraints = short_range_constraints(self.potential.species, cutoff, self.distances, local)
+        self._problem = Problem.from_dataset(local, cutoff, weights, constraints, **options)
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
@@ -365,7 +365,7 @@ class Fitter:
         """The best potential, its learned energies held in the neighbourhood of those of the training set, with the radii
         of the repulsion that go with them (`etnpot.fitting.short_range`).
 
-        The bounds lie below the lowest energy of an atom by half of the range, at least 0.5 eV, and above the highest by
+        The bounds lie below the lowest energy of an atom by 0.15 of the range, at least 0.5 eV, and above the highest by
         twice the range, at least 10 eV.
         """
         if self.settings.repulsion == "none":

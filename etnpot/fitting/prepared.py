@@ -80,8 +80,11 @@ class Prepared:
     virial : float64 [6] or None, eV
         Volume times stress, Voigt order.
     volume : float, Å³
-    scale_energy, scale_forces, scale_virial : float
+    scale_energy, scale_virial : float
+    scale_forces : float or float64 [n_atoms, 3]
         Square roots of the weights of the rows: of E, of F, and of the virial.
+    enough : float
+        Of a constraint, the part of its forces that it is content with.
     """
 
     edges: EdgeList
@@ -91,8 +94,9 @@ class Prepared:
     virial: Floats | None
     volume: float
     scale_energy: float
-    scale_forces: float
+    scale_forces: float | Floats
     scale_virial: float
+    enough: float = 0.0
 
     @classmethod
     def of(cls, labelled: Labelled, cutoff: float, weights: LossWeights) -> Prepared:
@@ -127,6 +131,11 @@ class Prepared:
         return self.edges.n_pairs + self.edges.n_atoms
 
     @property
+    def has_forces(self) -> bool:
+        """Whether its forces carry weight."""
+        return self.forces is not None and bool(np.any(self.scale_forces))
+
+    @property
     def has_virial(self) -> bool:
         """Whether its virial carries weight."""
         return self.virial is not None and self.scale_virial > 0
@@ -136,9 +145,14 @@ class Prepared:
         """Labelled rows that carry weight."""
         return (
             (self.energy is not None and self.scale_energy > 0)
-            + (self.forces is not None and self.scale_forces > 0) * 3 * self.edges.n_atoms
+            + self.has_forces * 3 * self.edges.n_atoms
             + self.has_virial * 6
         )
+
+    def demanded(self, enough: float) -> Prepared:
+        """A constraint: of its forces those components count that are not zero, until the potential has `enough` of them."""
+        assert self.forces is not None
+        return replace(self, scale_forces=self.scale_forces * (self.forces != 0), enough=enough)
 
     def weighed(self, factor: float) -> Prepared:
         """With the weight of every row times `factor`."""
@@ -190,7 +204,12 @@ class Batch:
         )
         self._reference_kv = np.array([np.zeros(6) if c.virial is None else c.virial for c in configurations])
         self._scale_energy_k = np.array([0.0 if c.energy is None else c.scale_energy for c in configurations])
-        self._scale_forces_k = np.array([0.0 if c.forces is None else c.scale_forces for c in configurations])
+        self._scale_forces_ic = np.concatenate(
+            [
+                np.broadcast_to(0.0 if c.forces is None else c.scale_forces, (c.edges.n_atoms, 3))
+                for c in configurations
+            ]
+        )
         self._scale_virial_k = np.array([0.0 if c.virial is None else c.scale_virial for c in configurations])
 
     @property
@@ -204,7 +223,7 @@ class Batch:
         energy_k = np.add.reduceat(found.energy_i, self._atom_k)
         rows = np.zeros(self._n_rows)
         rows[self._first_k] = self._scale_energy_k * (self._energy_k - energy_k)
-        rows[self._forces_ic] = self._scale_forces_k[self._owner_i, None] * (found.forces - self._force_ic)
+        rows[self._forces_ic] = self._scale_forces_ic * (found.forces - self._force_ic)
         if self._scale_virial_k.any():
             virial_iv = np.stack([found.virial_icc[:, a, b] for a, b in VOIGT], axis=1)
             virial_kv = np.add.reduceat(virial_iv, self._atom_k, axis=0)
@@ -225,7 +244,7 @@ class Batch:
         edges, flat = self._edges, np.concatenate(rows)
         energy_weight_i = (self._scale_energy_k * flat[self._first_k])[self._owner_i]
         # dE/dx_j = sum of dE/dr_p onto j minus those from j
-        weight_ic = self._scale_forces_k[self._owner_i, None] * flat[self._forces_ic]
+        weight_ic = self._scale_forces_ic * flat[self._forces_ic]
         direction_pc = weight_ic[edges.neighbor] - weight_ic[edges.center]
         if self._scale_virial_k.any():
             strain_kcc = np.zeros((len(self._first_k), 3, 3))

@@ -53,8 +53,6 @@ Floats = NDArray[np.float64]
 
 #: xx, yy and zz among the rows of a configuration.
 _PRESSURE = slice(-6, -3)
-#: A constraint is met by forces along those of its reference that are at least this part of them.
-_MET = 0.1
 #: Columns of J^T gathered before they are multiplied into the Gram matrix.
 _GRAM_COLUMNS = 2048
 
@@ -132,13 +130,20 @@ class Problem:
         dataset: DataSet,
         cutoff: float,
         weights: LossWeights,
-        constraints: DataSet | None = None,
+        constraints: Sequence[tuple[DataSet, float]] = (),
         **options: Any,
     ) -> Problem:
-        """Prepare the configurations of a data set and of constraints, or of this rank's share of them."""
+        """Prepare the configurations of a data set and of constraints, or of this rank's share of them.
+
+        With each set of constraints goes the part of their forces that is enough.
+        """
         rank, size = options.get("shard", (0, 1))
-        whole = dataset if constraints is None else dataset + constraints
-        mine = [Prepared.of(whole[index], cutoff, weights) for index in range(rank, len(whole), size)]
+        whole = [(labelled, 0.0) for labelled in dataset]
+        whole += [(labelled, enough) for some, enough in constraints for labelled in some]
+        mine = []
+        for labelled, enough in whole[rank::size]:
+            prepared = Prepared.of(labelled, cutoff, weights)
+            mine.append(prepared.demanded(enough) if enough else prepared)
         return cls(mine, n_data=len(range(rank, len(dataset), size)), **options)
 
     def __len__(self) -> int:
@@ -177,13 +182,13 @@ class Problem:
         )
 
     def demanding(self, potential: Potential | None) -> Problem:
-        """With those constraints alone whose forces the potential does not have by a tenth; with none for None."""
+        """With those constraints alone whose forces the potential does not have by enough; with none for None."""
         constraints = self.configurations[self._n_data :]
         kept = []
         for c in constraints if potential is not None else []:
             assert potential is not None and c.forces is not None
             found = potential.evaluate(c.edges, c.numbers, threads=1).forces
-            if float(np.vdot(found, c.forces)) < _MET * float(np.vdot(c.forces, c.forces)):
+            if float(np.vdot(found, c.forces)) < c.enough * float(np.vdot(c.forces, c.forces)):
                 kept.append(c)
         if len(kept) == len(constraints):
             return self
@@ -231,8 +236,8 @@ class Problem:
             sums[1] += c.n_rows
             if c.energy is not None and c.scale_energy > 0:
                 sums[2:4] += (rows[0] / (c.scale_energy * c.edges.n_atoms)) ** 2, 1
-            if c.forces is not None and c.scale_forces > 0:
-                sums[4:6] += float(rows[1:-6] @ rows[1:-6]) / c.scale_forces**2, 3 * c.edges.n_atoms
+            if c.has_forces:
+                sums[4:6] += float(rows[1:-6] @ rows[1:-6]) / float(c.scale_forces) ** 2, 3 * c.edges.n_atoms
             if c.has_virial:
                 sums[6:8] += float(rows[-6:] @ rows[-6:]) / (c.scale_virial * c.volume) ** 2, 6
         sums = self._summed(sums)
@@ -454,20 +459,28 @@ class _Accumulator:
         """The rows of one configuration; `shift_row` are those of N for the pressure."""
         if c.energy is not None and c.scale_energy > 0:
             self._append(c.scale_energy * jacobian.energy_iq.T, rows[:1])
-        if c.forces is not None and c.scale_forces > 0:
-            self._append(jacobian.gradient_qc[:, : 3 * jacobian.n_sites], rows[1:-6], c.scale_forces)
+        if c.has_forces:
+            scale = np.broadcast_to(c.scale_forces, (jacobian.n_sites, 3)).reshape(-1)
+            self._append(jacobian.gradient_qc[:, : 3 * jacobian.n_sites], rows[1:-6], scale)
         if c.has_virial:
             self._append(jacobian.gradient_qc[:, -6:-3], rows[_PRESSURE], c.scale_virial, shift_row)
             self._append(jacobian.gradient_qc[:, -3:], rows[-3:], c.scale_virial)
 
     def _append(
-        self, columns_qc: Floats, rows: Floats, scale: float = 1.0, shift_row: Floats | None = None
+        self,
+        columns_qc: Floats,
+        rows: Floats,
+        scale: float | Floats = 1.0,
+        shift_row: Floats | None = None,
     ) -> None:
+        scale = np.broadcast_to(scale, len(rows))
         at, first = 0, len(self._buffer_qc) - len(columns_qc)
         while at < len(rows):
             count = min(len(rows) - at, _GRAM_COLUMNS - self._filled)
             target = slice(self._filled, self._filled + count)
-            np.multiply(columns_qc[:, at : at + count], scale, out=self._buffer_qc[first:, target])
+            np.multiply(
+                columns_qc[:, at : at + count], scale[at : at + count], out=self._buffer_qc[first:, target]
+            )
             self._buffer_qc[:first, target] = 0.0 if shift_row is None else shift_row[:, None]
             self._rows[target] = rows[at : at + count]
             self._filled += count

@@ -1,4 +1,4 @@
-"""What a fit does for the pairs that are closer than those of its data: two atoms alone repel each other there.
+"""What a fit does for the pairs that are closer than those of its data: the two atoms repel each other there.
 
 No data say anything about such pairs, and a dimer is far from all data at every distance. Below d, where the data of a pair of
 species begin (`etnpot.basis.data_distances`), with the potential V of two nuclei,
@@ -12,13 +12,23 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
    They count in the polish, and there only those whose force is below a tenth of that of nuclei: a potential whose dimers repel
    is left alone.
 
-2. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
+2. Data often hold hot elements and alloys near their ground states. Where they hold such `etnpot.basis.cold_pairs`, pairs of
+   the elements of those alloys are pushed together to 0.9 d, d, 1.1 d and 1.2 d in the midst of others: in calm configurations
+   of the alloys, displaced at random and with elements drawn at random, half of them with a third atom close by. The force
+   along the pair should be
 
-       F(r) = (1 - s) F_d(h) - s V' + S'(t) V / (b - a)                                                                      (2)
+       F_e(r) = g (V'(r_0) - V'(r)),                                                                                       (2)
 
-   is positive at all r < d: 0.9 d and 0.85 b if these are such, else those with the smallest
+   r_0 the distance before, with weights as in (1); those count that have less than half of it. Pairs for which there are data
+   have forces of 0.55 to 1 times the parenthesis.
 
-       (b/b_0 - 1) + q ln((b_0 - a_0)/b_0) - q ln((b - a)/b).                                                                (3)
+3. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
+
+       F(r) = (1 - s) F_d(h) - s V' + S'(t) V / (b - a)                                                                      (3)
+
+   is positive at all r < d: the usual ones if these are such, else those with the smallest
+
+       (b/b_0 - 1) + q ln((b_0 - a_0)/b_0) - q ln((b - a)/b).                                                                (4)
 
    No pair of the training set is closer than b, which therefore changes nothing on it.
 
@@ -27,6 +37,8 @@ symbol         here                            unit
 ============== =============================== ========
 d              ``shortest_zz``                 Å
 F_d            `dimer_forces`                  eV/Å
+F_e            ``push``                        eV/Å
+g              `_PUSH`
 1/1000, q      `_SHARE`, `_THINNING`
 ============== =============================== ========
 """
@@ -34,30 +46,63 @@ F_d            `dimer_forces`                  eV/Å
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from etnpot.basis import Repulsion, data_distances, smooth_step, zbl
+from etnpot.basis import Repulsion, cold_pairs, data_distances, smooth_step, zbl
 from etnpot.fitting.dataset import DataSet
 from etnpot.io.structures import Labelled
-from etnpot.neighbors import EdgeList
+from etnpot.neighbors import EdgeList, neighbor_list
 from etnpot.potential import Potential
 
-__all__ = ["attracting_dimers", "dimer_forces", "repulsive_dimers", "repulsive_radii"]
+__all__ = [
+    "attracting_dimers",
+    "dimer_forces",
+    "embedded_pairs",
+    "repulsive_dimers",
+    "repulsive_radii",
+    "short_range_constraints",
+]
 
 Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
 #: Distances of the dimers of the loss, in units of d, and the largest part of the data that they count for.
 _AT, _SHARE = (0.9, 0.95, 1.0), 0.001
-#: Layers (b - a)/b, the first of them where it will do; q; the step of b and how far it may go, in units of d.
-_LAYERS, _THINNING, _STEP, _FARTHEST = (0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03), 0.05, 0.01, 1.1
+#: The part of their forces that is enough, of dimers and of embedded pairs.
+_ENOUGH_ALONE, _ENOUGH_EMBEDDED = 0.1, 0.5
+#: Configurations of either kind for each distance and pair, displaced by which part of d; distances, in units of d; that of the
+#: third atom; g.
+_ENVIRONMENTS, _RATTLE = 3, 0.08
+_PUSHED, _CROWDED, _PUSH = (0.9, 1.0, 1.1, 1.2), 1.05, 0.6
+#: Layers (b - a)/b as parts of the usual one, the first of them where it will do; q; the step of b and how far it may go,
+#: in units of d.
+_LAYERS, _THINNING, _STEP, _FARTHEST = (1.0, 0.8, 2 / 3, 8 / 15, 0.4, 1 / 3, 4 / 15, 0.2), 0.05, 0.01, 1.1
+#: No layer is as thin as that.
+_THINNEST = 0.029
 #: The largest b, as a part of the cutoff.
 _LARGEST = 0.9
 #: Points of the scans, in which nothing but the rounding of a force is below this part of V'.
 _POINTS, _SMALLEST_FORCE = 300, 1e-3
+
+
+def short_range_constraints(
+    species: Sequence[int], cutoff: float, distances: Mapping[Pair, float], data: DataSet
+) -> list[tuple[DataSet, float]]:
+    """The dimers and the embedded pairs, each with the part of their forces that is enough.
+
+    Parameters
+    ----------
+    species, cutoff, distances, data
+        As for `repulsive_dimers`.
+    """
+    return [
+        (of(species, cutoff, distances, data), enough)
+        for of, enough in ((repulsive_dimers, _ENOUGH_ALONE), (embedded_pairs, _ENOUGH_EMBEDDED))
+    ]
 
 
 def repulsive_dimers(
@@ -94,6 +139,77 @@ def repulsive_dimers(
             forces = np.array([[-push, 0.0, 0.0], [push, 0.0, 0.0]])
             found.append(Labelled(atoms, forces=forces, weight=weight))
     return DataSet(found)
+
+
+def embedded_pairs(
+    species: Sequence[int], cutoff: float, distances: Mapping[Pair, float], data: DataSet
+) -> DataSet:
+    """Pairs of atoms pushed together in the midst of others, with the forces of eq. (2) on them, along x.
+
+    Parameters
+    ----------
+    species, cutoff, distances, data
+        As for `repulsive_dimers`.
+    """
+    shortest_zz = data_distances(species, cutoff, distances)
+    alloyed = sorted({z for pair in cold_pairs(species, cutoff, distances) for z in pair})
+    calm = _calm_alloys(data, set(alloyed))
+    rng = np.random.default_rng(0)
+    pushed = []
+    for index, z in enumerate(alloyed if calm else []):
+        for w in alloyed[index:]:
+            d = float(shortest_zz[species.index(z), species.index(w)])
+            for part, crowded in product(_PUSHED, [False, True] * _ENVIRONMENTS):
+                atoms = calm[rng.integers(len(calm))].atoms.copy()
+                atoms.positions += rng.normal(scale=_RATTLE * d, size=(len(atoms), 3))
+                atoms.numbers[:] = rng.choice([z, w] if crowded else alloyed, len(atoms))
+                pair, r_c = _nearest(atoms, cutoff)
+                atoms.numbers[list(pair)] = z, w
+                r_0, r = float(np.linalg.norm(r_c)), part * d
+                if r >= r_0:
+                    continue
+                _pull(atoms, pair, r_c, r)
+                if crowded:
+                    third, r_3c = _nearest(atoms, cutoff, pair)
+                    if np.linalg.norm(r_3c) > _CROWDED * d:
+                        _pull(atoms, third, r_3c, _CROWDED * d, second_only=True)
+                atoms.rotate(r_c, "x", rotate_cell=True)
+                push = _PUSH * float(zbl(r_0, z, w)[1] - zbl(r, z, w)[1])
+                forces = np.zeros((len(atoms), 3))
+                forces[list(pair), 0] = -push, push
+                pushed.append((atoms, forces))
+    square = min(1.0, _SHARE * data.n_forces / max(len(pushed), 1)) * _rms_force(data) ** 2
+    return DataSet(
+        Labelled(atoms, forces=f, weight=min(1.0, square / float(f.max()) ** 2)) for atoms, f in pushed
+    )
+
+
+def _nearest(
+    atoms: Atoms, cutoff: float, pair: tuple[int, int] | None = None
+) -> tuple[tuple[int, int], Floats]:
+    """The closest two atoms, or the first of a pair and its closest neighbour that is not the other, and the vector between."""
+    edges = neighbor_list(atoms, cutoff)
+    allowed = edges.center != edges.neighbor
+    if pair is not None:
+        allowed &= (edges.center == pair[0]) & (edges.neighbor != pair[1])
+    p = np.argmin(np.where(allowed, np.einsum("pc,pc->p", edges.r_pc, edges.r_pc), np.inf))
+    return (int(edges.center[p]), int(edges.neighbor[p])), edges.r_pc[p]
+
+
+def _pull(atoms: Atoms, pair: tuple[int, int], r_c: Floats, r: float, *, second_only: bool = False) -> None:
+    """Move both atoms, or the second alone, along the vector between them until they are r apart."""
+    share = np.array([0.0, -1.0] if second_only else [0.5, -0.5])
+    atoms.positions[list(pair)] += (1.0 - r / np.linalg.norm(r_c)) * share[:, None] * r_c
+
+
+def _calm_alloys(data: DataSet, alloyed: set[int]) -> list[Labelled]:
+    """Of the configurations of several of these elements and no others, the half with fewer atoms and little force."""
+    found = []
+    for index, labelled in enumerate(data):
+        numbers = set(labelled.atoms.numbers.tolist())
+        if len(numbers) > 1 and numbers <= alloyed and labelled.forces is not None:
+            found.append((labelled.n_atoms, float(np.abs(labelled.forces).mean()), index))
+    return [data[index] for _, _, index in sorted(found)[: (len(found) + 1) // 2]]
 
 
 def _rms_force(data: DataSet) -> float:
@@ -150,7 +266,7 @@ def repulsive_radii(potential: Potential, distances: Mapping[Pair, float]) -> Re
             )
     # h does not fall below the middle of the layer
     r_kr = np.linspace(
-        [(1 - 0.6 * _LAYERS[0]) * outer[ij] for ij in pairs],
+        [0.4 * outer[ij] + 0.6 * inner[ij] for ij in pairs],
         [max(limit, d) for limit, d in zip(limit_k, reach_k, strict=True)],
         _POINTS, axis=1,
     )  # fmt: skip
@@ -158,7 +274,7 @@ def repulsive_radii(potential: Potential, distances: Mapping[Pair, float]) -> Re
     learned_kr = dimer_forces(potential.with_repulsion(None), numbers, r_kr)
     for k, (i, j) in enumerate(pairs):
         learned = _interpolated(r_kr[k], learned_kr[k])
-        chosen = _radii(numbers[k], outer[i, j], reach_k[k], limit_k[k], learned)
+        chosen = _radii(numbers[k], (inner[i, j], outer[i, j]), reach_k[k], limit_k[k], learned)
         if chosen is not None:
             inner[i, j], outer[i, j] = inner[j, i], outer[j, i] = np.floor(1e6 * np.array(chosen)) / 1e6
     return Repulsion(tuple(map(tuple, inner.tolist())), tuple(map(tuple, outer.tolist())))
@@ -192,31 +308,38 @@ def _interpolated(r: Floats, force: Floats) -> Callable[[Floats], Floats]:
 
 
 def _radii(
-    pair: Pair, usual: float, reach: float, limit: float, learned: Callable[[Floats], Floats]
+    pair: Pair,
+    usual: tuple[float, float],
+    reach: float,
+    limit: float,
+    learned: Callable[[Floats], Floats],
 ) -> tuple[float, float] | None:
     """a and b of a pair of species; None where the usual ones will do.
 
     Where no radii make all of the dimer repulsive, as where it attracts at d itself, those with the usual layer for which the
     least is left: thinner ones cost more, in the forces of configurations that come that close, than they gain.
     """
-    # (1 - layer) b > 0 may be anywhere below d; below a there is nothing but V
-    r = np.linspace((1 - _LAYERS[0]) * usual, reach, _POINTS)
-    outer_b = np.arange(usual, limit + 1e-9, _STEP * reach)
+    # a may be anywhere below d; below it there is nothing but V
+    usual_inner, usual_outer = usual
+    usual_layer = 1.0 - usual_inner / usual_outer
+    r = np.linspace(usual_inner, reach, _POINTS)
+    outer_b = np.arange(usual_outer, limit + 1e-9, _STEP * reach)
     if limit - outer_b[-1] > 1e-6:
         outer_b = np.append(outer_b, limit)
     candidates = sorted(
-        (b / usual - 1.0 - _THINNING * np.log(layer / _LAYERS[0]), float(b), layer)
+        (b / usual_outer - 1.0 - _THINNING * np.log(part), float(b), part)
         for b in outer_b
-        for layer in _LAYERS
+        for part in _LAYERS
+        if part * usual_layer > _THINNEST
     )
     least_bad, best = len(r) + 1, None
-    for _, b, layer in candidates:
-        inner = (1 - layer) * b
+    for _, b, part in candidates:
+        inner = (1 - part * usual_layer) * b
         force, slope = _force(pair, inner, b, r, learned)
         attracting = r[force <= _SMALLEST_FORCE * -slope]
         if not len(attracting):
-            return None if (b, layer) == (usual, _LAYERS[0]) else (inner, b)
-        if layer == _LAYERS[0] and len(attracting) < least_bad:
+            return None if (b, part) == (usual_outer, _LAYERS[0]) else (inner, b)
+        if part == _LAYERS[0] and len(attracting) < least_bad:
             least_bad, best = len(attracting), (inner, b)
     return best
 
@@ -224,7 +347,7 @@ def _radii(
 def _force(
     pair: Pair, inner: float, outer: float, r: Floats, learned: Callable[[Floats], Floats]
 ) -> tuple[Floats, Floats]:
-    """Eq. (2), and V'."""
+    """Eq. (3), and V'."""
     s, slope, integral = smooth_step((outer - r) / (outer - inner))
     value, derivative = zbl(r, *pair)
     held = outer - (outer - inner) * integral

@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from etnpot.basis import BOUND_WIDTH, Repulsion, bounded, smooth_step, zbl
+from etnpot.basis import BOUND_WIDTH, Repulsion, bounded, cold_pairs, smooth_step, zbl
 from etnpot.errors import SpecificationError
 
 
@@ -82,12 +82,26 @@ def test_radii_come_from_distances_or_from_covalent_radii() -> None:
     assert outer[0, 0] == pytest.approx(0.8 * 0.62)  # never seen
     assert outer[1, 2] == pytest.approx(0.9 * 3.9)
     assert outer[2, 2] == pytest.approx(4.5)  # within the cutoff
-    alloy = np.array(
-        Repulsion.for_species((41, 42), 5.0, {(41, 41): 2.2, (41, 42): 2.7, (42, 42): 2.1}).outer
-    )
-    assert alloy[0, 1] == alloy[1, 0] == pytest.approx(0.9 * 2.15)  # hot elements, cold alloys
+    assert cold_pairs((1, 8, 55), 5.0, distances) == []
     np.testing.assert_allclose(found.inner, 0.85 * outer, atol=1e-6)
     assert Repulsion.from_dict(found.to_dict()) == found
+
+
+def test_the_repulsion_of_pairs_whose_data_are_colder_than_those_of_their_elements_begins_farther_out() -> (
+    None
+):
+    distances = {(41, 41): 2.2, (41, 42): 2.7, (42, 42): 2.1, (42, 74): 2.3, (74, 74): 2.2}
+    species = (41, 42, 74)
+    assert cold_pairs(species, 5.0, distances) == [
+        (41, 42)
+    ]  # 42-74 begins where its elements do, 41-74 was never seen
+    found = Repulsion.for_species(species, 5.0, distances)
+    inner, outer = np.array(found.inner), np.array(found.outer)
+    for table, mixed, own, usual in ((inner, 1.0, 0.9, 0.765), (outer, 1.2, 1.0, 0.9)):
+        assert table[0, 1] == table[1, 0] == pytest.approx(mixed * 2.15, abs=2e-6)
+        assert np.diag(table) == pytest.approx(np.array([own * 2.2, own * 2.1, usual * 2.2]), abs=2e-6)
+        assert table[1, 2] == pytest.approx(usual * 2.15, abs=2e-6)
+    assert outer[0, 0] <= 2.2 and outer[1, 1] <= 2.1  # not one pair of the data is closer
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,15 @@ from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.prepared import LossWeights
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
-from etnpot.fitting.short_range import _force, _radii, attracting_dimers, dimer_forces, repulsive_dimers
+from etnpot.fitting.short_range import (
+    _force,
+    _radii,
+    attracting_dimers,
+    dimer_forces,
+    embedded_pairs,
+    repulsive_dimers,
+)
+from etnpot.io.structures import Labelled
 from etnpot.metrics import evaluate_errors
 from etnpot.potential import Potential
 
@@ -73,6 +81,50 @@ def test_errors_of_a_fit_are_those_of_the_data_alone(
     assert without.bounded_best() is without.best
 
 
+def test_pairs_of_cold_alloys_are_pushed_together_among_their_elements(alloys: DataSet) -> None:
+    """A melt of NbMoTaW collapsed: data with hot elements and cold alloys left open what close atoms of an alloy do."""
+    cold = {(28, 28): 1.9, (28, 29): 2.4, (29, 29): 2.0}
+    assert len(embedded_pairs((28, 29), 3.6, alloys.min_distances(), alloys)) == 0
+    pushed = embedded_pairs((28, 29), 3.6, cold, alloys)
+    assert 24 < len(pushed) <= 48
+    total = 0.0
+    for labelled in pushed:
+        assert labelled.forces is not None
+        pair = np.flatnonzero(labelled.forces[:, 0])
+        assert len(pair) == 2 and labelled.forces.sum() == 0 and not labelled.forces[:, 1:].any()
+        z, w = sorted(labelled.atoms.numbers[pair].tolist())
+        r_c = labelled.atoms.get_distance(*pair, mic=True, vector=True)
+        least = 0.9 * min(cold[z, w], 0.5 * (cold[z, z] + cold[w, w]))
+        assert (
+            r_c[1:] == pytest.approx([0, 0], abs=1e-9) and least - 1e-9 < abs(r_c[0]) < 4 / 3 * least + 1e-9
+        )
+        assert np.sign(labelled.forces[pair[1], 0]) == np.sign(r_c[0])  # away from the other
+        total += 0.5 * labelled.weight * float((labelled.forces**2).sum())
+    squares = [float((c.forces**2).sum()) for c in alloys if c.forces is not None]
+    assert total <= 0.001 * sum(squares) * (1 + 1e-9)
+
+
+def test_a_constraint_counts_along_its_force_until_there_is_enough(
+    result: etnpot.FitResult, alloys: DataSet
+) -> None:
+    potential = result.potential
+    atoms = alloys[0].atoms
+    found = potential.evaluate(potential.edges(atoms), atoms.numbers).forces
+    forces = np.zeros_like(found)
+    forces[0, 0], forces[1, 0] = found[0, 0], found[1, 0]
+    constraint = DataSet([Labelled(atoms, forces=4 * forces)])
+    for enough, n_kept in ((0.2, 0), (0.3, 1)):
+        problem = Problem.from_dataset(alloys, potential.cutoff, LossWeights(), [(constraint, enough)])
+        assert len(problem) == len(alloys) + 1 and len(problem.data) == len(alloys)
+        assert len(problem.demanding(potential)) == len(alloys) + n_kept
+        assert len(problem.demanding(None)) == len(alloys)
+        rows = problem.residuals(potential)[-1][1:-6].reshape(-1, 3)
+        np.testing.assert_allclose(rows, -3 * forces, rtol=1e-9)
+        _, gradient = problem.gradient(potential)
+        equations = problem.normal_equations(potential)
+        np.testing.assert_allclose(-2 * equations.rhs, gradient, rtol=1e-7, atol=1e-7 * abs(gradient).max())
+
+
 def test_bounds_are_around_the_energies_of_the_training_set(result: etnpot.FitResult) -> None:
     potential = result.potential
     bounds = potential.spec.energy_bounds
@@ -84,7 +136,7 @@ def test_bounds_are_around_the_energies_of_the_training_set(result: etnpot.FitRe
         for c in result.data.train
     ]
     low, high = min(e.min() for e in learned), max(e.max() for e in learned)
-    assert bounds == pytest.approx((low - max(0.5, 0.5 * (high - low)), high + max(10.0, 2 * (high - low))))
+    assert bounds == pytest.approx((low - max(0.5, 0.15 * (high - low)), high + max(10.0, 2 * (high - low))))
 
 
 def check_dimers(potential: Potential, distances: dict[tuple[int, int], float]) -> None:
@@ -145,11 +197,12 @@ def test_radii_make_dimers_repel_that_attract_below_the_data(
 ) -> None:
     d, pair = 2.2, (42, 42)
     usual = 0.9 * d
+    radii = 0.85 * usual, usual
 
     def learned(r: np.ndarray) -> np.ndarray:
         return 3.0 - depth * np.exp(-(((r / d - at) / width) ** 2))
 
-    found = _radii(pair, usual, d, d, learned)
+    found = _radii(pair, radii, d, d, learned)
     assert (found is None) == (depth == 0.0)
     inner, outer = (0.85 * usual, usual) if found is None else found
     assert 0.8 * usual < inner < outer <= d and usual <= outer
