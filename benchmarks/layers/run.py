@@ -7,8 +7,8 @@
 
 Every variant of a data set has the same local features, the same train behind its layers, and the same time on one thread;
 *local, as many parameters* has about those of the messages, by higher ranks, and *local, as slow* an order, l_max and ranks
-with which an evaluation takes about as long. The data are polyynes (`reference.py`), of which the longest are in no training set, and
-parts of 3BPA and NbMoTaW (docs/accuracy.md). Writes results.json beside this file and the tables of docs/layers.md.
+with which an evaluation takes about as long. The data are polyynes (`reference.py`), of which the longest are in no training
+set, and parts of 3BPA and NbMoTaW (docs/accuracy.md). Writes results.json beside this file and the tables of docs/layers.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PAGE = HERE.parents[1] / "docs" / "layers.md"
 
 @dataclass(frozen=True)
 class Task:
-    """Settings of the local model and seconds; what is else in the two larger local ones; training, validation and test sets."""
+    """Settings of the local model and seconds; what is else in the larger local ones; training, validation and test sets."""
 
     settings: dict[str, Any]
     seconds: float
