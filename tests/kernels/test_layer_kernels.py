@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -268,7 +267,7 @@ def layouts(draw: st.DrawFn) -> tuple[dict[str, Any], list[int], int]:
 
 
 @settings(
-    max_examples=3 if numba.config.DISABLE_JIT else 6, deadline=None, derandomize=True,
+    max_examples=3, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 @given(layout=layouts())
