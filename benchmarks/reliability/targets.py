@@ -518,6 +518,12 @@ class PotentialFile(Target):
                 "small": {"order": 2, "l_max": 0, "channels": [1], "ranks": 1, "radial_size": 2},
                 "medium": {},
                 "embedding": {"species": ["Ni", "Cu", "Pd", "Ag", "Pt"], "reference_energies": None},
+                "layers": {
+                    "layers": [
+                        {"kind": "message", "carry": {"0e": 1}, "ranks": 1, "attention": "normalised"},
+                        {"kind": "pool", "carry": {"0e": 1}, "order": 1},
+                    ]
+                },
             }.items()
         }
         self.contents = {}
@@ -560,7 +566,7 @@ class SealedPotential(PotentialFile):
         found = etnpot.load(path)
         require(as_text(path, read_potential_file(path), found.summary()), "no text")
         if found.n_parameters < 10000:
-            require(export_text(found), "no export")
+            require(found.spec.layers or export_text(found), "no export")
             z = found.species[0]
             atoms = Atoms([z, z], [[0, 0, 0], [0, 0, 0.7 * found.cutoff]])
             energy = found.evaluate(found.edges(atoms), atoms.numbers, threads=1).energy
@@ -1005,6 +1011,7 @@ _SOUND: dict[str, list[Any]] = {
     "valid_fraction": [0.3, 0.0], "sweeps": [0, 1, 2], "two_site": [True], "growth": [False], "enrichment": [1],
     "rank_tolerance": [0.1], "polish_steps": [0, 1], "method": ["l-bfgs"], "ridge": [1e-3], "patience": [1], "tolerance": [0.1],
     "robust": [3.0], "time_limit": [5.0], "seed": [1], "threads": [1],
+    "layers": [[{"kind": "pool", "carry": {"0e": 1}}], [{"kind": "message", "carry": {"0e": 1}, "order": 1}]],
 }  # fmt: skip
 _DATA = ("valid", "test", "out", "species", "energy_key", "group_key", "index", "format", "type_map")
 

@@ -242,8 +242,11 @@ class LayeredPass:
         if self.tables.attention[k] == "bilinear":
             return _Attention(score, score)
         envelope, _ = self._envelope()
-        exponential = envelope[:, None] * np.exp(score)
-        total_i = 1.0 + self._sum_at_center(exponential)
+        # numerator and denominator times exp(-max(0, s)) of each centre, a constant of all derivatives: no overflow
+        top_i = np.zeros((self.n_atoms, score.shape[1]))
+        np.maximum.at(top_i, self.center, score)
+        exponential = envelope[:, None] * np.exp(score - top_i[self.center])
+        total_i = np.exp(-top_i) + self._sum_at_center(exponential)
         return _Attention(exponential / total_i[self.center], score, exponential, total_i)
 
     def _envelope(self) -> tuple[Floats, Floats]:

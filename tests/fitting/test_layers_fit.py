@@ -41,6 +41,12 @@ def data(labelled_by: Callable[..., DataSet], teacher: Potential) -> tuple[DataS
     return labelled_by(teacher, n=5, n_atoms=4, noise=0.02), labelled_by(teacher, n=2, n_atoms=4)
 
 
+@pytest.fixture(autouse=True)
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of L-BFGS with few iterations."""
+    monkeypatch.setattr("etnpot.fitting.fitter._LBFGS_ITERATIONS", 4)
+
+
 def student(kind: str, seed: int = 1) -> Potential:
     settings = {name: value for name, value in TINY.items() if name not in ("threads", "polish_steps")}
     return etnpot.ETN(
@@ -52,11 +58,8 @@ ALL_KINDS = [name if name == "deep" else pytest.param(name, marks=pytest.mark.sl
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_a_fit_appends_its_layers_and_restarts_anywhere(
-    kind: str, data: tuple[DataSet, DataSet], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fit_appends_its_layers_and_restarts_anywhere(kind: str, data: tuple[DataSet, DataSet]) -> None:
     """The same bits from before and after the layers were there; appending them changes no error."""
-    monkeypatch.setattr("etnpot.fitting.fitter._LBFGS_ITERATIONS", 4)
     settings = FitSettings(**TINY, layers=KINDS[kind])
     whole, states = Fitter(*data, settings), []
     while not whole.finished:

@@ -55,7 +55,13 @@ def make_layered() -> Callable[..., Potential]:
     return layered
 
 
-@pytest.fixture(params=list(KINDS))
+#: "deep" has each kind, and normalised attention; the others alone are slow tests.
+USUAL = ("bilinear", "deep")
+
+
+@pytest.fixture(
+    params=[name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     """Each kind of layer in turn."""
     return str(request.param)

@@ -245,6 +245,22 @@ def test_a_denominator_that_jumps_is_found(
     assert not check_cutoff_smoothness(molecule, calc, calc.potential.cutoff, raise_on_failure=False).passed
 
 
+def test_large_scores_do_not_overflow(make_layered: Make, molecule: Atoms) -> None:
+    """Cause: exp of the polynomial score was infinite, and its share not a number."""
+    potential = make_layered("normalised", seed=3)
+    loud = potential.with_arrays(**{"layer.1.core.2": 60.0 * potential.arrays["layer.1.core.2"]})
+    edges = loud.edges(molecule)
+    arguments, _ = loud._arguments(edges, loud.type_index(molecule.numbers))
+    way = loud._pass(edges, arguments, 1)
+    assert isinstance(way, LayeredPass) and way.attention[0] is not None
+    assert way.attention[0].score.max() > 710.0  # exp of it is infinite
+    weight = way.attention[0].weight
+    assert np.isfinite(weight).all() and weight.min() >= 0.0 and 0.5 < weight.max() <= 1.0
+    check_forces(molecule, calculator(loud), components=3, steps=(4e-5, 2e-5, 1e-5))
+    gradient = loud.gradient(edges, molecule.numbers, np.ones(5), np.ones_like(edges.r_pc))
+    assert np.isfinite(gradient).all()
+
+
 def squeezed(rng: np.random.Generator) -> Atoms:
     """Pairs far below the inner radius of the repulsion."""
     atoms = bulk("Ni", cubic=True, a=2.9)

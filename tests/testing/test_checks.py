@@ -305,6 +305,10 @@ def separation(atoms: Atoms, calculator: Any, **options: Any) -> physics.CheckRe
     return physics.check_separation(atoms, molecule(3, 7), calculator, CUTOFF, **options)
 
 
+def separated_groups(atoms: Atoms, calculator: Any, **options: Any) -> physics.CheckResult:
+    return physics.check_separation(atoms, molecule(3, 7), calculator, CUTOFF, grouped=True, **options)
+
+
 def isolated(atoms: Atoms, calculator: Any, **options: Any) -> physics.CheckResult:
     return physics.check_isolated_atom(atoms.get_chemical_symbols()[:2], calculator, CUTOFF, **options)
 
@@ -330,6 +334,7 @@ SOUND = {
     "net force": (physics.check_net_force, (crystal, molecule, slab)),
     "relabelling": (relabelling, (crystal, molecule)),
     "separation": (separation, (molecule,)),
+    "separated groups": (separated_groups, (molecule,)),
     "isolated": (isolated, (molecule,)),
     "smoothness": (smoothness, (crystal, molecule)),
     "dimer": (dimer, (molecule,)),
@@ -367,6 +372,8 @@ BROKEN = [
     ("relabelling", NumberDependent, crystal, "energy"),
     ("separation", LongRange, molecule, "energy"),
     ("separation", FarForces, molecule, "forces"),
+    ("separated groups", LongRange, molecule, "energy"),
+    ("separated groups", FarForces, molecule, "forces"),
     ("isolated", VolumeEnergy, molecule, "energy spread of"),
     ("isolated", LoneForce, molecule, "force on"),
     ("smoothness", HardEnergyCutoff, crystal, "jump of the energy"),
