@@ -74,9 +74,8 @@ _INNER = 0.85
 _SEEN = 0.9
 #: b over the sum of covalent radii, for elements that were never seen close to one another.
 _UNSEEN = 0.8
-#: Pairs of elements are cold whose data begin so much farther out than d; their a and b in units of d. The features see none of
-#: them that is closer than the mean of a and b.
-_COLD, _MIXED = 1.2, (1.0, 1.2)
+#: Pairs of elements are cold whose data begin so much farther out than d.
+_COLD = 1.2
 #: The largest b, as a part of the cutoff, and the smallest, Å.
 _LARGEST, _SMALLEST = 0.9, 1e-3
 
@@ -226,16 +225,10 @@ class Repulsion:
         Parameters
         ----------
         species, cutoff, distances
-            As for `data_distances`: ``outer`` is 0.9 times as large, ``inner`` 0.85 times that. For `cold_pairs` they are
-            1.2 and 1 times as large.
+            As for `data_distances`: ``outer`` is 0.9 times as large.
         """
-        shortest_zz = data_distances(species, cutoff, distances)
-        outer = np.round(_SEEN * shortest_zz, 6)
+        outer = np.round(_SEEN * data_distances(species, cutoff, distances), 6)
         inner = np.round(_INNER * outer, 6)
-        for z, w in cold_pairs(species, cutoff, distances):
-            i, j = species.index(z), species.index(w)
-            radii = np.floor(1e6 * shortest_zz[i, j] * np.array(_MIXED)) / 1e6
-            inner[i, j], outer[i, j] = inner[j, i], outer[j, i] = radii
         return cls(tuple(map(tuple, inner.tolist())), tuple(map(tuple, outer.tolist())))
 
     def to_dict(self) -> dict[str, Any]:
