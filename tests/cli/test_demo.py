@@ -22,6 +22,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.filterwarnings("ignore::etnpot.errors.ExtrapolationWarning")
 def test_the_demonstration(capsys: pytest.CaptureFixture[str]) -> None:

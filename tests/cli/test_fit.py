@@ -264,7 +264,9 @@ def test_a_fit_from_the_command_line(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_ctrl_c_ends_after_the_step_and_resume_goes_on(
     in_data: Path, number: int, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

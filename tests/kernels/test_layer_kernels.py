@@ -329,8 +329,9 @@ def layouts(draw: st.DrawFn) -> tuple[dict[str, Any], list[int], int]:
     return chosen, counts, draw(st.integers(0, 2**16))
 
 
+@pytest.mark.slow
 @settings(
-    max_examples=2, deadline=None, derandomize=True,
+    max_examples=6, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 @given(layout=layouts())
