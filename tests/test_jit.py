@@ -74,6 +74,7 @@ def package(tmp_path: Path) -> Package:
     return Package(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_cached_caller_sees_every_edit_and_setting(package: Package) -> None:
     assert package.run()[0] == ["2.0", "0", "1"]
     assert package.run()[0] == ["2.0", "1", "0"]  # from the cache

@@ -29,6 +29,7 @@ from etnpot.fitting.evaluation import evaluate
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_potential(finished: StudyResult) -> None:
     """The errors of the study are those that etnpot's own evaluation finds."""
     (record,) = finished.seeds_of("cuni", "etnpot tiny")
@@ -46,12 +47,14 @@ def test_the_figures_are_those_of_the_potential(finished: StudyResult) -> None:
     assert sum(entry["n_configurations"] for entry in systems.values()) == 6
 
 
+@pytest.mark.slow
 def test_the_calculator_of_the_labels_has_no_error(finished: StudyResult) -> None:
     (record,) = finished.seeds_of("cuni", "EMT")
     assert record["metrics"]["same"]["forces"]["max"] < 1e-12
     assert record["metrics"]["same"]["stress"]["n"] == 36
 
 
+@pytest.mark.slow
 def test_a_failure_is_recorded_and_loses_nothing_else(finished: StudyResult) -> None:
     (record,) = finished.failures
     assert record["model"] == "broken" and "Nothing" in record["error"]
@@ -59,6 +62,7 @@ def test_a_failure_is_recorded_and_loses_nothing_else(finished: StudyResult) -> 
     assert "Without figures" in page and "Nothing" in page
 
 
+@pytest.mark.slow
 def test_no_test_configuration_is_handed_to_a_training(finished: StudyResult) -> None:
     (job,) = (finished.out / "runs").glob("cuni/etnpot-tiny-*/12-seed-3/train-job.json")
     sets = json.loads(job.read_text())["sets"]
@@ -68,6 +72,7 @@ def test_no_test_configuration_is_handed_to_a_training(finished: StudyResult) ->
     assert not handed & {c.atoms.positions.tobytes() for c in finished.data["cuni"].tests["same"]}
 
 
+@pytest.mark.slow
 def test_the_report_needs_no_other_file(finished: StudyResult) -> None:
     page = (finished.out / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 4
@@ -76,6 +81,7 @@ def test_the_report_needs_no_other_file(finished: StudyResult) -> None:
         assert text in page
 
 
+@pytest.mark.slow
 def test_csv_and_json_hold_every_run(finished: StudyResult) -> None:
     rows = list(csv.DictReader((finished.out / "results.csv").read_text().splitlines()))
     assert [row["model"] for row in rows] == ["EMT", "broken", "etnpot tiny"]
@@ -98,6 +104,7 @@ def test_what_is_done_is_not_repeated_and_the_report_is_the_same(
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
 
 
+@pytest.mark.slow
 def test_other_settings_make_another_run(
     finished: StudyResult, study: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -109,6 +116,7 @@ def test_other_settings_make_another_run(
     assert "not yet run" in text
 
 
+@pytest.mark.slow
 def test_properties_are_those_of_other_programs(finished: StudyResult) -> None:
     """Lattice constant and bulk modulus against ASE's equation of state; B = (C11 + 2 C12) / 3; EMT's own references."""
     (record,) = finished.seeds_of("cuni", "EMT")
@@ -178,6 +186,7 @@ def test_means_and_spreads() -> None:
     assert spread is not None and spread.text() == "2 ± 1.4"
 
 
+@pytest.mark.slow
 def test_two_studies_cannot_share_a_directory(finished: StudyResult, study: dict[str, Any]) -> None:
     from etnpot.errors import RunDirectoryError
     from etnpot.fitting.checkpoint import locked
@@ -213,6 +222,7 @@ def test_an_interrupted_study_goes_on(finished: StudyResult, study: dict[str, An
     assert one.records[0]["metrics"] == finished.seeds_of("cuni", "etnpot tiny")[0]["metrics"]
 
 
+@pytest.mark.slow
 def test_the_command(
     finished: StudyResult, study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,7 +71,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-LONG = ("two-site", "l-bfgs, robust")
+LONG = ("two-site", "l-bfgs, robust", "samples", "two sweeps, enriched")
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def test_no_validation_set_if_none_is_wanted(alloys: DataSet, tiny: Tiny) -> Non
     assert list(result.metrics) == ["train"] and len(result.data.train) == len(alloys)
 
 
+@pytest.mark.slow
 def test_a_constant_virial_in_the_references_changes_no_potential(
     alloys: DataSet, tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_the_command_line_under_mpirun(tmp_path: Path) -> None:
     assert again.stderr.count("holds a finished fit") == 1
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
     alone = outcomes(None, (0, 1))
     path = tmp_path / "ranks.npz"

@@ -157,6 +157,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Iteration
     return directory, a_loop(directory, reference).run(), reference.calls
 
 
+@pytest.mark.slow
 def test_loop_learns(done: tuple[Path, list[Iteration], int]) -> None:
     _, iterations, calls = done
     assert [i.n_train for i in iterations] == [6, 9, 12] and calls == 12
@@ -164,6 +165,7 @@ def test_loop_learns(done: tuple[Path, list[Iteration], int]) -> None:
     assert last.finished and last.reason == "iterations used up" and last.n_chosen == 0
 
 
+@pytest.mark.slow
 def test_loop_goes_on_where_it_was(done: tuple[Path, list[Iteration], int], tmp_path: Path) -> None:
     original, iterations, _ = done
     directory, reference = tmp_path / "copy", Counting()

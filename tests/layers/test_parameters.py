@@ -97,6 +97,19 @@ def test_gradient_is_the_weighted_sum_of_the_rows(
 
 
 @pytest.mark.parametrize("with_virial", [True, False])
+def test_all_rows_at_once_are_single_rows(
+    with_virial: bool, potential: Potential, crystal: Atoms, molecule: Atoms
+) -> None:
+    sensitivities = Sensitivities(potential)
+    for atoms in (crystal, molecule):
+        edges = potential.edges(atoms)
+        fast = sensitivities.jacobian(edges, atoms.numbers, per_atom=False, with_virial=with_virial)
+        slow = sensitivities._row_by_row(edges, atoms.numbers, per_atom=False, with_virial=with_virial)
+        for one, other in ((fast.energy_iq, slow.energy_iq), (fast.gradient_qc, slow.gradient_qc)):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-11 * max(1.0, np.abs(other).max()))
+
+
+@pytest.mark.parametrize("with_virial", [True, False])
 def test_columns_of_the_last_train_are_the_rows(
     with_virial: bool, potential: Potential, crystal: Atoms
 ) -> None:
