@@ -68,6 +68,27 @@ def unit_vectors(r_pc, at, stop, cutoff, r_b, u_cb):
 
 
 @njit
+def block_scratch(basis):
+    """What `block_basis` writes: distances, directions, radial functions, factors of the harmonics, harmonics; derivatives."""
+    l_max = basis.channel_first.shape[0] - 2
+    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
+    return (
+        np.empty(LANES), np.empty((3, LANES)), np.empty((n_radial, LANES)), np.empty((n_radial, LANES)),
+        np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET)), np.empty((n_lm, LANES)),
+        np.empty((3, n_lm, LANES)),
+    )  # fmt: skip
+
+
+@njit
+def block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb):
+    """Radial functions and harmonics of a block of pairs."""
+    l_max = basis.channel_first.shape[0] - 2
+    unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
+    radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
+    harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+
+
+@njit
 def radial_rows(table, zi, zj, phi_nb, dphi_nb, b, radial_c, dradial_c):
     """R and R' of one pair."""
     for c in range(table.shape[3]):
@@ -99,16 +120,10 @@ def pair_features(r_pc, zi_p, zj_p, basis, table, start, stop, w_pf):
         Written for the range.
     """
     l_max = basis.channel_first.shape[0] - 2
-    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
-    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
-    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
-    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb = block_scratch(basis)
     radial_c, dradial_c = np.empty(table.shape[3]), np.empty(table.shape[3])
     for at in range(start, stop, LANES):
-        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
-        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb)
         for b in range(min(LANES, stop - at)):
             p, f = at + b, 0
             radial_rows(table, zi_p[p], zj_p[p], phi_nb, dphi_nb, b, radial_c, dradial_c)
@@ -134,16 +149,10 @@ def pair_adjoint(r_pc, zi_p, zj_p, basis, table, wbar_pf, start, stop, dE_dr_pc)
         Written for the range.
     """
     l_max = basis.channel_first.shape[0] - 2
-    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
-    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
-    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
-    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb = block_scratch(basis)
     radial_c, dradial_c = np.empty(table.shape[3]), np.empty(table.shape[3])
     for at in range(start, stop, LANES):
-        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
-        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb)
         for b in range(min(LANES, stop - at)):
             p, f = at + b, 0
             radial_rows(table, zi_p[p], zj_p[p], phi_nb, dphi_nb, b, radial_c, dradial_c)
@@ -183,16 +192,12 @@ def tangents(direction_pc, p, b, r_b, u_cb, dy_cmb, yt_m):
 def pair_tangent(r_pc, direction_pc, zi_p, zj_p, basis, table, start, stop, dw_pf):
     """Eq. (3) of the pairs ``start:stop``: `dw_pf` [p, f] is written, for the tangents `direction_pc` [p, c]."""
     l_max = basis.channel_first.shape[0] - 2
-    n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
-    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
-    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
-    y_mb, dy_cmb, yt_m = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES)), np.empty(n_lm)
+    n_lm = (l_max + 1) ** 2
+    r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb = block_scratch(basis)
+    yt_m = np.empty(n_lm)
     radial_c, dradial_c = np.empty(table.shape[3]), np.empty(table.shape[3])
     for at in range(start, stop, LANES):
-        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
-        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb)
         for b in range(min(LANES, stop - at)):
             p, f = at + b, 0
             radial_rows(table, zi_p[p], zj_p[p], phi_nb, dphi_nb, b, radial_c, dradial_c)
@@ -222,16 +227,12 @@ def table_adjoint(r_pc, direction_pc, zi_p, zj_p, basis, wbar_pf, dwbar_pf, star
     """
     l_max = basis.channel_first.shape[0] - 2
     n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
-    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
-    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
-    y_mb, dy_cmb, yt_m = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES)), np.empty(n_lm)
+    r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb = block_scratch(basis)
+    yt_m = np.empty(n_lm)
     n_channels = table_gradient.shape[3]
     value_c, slope_c = np.empty(n_channels), np.empty(n_channels)
     for at in range(start, stop, LANES):
-        unit_vectors(r_pc, at, stop, basis.constants[1], r_b, u_cb)
-        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb)
         for b in range(min(LANES, stop - at)):
             p, f = at + b, 0
             dr = tangents(direction_pc, p, b, r_b, u_cb, dy_cmb, yt_m)
@@ -397,14 +398,11 @@ def pair_basis(r_pc, basis, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc):
     """
     l_max = basis.channel_first.shape[0] - 2
     n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
-    r_b, u_cb = np.empty(LANES), np.empty((3, LANES))
-    phi_nb, dphi_nb = np.empty((n_radial, LANES)), np.empty((n_radial, LANES))
-    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
-    y_mb, dy_cmb = np.empty((n_lm, LANES)), np.empty((3, n_lm, LANES))
+    r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb = block_scratch(basis)
     for at in range(0, r_pc.shape[0], LANES):
-        unit_vectors(r_pc, at, r_pc.shape[0], basis.constants[1], r_b, u_cb)
-        radial_functions(r_b, basis.codes, basis.constants, basis.recurrence, phi_nb, dphi_nb)
-        harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
+        block_basis(
+            r_pc, at, r_pc.shape[0], basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb
+        )
         for b in range(min(LANES, r_pc.shape[0] - at)):
             for n in range(n_radial):
                 phi_pn[at + b, n] = phi_nb[n, b]
