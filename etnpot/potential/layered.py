@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -123,7 +124,7 @@ class LayeredPass:
         self.attention: list[_Attention | None] = []
         self.carriers: list[Floats] = []
         for k in range(len(self.tables.layers)):
-            self.x.append(self._bonds(k)[:, self._last(k)])
+            self.x.append(self._bonds(k)[:, self.last(k)])
             self._append(k)
         last = len(self.tables.layers)
         self.energy_i = np.ascontiguousarray(self._bonds(last)[:, -1])
@@ -139,7 +140,8 @@ class LayeredPass:
     def _weights(self, k: int) -> Floats:
         return self.tables.weights[self.tables.places[k]]
 
-    def _last(self, k: int) -> slice:
+    def last(self, k: int) -> slice:
+        """Rows of the last bond of train k."""
         first = self.tables.trains[k].bond_first
         return slice(int(first[-2]), int(first[-1]))
 
@@ -210,7 +212,7 @@ class LayeredPass:
         for start in sorted(parts):
             xbar_jo += parts[start]
 
-    @property
+    @cached_property
     def _groups(self) -> tuple[Integers, Floats]:
         _, place_i, count_g = np.unique(self.group_i, return_inverse=True, return_counts=True)
         return place_i.reshape(-1), count_g.astype(np.float64)
@@ -246,7 +248,7 @@ class LayeredPass:
         top_i = np.zeros((self.n_atoms, score.shape[1]))
         np.maximum.at(top_i, self.center, score)
         exponential = envelope[:, None] * np.exp(score - top_i[self.center])
-        total_i = np.exp(-top_i) + self._sum_at_center(exponential)
+        total_i = np.exp(-top_i) + self.sum_at_center(exponential)
         return _Attention(exponential / total_i[self.center], score, exponential, total_i)
 
     def _envelope(self) -> tuple[Floats, Floats]:
@@ -255,8 +257,9 @@ class LayeredPass:
         rest = np.maximum(1.0 - np.einsum("pc,pc->p", self.r_pc, self.r_pc) / reach, 0.0)
         return rest**3, -3.0 * rest**2 / reach
 
-    def _sum_at_center(self, values: Floats) -> Floats:
-        sums = np.zeros((self.n_atoms, values.shape[1]))
+    def sum_at_center(self, values: Floats) -> Floats:
+        """Sums over the pairs of every atom, [p, ...] to [i, ...]."""
+        sums = np.zeros((self.n_atoms, *values.shape[1:]))
         np.add.at(sums, self.center, values)
         return sums
 
@@ -323,7 +326,7 @@ class LayeredPass:
 
     def _normalised_adjoint(self, attention: _Attention, weight_bar: Floats) -> Floats:
         """dL/ds of eq. (4) of `etnpot.potential.layers`, from dL/dalpha: alpha (bar - sum alpha bar)."""
-        along_i = self._sum_at_center(attention.weight * weight_bar)
+        along_i = self.sum_at_center(attention.weight * weight_bar)
         return attention.weight * (weight_bar - along_i[self.center])
 
     def _bonds_adjoint(self, k: int, seed_io: Floats) -> Floats:
@@ -362,9 +365,7 @@ class LayeredPass:
             return dscore
         dscore += self._log_envelope_columns(n_strain)[:, None]
         dexponential = attention.envelope[:, :, None] * dscore
-        sums = np.zeros((self.n_atoms, *dexponential.shape[1:]))
-        np.add.at(sums, self.center, dexponential)
-        dtotal = sums[self.center]
+        dtotal = self.sum_at_center(dexponential)[self.center]
         found: Floats = (dexponential - attention.weight[:, :, None] * dtotal) / attention.total_i[
             self.center
         ][:, :, None]
@@ -509,7 +510,7 @@ class LayeredTangent:
 
     def _bonds(self, k: int) -> Floats:
         base, train = self.base, self.base.tables.trains[k]
-        last = base._last(k)
+        last = base.last(k)
         dx_io = np.empty((base.n_atoms, last.stop - last.start))
         base._over_atoms(
             lambda a, b: layers.bonds_tangent(
@@ -527,7 +528,7 @@ class LayeredTangent:
             return dscore, dscore, dscore
         exponential, total = attention.envelope, attention.total_i[base.center]
         dexponential = exponential * (dscore + self._log_envelope()[:, None])
-        dtotal = base._sum_at_center(dexponential)[base.center]
+        dtotal = base.sum_at_center(dexponential)[base.center]
         return dscore, dexponential, (dexponential - attention.weight * dtotal) / total
 
     def _log_envelope(self) -> Floats:
@@ -612,7 +613,7 @@ class LayeredTangent:
         score_bar, dscore_bar = weight_bar, dweight_bar
         if attention.envelope is not None and attention.total_i is not None:
             e, total = attention.envelope, attention.total_i[base.center]
-            dtotal = base._sum_at_center(dexponential)[base.center]
+            dtotal = base.sum_at_center(dexponential)[base.center]
             # alpha = e / D, alpha' = e' / D - e D' / D^2
             e_bar = weight_bar / total - dweight_bar * dtotal / total**2
             de_bar = dweight_bar / total
@@ -620,8 +621,8 @@ class LayeredTangent:
                 -weight_bar * e - dweight_bar * dexponential + 2.0 * dweight_bar * e * dtotal / total
             ) / total**2
             dtotal_bar = -dweight_bar * e / total**2
-            e_bar = e_bar + base._sum_at_center(total_bar)[base.center]
-            de_bar = de_bar + base._sum_at_center(dtotal_bar)[base.center]
+            e_bar = e_bar + base.sum_at_center(total_bar)[base.center]
+            de_bar = de_bar + base.sum_at_center(dtotal_bar)[base.center]
             # e = f exp(s), e' = e (s' + (log f)')
             score_bar = e_bar * e + de_bar * dexponential
             dscore_bar = de_bar * e

@@ -111,10 +111,9 @@ class LayeredJacobian:
                     weight_bar = by_head(layer, carried_pf[:, layer.columns] * way.w_pf[:, layer.columns])
                     self._add_attention(way, columns, k, weight_bar, scale_bar, xbar_jo, xbar_joc)
             found, by_train = self._train(way, k, xbar_jo)
-            derivative_iof = way.bond_derivatives(k)
             g_if = g_if[:, layer.kept] + by_train
             h_ifc = h_ifc[:, layer.kept] + found.hessian_iff @ columns.v[k]
-            h_ifc += derivative_iof.transpose(0, 2, 1) @ xbar_joc
+            h_ifc += found.dx_iaf[:, way.last(k)].transpose(0, 2, 1) @ xbar_joc
             self._add_train(way, k, found, columns.v[k], xbar_joc, energy_1q, gradient_qc)
         source, target = tables.local_source, tables.local_target
         layers.sum_pairs_adjoint(way.first, source, target, g_if, 0, n, dwbar_pf)
@@ -145,11 +144,11 @@ class LayeredJacobian:
         score_bar, dscore_bar = weight_bar, dweight_bar
         if way.tables.attention[k] == "normalised":
             weight, dweight = way.scale_ph(k), columns.attention[k]
-            rest = weight_bar - _at_center(way, weight * weight_bar)
+            rest = weight_bar - way.sum_at_center(weight * weight_bar)[way.center]
             along = dweight * weight_bar[..., None] + weight[..., None] * dweight_bar
             score_bar = weight * rest
             dscore_bar = dweight * rest[..., None] + weight[..., None] * (
-                dweight_bar - _at_center(way, along)
+                dweight_bar - way.sum_at_center(along)[way.center]
             )
         query, key = way.query_key(k, way.x[k])
         scale = 1.0 / np.sqrt(layer.queries.shape[1])
@@ -241,10 +240,3 @@ class LayeredJacobian:
         start = spec.slices[spec.shared_groups[0]].start
         rows = potential.species_jacobian.T @ by_species.reshape(-1, scaled.shape[-1])
         gradient_qc[start : spec.slices["radial.0"].start] = rows
-
-
-def _at_center(way: LayeredPass, values: Floats) -> Floats:
-    """For each pair the sum over all pairs of its centre, [p, ...]."""
-    sums = np.zeros((way.n_atoms, *values.shape[1:]))
-    np.add.at(sums, way.center, values)
-    return np.asarray(sums[way.center])
