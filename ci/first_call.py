@@ -1,8 +1,8 @@
 """How long the first energy and forces of a new installation take, and those of the next process.
 
 Two processes, one after the other, share an empty cache of compiled kernels: the first compiles, the second
-loads. What counts is processor time, imports included, so that a busy machine does not fail the check; the
-time on the clock is printed beside it.
+loads. What counts is processor time from the import of etnpot to the forces, so that a busy machine does not
+fail the check, nor the time that ASE takes to build a crystal; the time on the clock is printed beside it.
 
 Usage: ``python ci/first_call.py``
 """
@@ -15,23 +15,22 @@ import subprocess
 import sys
 import tempfile
 
-#: Most seconds for the process that compiles, and for the next one.
+#: Most seconds of a processor for the process that compiles, and for the next one.
 LIMITS = {"first process": 25.0, "next process": 2.0}
 
 PROGRAM = """
 import json, time
-begin = time.perf_counter()
 from ase.build import bulk
-import etnpot
 atoms = bulk("Cu", cubic=True) * (2, 2, 2)
 atoms.symbols[::2] = "Ni"
 atoms.rattle(0.05, seed=0)
-ready = time.perf_counter()
+begin, processor = time.perf_counter(), time.process_time()
+import etnpot
 atoms.calc = etnpot.ETNCalculator(etnpot.ETN(["Cu", "Ni"], seed=0))
 atoms.get_potential_energy()
 atoms.get_forces()
 end = time.perf_counter()
-print(json.dumps({"processor": time.process_time(), "clock": end - begin, "call": end - ready}))
+print(json.dumps({"processor": time.process_time() - processor, "clock": end - begin}))
 """
 
 
@@ -60,7 +59,7 @@ def verdict(seconds: dict[str, dict[str, float]]) -> int:
         times = seconds[name]
         print(
             f"{name}: {times['processor']:.1f} s of processor time (at most {limit:g}), "
-            f"{times['clock']:.1f} s on the clock, of which {times['call']:.1f} s in the call"
+            f"{times['clock']:.1f} s on the clock"
         )
         if times["processor"] > limit:
             print(f"first_call: the {name} took {times['processor']:.1f} s, expected at most {limit:g}")
