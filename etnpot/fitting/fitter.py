@@ -202,7 +202,10 @@ class Fitter:
         constraints: list[tuple[DataSet, float]] = []
         if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
             constraints = short_range_constraints(self.potential.species, cutoff, self.distances, local)
-        self._problem = Problem.from_dataset(local, cutoff, weights, constraints, **options)
+        probe = random_potential(
+            replace(self.potential.spec, layers=()), np.random.default_rng([settings.seed, 6])
+        )
+        self._problem = Problem.from_dataset(local, cutoff, weights, constraints, **options).probed(probe)
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )

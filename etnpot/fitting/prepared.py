@@ -30,6 +30,8 @@ Integers = NDArray[np.int64]
 
 #: Atoms of a batch, if there are enough for this many batches.
 _BATCH_ATOMS, _LEAST_BATCHES = 512, 16
+#: Forces smaller than this part of those of the single pairs vanish by symmetry.
+_AT_REST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Prepared:
         Square roots of the weights of the rows: of E, of F, and of the virial.
     enough : float
         Of a constraint, the part of its forces that it is content with.
+    at_rest : bool
+        Whether by symmetry no potential has forces on its atoms: derivatives of those rows vanish.
     """
 
     edges: EdgeList
@@ -97,6 +101,7 @@ class Prepared:
     scale_forces: float | Floats
     scale_virial: float
     enough: float = 0.0
+    at_rest: bool = False
 
     @classmethod
     def of(cls, labelled: Labelled, cutoff: float, weights: LossWeights) -> Prepared:
@@ -153,6 +158,12 @@ class Prepared:
         """A constraint: of its forces those components count that are not zero, until the potential has `enough` of them."""
         assert self.forces is not None
         return replace(self, scale_forces=self.scale_forces * (self.forces != 0), enough=enough)
+
+    def probed(self, potential: Potential) -> Prepared:
+        """With `at_rest` as a random potential tells: where the forces of the pairs cancel on every atom."""
+        found = potential.evaluate(self.edges, self.numbers, threads=1)
+        scale = float(np.vdot(found.dE_dr_pc, found.dE_dr_pc))
+        return replace(self, at_rest=float(np.vdot(found.forces, found.forces)) <= _AT_REST**2 * scale)
 
     def weighed(self, factor: float) -> Prepared:
         """With the weight of every row times `factor`."""

@@ -181,6 +181,14 @@ class Problem:
             n_data=n_data,
         )
 
+    def probed(self, potential: Potential) -> Problem:
+        """With the data marked whose forces vanish by symmetry, so that derivatives leave them out.
+
+        `potential` is a random one, which has no other reason for a force to vanish.
+        """
+        data = [c.probed(potential) if c.has_forces else c for c in self.data]
+        return self._like([*data, *self.configurations[self._n_data :]], self._n_data)
+
     def demanding(self, potential: Potential | None) -> Problem:
         """With those constraints alone whose forces the potential does not have by enough; with none for None."""
         constraints = self.configurations[self._n_data :]
@@ -390,7 +398,13 @@ class Problem:
                 local.accumulator = kind(shift_rows.shape[1] + sensitivities.n_parameters)
                 partial.append(local.accumulator)
             c = self.configurations[index]
-            jacobian = sensitivities.jacobian(c.edges, c.numbers, per_atom=False, with_virial=c.has_virial)
+            jacobian = sensitivities.jacobian(
+                c.edges,
+                c.numbers,
+                per_atom=False,
+                with_forces=c.has_forces and not c.at_rest,
+                with_virial=c.has_virial,
+            )
             local.accumulator.add(c, jacobian, residuals[index], shift_rows[index])
 
         with threadpool_limits(1, user_api="blas"):
@@ -459,7 +473,9 @@ class _Accumulator:
         """The rows of one configuration; `shift_row` are those of N for the pressure."""
         if c.energy is not None and c.scale_energy > 0:
             self._append(c.scale_energy * jacobian.energy_iq.T, rows[:1])
-        if c.has_forces:
+        if c.has_forces and c.at_rest:
+            self._absorb_constant(rows[1:-6])
+        elif c.has_forces:
             scale = np.broadcast_to(c.scale_forces, (jacobian.n_sites, 3)).reshape(-1)
             self._append(jacobian.gradient_qc[:, : 3 * jacobian.n_sites], rows[1:-6], scale)
         if c.has_virial:
@@ -496,6 +512,10 @@ class _Accumulator:
     def _absorb(self, block: Floats, rows: Floats) -> None:
         raise NotImplementedError
 
+    def _absorb_constant(self, rows: Floats) -> None:
+        """Rows that depend on no parameter."""
+        raise NotImplementedError
+
 
 class _GramAccumulator(_Accumulator):
     """Normal equations."""
@@ -507,6 +527,9 @@ class _GramAccumulator(_Accumulator):
     def _absorb(self, block: Floats, rows: Floats) -> None:
         self.total.gram += block @ block.T
         self.total.rhs += block @ rows
+        self._absorb_constant(rows)
+
+    def _absorb_constant(self, rows: Floats) -> None:
         self.total.loss += float(rows @ rows)
         self.total.n_rows += len(rows)
 
@@ -520,6 +543,9 @@ class _TriangularAccumulator(_Accumulator):
 
     def _absorb(self, block: Floats, rows: Floats) -> None:
         self.factor = _triangle(np.vstack([self.factor, np.vstack([block, rows]).T]))
+
+    def _absorb_constant(self, rows: Floats) -> None:
+        self.factor[-1, -1] = np.hypot(self.factor[-1, -1], np.linalg.norm(rows))
 
 
 _AccumulatorT = TypeVar("_AccumulatorT", bound=_Accumulator)

@@ -52,7 +52,7 @@ class Jacobian:
     gradient_qc : float64 [q, 3 n_sites + 6], or [q, 3 n_sites] without virial
         Of dE/dx (minus the forces), atom by atom, eV/Å, then of the virial in Voigt order, eV.
     n_sites : int
-        Atoms that carry a force.
+        Atoms that carry a force; 0 where no forces were wanted.
     """
 
     energy_iq: Floats
@@ -62,7 +62,8 @@ class Jacobian:
     @property
     def forces(self) -> Floats:
         """Of the forces, float64 [n_sites, 3, q]."""
-        return np.asarray(-self.gradient_qc[:, : 3 * self.n_sites].T.reshape(self.n_sites, 3, -1))
+        gradient_cq = self.gradient_qc[:, : 3 * self.n_sites].T
+        return np.asarray(-gradient_cq.reshape(self.n_sites, 3, len(self.gradient_qc)))
 
     @property
     def virial(self) -> Floats:
@@ -127,7 +128,13 @@ class Sensitivities:
         return self.stop - self.start
 
     def jacobian(
-        self, edges: EdgeList, numbers: ArrayLike, *, per_atom: bool = True, with_virial: bool = True
+        self,
+        edges: EdgeList,
+        numbers: ArrayLike,
+        *,
+        per_atom: bool = True,
+        with_forces: bool = True,
+        with_virial: bool = True,
     ) -> Jacobian:
         """Jacobian of one configuration.
 
@@ -137,19 +144,27 @@ class Sensitivities:
             As for `Potential.evaluate`.
         per_atom : bool
             Energies of every atom, or their sum in one row.
-        with_virial : bool
-            Whether the virial is wanted.
+        with_forces, with_virial : bool
+            Whether forces and the virial are wanted.
 
         Returns
         -------
         Jacobian
         """
+        found = self._jacobian(edges, numbers, per_atom, with_forces, with_virial)
+        if with_forces or found.n_sites == 0:
+            return found
+        return Jacobian(found.energy_iq, found.gradient_qc[:, 3 * found.n_sites :], 0)
+
+    def _jacobian(
+        self, edges: EdgeList, numbers: ArrayLike, per_atom: bool, with_forces: bool, with_virial: bool
+    ) -> Jacobian:
+        """The Jacobian; may hold forces that are not wanted."""
         spec = self.potential.spec
         type_i = self.potential.type_index(numbers)
         n_atoms, n_sites, n_q = edges.n_atoms, len(type_i), self.n_parameters
         energy_iq = np.zeros((n_atoms if per_atom else 1, n_q))
         n_strain = len(VOIGT) if with_virial else 0
-        gradient_qc = np.zeros((n_q, 3 * n_sites + n_strain))
         arguments, close = self.potential._arguments(edges, type_i)
         if self._chain is not None and spec.layers and per_atom:
             return self._row_by_row(edges, numbers, per_atom=per_atom, with_virial=with_virial)
@@ -172,8 +187,11 @@ class Sensitivities:
                     np.add.at(energy_iq[0], type_i, 1.0)
                 return Jacobian(energy_iq, all_qc[mine], n_sites)
             touched, columns_ifc = _all_sites(n_atoms, n_strain), columns.v[-1]
-        else:
+        elif with_forces:
             touched = _touched_sites(edges, n_sites, n_strain)
+        else:
+            touched, n_sites = _one_site(edges, n_strain), 1
+        gradient_qc = np.zeros((n_q, 3 * n_sites + n_strain))
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
         chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
         for start in range(0, n_atoms, chunk):
@@ -246,6 +264,13 @@ def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
     return _Touched(site_is, count_i, slot_p, slot_i, n_strain, n_columns)
 
 
+def _one_site(edges: EdgeList, n_strain: int) -> _Touched:
+    """All atoms as one site, which has no forces: what is left are the columns of strain."""
+    n_columns = -(-(3 + n_strain) // LANES) * LANES
+    none_p, none_i = np.zeros(edges.n_pairs, dtype=np.int64), np.zeros(edges.n_atoms, dtype=np.int64)
+    return _Touched(none_i[:, None], none_i + 1, none_p, none_i, n_strain, n_columns)
+
+
 def _all_sites(n_atoms: int, n_strain: int) -> _Touched:
     """Every atom touched by every site, as where there are layers."""
     none = np.zeros(0, dtype=np.int64)
@@ -298,6 +323,7 @@ class _Chunk:
             owner.potential.parameters[owner._q_radial : owner._q_weight], owner.potential.species_table,
         )  # fmt: skip
         self._range = start, stop
+        self.n_sites = len(type_i)
 
     def _differentiate_train(self, weights: Floats, with_hessian: bool) -> None:
         """Bonds, adjoints, g = dE/dv, their derivatives by the features, and the Hessian.
@@ -429,11 +455,15 @@ class _Chunk:
                 energy_iq[mine, rows] += energy
             else:
                 energy_iq[0, rows] += energy.sum(axis=0)
-        direct_cq = np.zeros((n_columns, owner._q_weight - owner._q_species))
+        direct_cq = np.zeros((3 * self.n_sites + self.n_strain, owner._q_weight - owner._q_species))
         jacobian.direct_sensitivities(
             *self._direct, *chain[:4], *self._range, owner._scale, n_species_q, self.g_if, direct_cq
         )
-        gradient_qc[at_species : at_species + direct_cq.shape[1]] += direct_cq.T
+        shared = slice(at_species, at_species + direct_cq.shape[1])
+        if n_columns == len(direct_cq):
+            gradient_qc[shared] += direct_cq.T
+        else:  # one site in place of all
+            gradient_qc[shared, 3:] += direct_cq[3 * self.n_sites :].T
 
 
 def _species_chain(potential: Potential) -> _Chain:

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase.build import bulk
 
 from etnpot.errors import SpecificationError
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.prepared import LossWeights
 from etnpot.fitting.problem import Problem
 from etnpot.io.structures import Labelled
-from etnpot.potential import Potential
+from etnpot.potential import Potential, Sensitivities
 
 
 def test_loss_is_the_sum_written_in_the_design(
@@ -245,3 +246,61 @@ def test_weights_are_checked() -> None:
         LossWeights(energy=-1.0)
     with pytest.raises(SpecificationError, match="alpha"):
         LossWeights(alpha=3.0)
+
+
+def test_forces_that_vanish_by_symmetry_are_left_out_of_derivatives_alone(
+    teacher: Potential, reseeded: Callable[[Potential, int], Potential], rng: np.random.Generator
+) -> None:
+    cubic = bulk("Cu", "fcc", a=3.7, cubic=True)
+    ordered = cubic.copy()
+    ordered.symbols[:2] = "Ag"
+    ordered.set_cell(ordered.cell @ (np.eye(3) + [[0.02, 0.01, 0], [0.01, 0, 0], [0, 0, -0.01]]), True)
+    displaced = cubic.copy()
+    displaced.positions[0, 0] += 0.02
+    disordered = cubic * (1, 1, 2)
+    disordered.symbols[0] = "Ag"
+    data = DataSet(
+        [
+            Labelled(
+                atoms, energy=-1.0, forces=1e-3 * rng.normal(size=(len(atoms), 3)), stress=np.arange(6.0)
+            )
+            for atoms in (cubic, ordered, displaced, disordered)
+        ]
+    )
+    student = reseeded(teacher, 9)
+    plain = Problem.from_dataset(data, teacher.cutoff, LossWeights(stress=1.0), shifted=(29, 47))
+    probed = plain.probed(reseeded(teacher, 8))
+    assert [c.at_rest for c in probed.configurations] == [True, True, False, False]
+    assert probed.n_rows == plain.n_rows and probed.loss(student) == plain.loss(student)
+    for groups in (None, ("core.1",)):
+        expected, found = plain.normal_equations(student, groups), probed.normal_equations(student, groups)
+        tiny = 1e-12 * np.abs(expected.gram).max()
+        np.testing.assert_allclose(found.gram, expected.gram, rtol=0, atol=tiny)
+        np.testing.assert_allclose(found.rhs, expected.rhs, rtol=0, atol=1e-9 * np.abs(expected.rhs).max())
+        assert (found.loss, found.n_rows) == (pytest.approx(expected.loss, rel=1e-12), expected.n_rows)
+        factor = probed.triangular_factor(student, groups)
+        square = factor.T @ factor
+        assert square[-1, -1] == pytest.approx(expected.loss, rel=1e-12)
+        np.testing.assert_allclose(square[:-1, :-1], expected.gram, rtol=0, atol=tiny)
+
+
+@pytest.mark.parametrize("with_virial", [False, True])
+@pytest.mark.parametrize("groups", [None, ("core.2",)])
+def test_a_jacobian_without_forces_is_the_rest_of_the_whole(
+    teacher: Potential,
+    labelled_by: Callable[..., DataSet],
+    groups: tuple[str, ...] | None,
+    *,
+    with_virial: bool,
+) -> None:
+    c = Problem.from_dataset(labelled_by(teacher, n=1), teacher.cutoff, LossWeights()).configurations[0]
+    sensitivities = Sensitivities(teacher, groups)
+    for per_atom in (True, False):
+        whole = sensitivities.jacobian(c.edges, c.numbers, per_atom=per_atom, with_virial=with_virial)
+        part = sensitivities.jacobian(
+            c.edges, c.numbers, per_atom=per_atom, with_forces=False, with_virial=with_virial
+        )
+        assert part.n_sites == 0 and part.forces.shape == (0, 3, sensitivities.n_parameters)
+        np.testing.assert_allclose(part.energy_iq, whole.energy_iq, rtol=1e-13, atol=1e-13)
+        rest = whole.gradient_qc[:, 3 * whole.n_sites :]
+        np.testing.assert_allclose(part.gradient_qc, rest, rtol=0, atol=1e-12)
