@@ -539,8 +539,11 @@ class Fitter:
         # those of the features cost as much as one of all parameters where there are layers
         last = order if self.potential.spec.layers else order + 1
         progress.cycle_at = (progress.cycle_at + 1) % (last + 1)
-        sample = problem.n_rows / max(self._problem.n_rows, 1)
-        return {**record, "sample": sample, "loss": step.loss, **self._judge(counts=False)}
+        record.update(sample=problem.n_rows / max(self._problem.n_rows, 1), loss=step.loss)
+        record.update(self._judge(counts=False))
+        if self._on_sample:
+            self._leave_sample(record["selection_loss"])
+        return record
 
     def _polish_problem(self) -> Problem:
         """The working problem with the constraints that are not met, once the train has grown, and with robust weights."""
@@ -552,22 +555,30 @@ class Fitter:
     def _advance(self, gain: float, record: Mapping[str, Any]) -> None:
         """Whether more of the training set is used from here on, or the fit is done."""
         progress, settings = self._progress, self.settings
-        loss, n = record["selection_loss"], len(self.train)
-        if self._sample_size(progress.level) < n:
-            if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
-                progress.level_loss, progress.level_stale = loss, 0
-            else:
-                progress.level_stale += 1
-            if gain <= 0 or progress.level_stale > _SAMPLE_PATIENCE:
-                progress.level += 1
-                progress.level_stale, progress.stale, progress.mu = 0, 0, min(progress.mu, 1e-2)
-                progress.slow = True
+        if self._on_sample:
+            self._leave_sample(record["selection_loss"], stuck=gain <= 0)
         elif self._layers_wait and (gain <= 0 or progress.stale >= settings.patience):
             progress.slow = True
         elif gain <= 0:
             progress.finished, progress.reason = True, "converged: no step lowers the loss"
         elif progress.stale >= settings.patience:
             progress.finished, progress.reason = True, "the validation loss stopped falling"
+
+    @property
+    def _on_sample(self) -> bool:
+        return self._sample_size(self._progress.level) < len(self.train)
+
+    def _leave_sample(self, loss: float, *, stuck: bool = False) -> None:
+        """More data from here on, if steps no longer lower the validation loss: they fit the sample."""
+        progress = self._progress
+        if loss < progress.level_loss * (1.0 - _SAMPLE_GAIN):
+            progress.level_loss, progress.level_stale = loss, 0
+        else:
+            progress.level_stale += 1
+        if stuck or progress.level_stale > _SAMPLE_PATIENCE:
+            progress.level += 1
+            progress.level_stale, progress.stale, progress.mu = 0, 0, min(progress.mu, 1e-2)
+            progress.slow = True
 
     def _judge(self, *, counts: bool = True) -> dict[str, Any]:
         """Errors on the training and validation sets; keeps the best potential. A step without a gain `counts` towards the

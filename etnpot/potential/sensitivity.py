@@ -37,6 +37,8 @@ Integers = NDArray[np.int64]
 
 #: Bytes that the factors of a chunk of atoms may take.
 _CHUNK_BYTES = 64e6
+#: Atoms are alike whose features and their derivatives by the strain differ by less than this part of the largest.
+_ALIKE = 1e-4
 #: Atoms whose primes are computed together, small enough a number that they stay in the cache.
 _ATOMS_IN_CACHE = 4
 
@@ -196,7 +198,8 @@ class Sensitivities:
         chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
         for start in range(0, n_atoms, chunk):
             stop = min(start + chunk, n_atoms)
-            work = _Chunk(self, edges, arguments, touched, v_if, columns_ifc, start, stop)
+            merge = not with_forces and not per_atom
+            work = _Chunk(self, edges, arguments, touched, v_if, columns_ifc, start, stop, merge=merge)
             work.add(energy_iq[start:stop] if per_atom else energy_iq, gradient_qc)
         return Jacobian(energy_iq, gradient_qc, n_sites)
 
@@ -279,8 +282,35 @@ def _all_sites(n_atoms: int, n_strain: int) -> _Touched:
     return _Touched(site_is, np.full(n_atoms, n_atoms, dtype=np.int64), none, none, n_strain, n_columns)
 
 
+def _distinct(type_i: Integers, *arrays: Floats) -> tuple[Integers, Floats]:
+    """Atoms that are not alike in their type and what is given of them, and how many each of them stands for."""
+    columns = [array.reshape(len(type_i), -1) for array in arrays if len(array)]
+    scales = [max(float(np.abs(c).max(initial=0.0)), 1e-300) for c in columns]
+    rows = np.concatenate([c / s for c, s in zip(columns, scales, strict=True)], axis=1)
+    keys = np.concatenate([type_i[:, None], np.rint(rows / _ALIKE)], axis=1) + 0.0  # no -0
+    members: dict[bytes, list[int]] = {}
+    for i, key in enumerate(keys):
+        members.setdefault(key.tobytes(), []).append(i)
+    kept = np.array([group[0] for group in members.values()], dtype=np.int64)
+    return kept, np.array([len(group) for group in members.values()], dtype=np.float64)
+
+
+def _pairs_of(
+    atoms: Integers, arrays: tuple[Integers, Integers, Floats, Integers, Integers]
+) -> tuple[Integers, Integers, Floats, Integers, Integers]:
+    """``first``, ``neighbor``, ``r_pc``, ``type_i`` and ``type_p`` of some atoms alone, all of whose neighbours are one site."""
+    first, _, r_pc, type_i, type_p = arrays
+    pairs = np.concatenate([np.arange(first[i], first[i + 1]) for i in atoms])
+    ends = np.cumsum(first[atoms + 1] - first[atoms])
+    return np.append(0, ends), np.zeros_like(pairs), r_pc[pairs], type_i[atoms], type_p[pairs]
+
+
 class _Chunk:
-    """A chunk of atoms: states of the train, derivatives of the features, and the sums of the equations."""
+    """A chunk of atoms: states of the train, derivatives of the features, and the sums of the equations.
+
+    Where neither forces nor the energies of single atoms are wanted, one atom stands for all that are alike, as most are in
+    crystals (`merge`).
+    """
 
     def __init__(
         self,
@@ -292,6 +322,8 @@ class _Chunk:
         columns_ifc: Floats | None,
         start: int,
         stop: int,
+        *,
+        merge: bool,
     ) -> None:
         first, r_pc, type_i, type_p, basis, table, train, weights = arguments
         self.owner, self.spec, self.train = owner, owner.potential.spec, train
@@ -299,15 +331,17 @@ class _Chunk:
         self.n = n = stop - start
         self.v_if = v_if[start:stop]
         self.site_is, self.count_i = touched.site_is[start:stop], touched.count_i[start:stop]
-        self.n_strain = touched.n_strain
+        self.n_strain, self.n_sites = touched.n_strain, len(type_i)
+        #: How many atoms of the chunk each stands for.
+        self.weight_i = np.ones(n)
         n_features = v_if.shape[1]
         with_shared = owner._chain is not None
-        self._differentiate_train(weights, with_shared)
         #: dv/dx, [i, f, local column]
         self.dv_ifc: Floats
         if columns_ifc is not None:
             self.dv_ifc = np.zeros((n, n_features, touched.n_columns))
             self.dv_ifc[:, :, : columns_ifc.shape[2]] = columns_ifc[start:stop]
+            self._differentiate_train(weights, with_shared)
             return
         columns_icf = np.empty((n, touched.n_columns, n_features))
         self.moments_iznm = np.empty(
@@ -317,13 +351,24 @@ class _Chunk:
             first, r_pc, type_i, type_p, basis, table, start, stop, touched.slot_p, touched.slot_i, touched.count_i,
             touched.n_strain, owner._scale, columns_icf, self.moments_iznm,
         )  # fmt: skip
+        arrays = first, edges.neighbor, r_pc, type_i, type_p
+        self._range = start, stop
+        if merge:
+            kept, self.weight_i = _distinct(
+                self.type_i, self.v_if, columns_icf[:, 3 : 3 + self.n_strain], self.moments_iznm
+            )
+            self.n = n = len(kept)
+            self.type_i, self.v_if, columns_icf = self.type_i[kept], self.v_if[kept], columns_icf[kept]
+            self.moments_iznm = self.moments_iznm[kept] if with_shared else self.moments_iznm
+            self.site_is, self.count_i = self.site_is[:n], self.count_i[:n]
+            arrays = _pairs_of(start + kept, arrays)
+            self._range, self.n_sites = (0, n), n
         self.dv_ifc = np.ascontiguousarray(columns_icf.transpose(0, 2, 1))
         self._direct = (
-            first, edges.neighbor, r_pc, type_i, type_p, basis,
-            owner.potential.parameters[owner._q_radial : owner._q_weight], owner.potential.species_table,
+            *arrays, basis, owner.potential.parameters[owner._q_radial : owner._q_weight],
+            owner.potential.species_table,
         )  # fmt: skip
-        self._range = start, stop
-        self.n_sites = len(type_i)
+        self._differentiate_train(weights, with_shared)
 
     def _differentiate_train(self, weights: Floats, with_hessian: bool) -> None:
         """Bonds, adjoints, g = dE/dv, their derivatives by the features, and the Hessian.
@@ -333,7 +378,7 @@ class _Chunk:
         """
         owner, cores = self.owner, self.owner._cores
         found = differentiate(
-            self.train, owner._dense, weights, self.v_if, self.type_i, np.ones((self.n, 1)),
+            self.train, owner._dense, weights, self.v_if, self.type_i, self.weight_i[:, None],
             last_dx=cores[-1] if cores else 0,
             first_dy=0 if with_hessian or owner._with_head else cores[0] + 1 if cores else self.spec.order,
             with_hessian=with_hessian,
@@ -349,7 +394,7 @@ class _Chunk:
         owner = self.owner
         if owner._with_reference:
             rows = np.arange(self.n) if len(energy_iq) == self.n else np.zeros(self.n, dtype=np.int64)
-            np.add.at(energy_iq, (rows, self.type_i), 1.0)
+            np.add.at(energy_iq, (rows, self.type_i), self.weight_i)
         if owner._chain is not None:
             self._add_shared(owner._chain, energy_iq, gradient_qc)
         if owner._with_head:

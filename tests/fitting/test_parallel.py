@@ -183,7 +183,8 @@ def test_a_rank_without_configurations_sums_floats(work: str) -> None:
 
 
 def test_the_launcher_is_seen() -> None:
-    code = "from etnpot.fitting.parallel import launched_ranks; print(launched_ranks())"
+    # one write for each rank: those of a line and its end may interleave
+    code = "import os; from etnpot.fitting.parallel import launched_ranks; os.write(1, b'%d\\n' % launched_ranks())"
     assert mpirun(["-c", code]).split() == [str(N_RANKS)] * N_RANKS
 
 
