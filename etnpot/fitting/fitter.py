@@ -67,6 +67,9 @@ _GROWTH_DAMPING = 1e-5
 _LINEAR_DAMPING = 1e-10
 #: Parameters from which on the polish has steps of single cores as well: below, all of them cost little more than one core.
 _PARTS_FROM = 1000
+#: Where the steps of single cores gain less than this part of what the step of all parameters before them gained, at about
+#: the same cost, they are left out this many times.
+_LEAST_PARTS_GAIN, _SKIPPED_PARTS = 0.5, 3
 #: Most steps of the polish before layers are appended; one that gains less than this part of the loss is the last.
 _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
 #: Iterations of L-BFGS in one step of the polish.
@@ -84,6 +87,9 @@ class _Progress:
     growth_at: int = 0
     polish_at: int = 0
     cycle_at: int = 0
+    step_gain: float = 0.0
+    parts_gain: float = 0.0
+    skipped: int = 0
     slow: bool = False
     level: int = 0
     sample_sizes: list[int] = field(default_factory=list)
@@ -484,7 +490,10 @@ class Fitter:
             progress.polish_at += 1
             many = self.potential.n_parameters >= _PARTS_FROM and settings.method != "l-bfgs"
             if (many or with_layers) and gain > 0:
-                progress.cycle_at = 1
+                if progress.skipped > 0:
+                    progress.skipped -= 1
+                else:
+                    progress.cycle_at, progress.step_gain, progress.parts_gain = 1, gain, 0.0
             progress.slow = gain < _LOCAL_GAIN * loss
             self._advance(gain, record)
         else:
@@ -519,6 +528,7 @@ class Fitter:
         self.potential = self._with_layers()
         progress = self._progress
         progress.cycle_at, progress.stale, progress.level_stale, progress.sample_sizes = 1, 0, 0, []
+        progress.step_gain, progress.skipped = 0.0, 0
         return {"stage": "layers", "order": self.potential.spec.order, **self._judge()}
 
     def _polish_part(self) -> dict[str, Any]:
@@ -539,6 +549,9 @@ class Fitter:
         # those of the features cost as much as one of all parameters where there are layers
         last = order if self.potential.spec.layers else order + 1
         progress.cycle_at = (progress.cycle_at + 1) % (last + 1)
+        progress.parts_gain += step.gain
+        if progress.cycle_at == 0 and progress.parts_gain < _LEAST_PARTS_GAIN * progress.step_gain:
+            progress.skipped = _SKIPPED_PARTS
         record.update(sample=problem.n_rows / max(self._problem.n_rows, 1), loss=step.loss)
         record.update(self._judge(counts=False))
         if self._on_sample:
