@@ -298,7 +298,7 @@ def _distinct(type_i: Integers, *arrays: Floats) -> tuple[Integers, Floats]:
 def _pairs_of(
     atoms: Integers, arrays: tuple[Integers, Integers, Floats, Integers, Integers]
 ) -> tuple[Integers, Integers, Floats, Integers, Integers]:
-    """``first``, ``neighbor``, ``r_pc``, ``type_i`` and ``type_p`` of some atoms alone, all of whose neighbours are one site."""
+    """``first``, ``neighbor``, ``r_pc``, ``type_i`` and ``type_p`` of some atoms, all of whose neighbours are one site."""
     first, _, r_pc, type_i, type_p = arrays
     pairs = np.concatenate([np.arange(first[i], first[i + 1]) for i in atoms])
     ends = np.cumsum(first[atoms + 1] - first[atoms])

@@ -254,7 +254,7 @@ def test_forces_that_vanish_by_symmetry_are_left_out_of_derivatives_alone(
     cubic = bulk("Cu", "fcc", a=3.7, cubic=True)
     ordered = cubic.copy()
     ordered.symbols[:2] = "Ag"
-    ordered.set_cell(ordered.cell @ (np.eye(3) + [[0.02, 0.01, 0], [0.01, 0, 0], [0, 0, -0.01]]), True)
+    ordered.set_cell(ordered.cell @ [[1.02, 0.01, 0], [0.01, 1, 0], [0, 0, 0.99]], scale_atoms=True)
     displaced = cubic.copy()
     displaced.positions[0, 0] += 0.02
     disordered = cubic * (1, 1, 2)
