@@ -245,6 +245,11 @@ class Batch:
         """Energy of every atom, eV."""
         return potential.evaluate(self._edges, self._numbers, threads=1).energy_i
 
+    def forces(self, potential: Potential) -> list[Floats]:
+        """Forces of every configuration, float64 [n_atoms, 3], eV/Å."""
+        found = potential.evaluate(self._edges, self._numbers, threads=1).forces
+        return np.split(found, self._atom_k[1:])
+
     @property
     def numbers(self) -> Integers:
         """Atomic number of every atom."""

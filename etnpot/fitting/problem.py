@@ -191,13 +191,13 @@ class Problem:
 
     def demanding(self, potential: Potential | None) -> Problem:
         """With those constraints alone whose forces the potential does not have by enough; with none for None."""
-        constraints = self.configurations[self._n_data :]
-        kept = []
-        for c in constraints if potential is not None else []:
-            assert potential is not None and c.forces is not None
-            found = potential.evaluate(c.edges, c.numbers, threads=1).forces
-            if float(np.vdot(found, c.forces)) < c.enough * float(np.vdot(c.forces, c.forces)):
-                kept.append(c)
+        constraints, kept = self.configurations[self._n_data :], []
+        if potential is not None:
+            forces = [found for batch in self._constraint_batches for found in batch.forces(potential)]
+            for c, found in zip(constraints, forces, strict=True):
+                assert c.forces is not None
+                if float(np.vdot(found, c.forces)) < c.enough * float(np.vdot(c.forces, c.forces)):
+                    kept.append(c)
         if len(kept) == len(constraints):
             return self
         fewer = self._like([*self.data, *kept], self._n_data)
@@ -293,8 +293,11 @@ class Problem:
 
     @cached_property
     def _batches(self) -> list[Batch]:
-        constraints = self.configurations[self._n_data :]
-        return [*self._data_batches, *batches(constraints, self._n_data)]
+        return [*self._data_batches, *self._constraint_batches]
+
+    @cached_property
+    def _constraint_batches(self) -> list[Batch]:
+        return batches(self.configurations[self._n_data :], self._n_data)
 
     @cached_property
     def _data_batches(self) -> list[Batch]:
