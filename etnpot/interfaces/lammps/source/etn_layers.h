@@ -68,6 +68,7 @@ class Layered : public PairStage {
     angular_.grow((4 * n_lm_ + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
     sums_.grow(n_sums * LANES);
     u_.grow(n_all_ * LANES);
+    nobody_.assign(widest_, 0.0);
     lane_.grow(std::max({n_sums, model.n_local, n_carried + 1}));
     set_harmonics<6>();
   }
@@ -231,7 +232,7 @@ class Layered : public PairStage {
   Buffer phi_, radial_, carried_, angular_, sums_, u_, lane_;
   // of all groups of one centre: harmonics and products with x; attention: weights and their derivatives [group][head]
   Buffer harmonics_of_, products_, weight_, weight_bar_;
-  std::vector<double> top_, total_, query_bar_;
+  std::vector<double> top_, total_, query_bar_, nobody_;    // the last one: a row of zeros
   void (Layered::*harmonics_)(const double *, double *) const;
   void (Layered::*harmonics_gradient_)(const double *, double *, double *, double *) const;
 
@@ -475,10 +476,15 @@ class Layered : public PairStage {
   {
     const Layer &layer = model.layers[k];
     const int n = layer.n_carried;
+    const double *rows[WIDTH];
     for (int b = 0; b < WIDTH; b++) {
       const int j = index_[at * WIDTH + b];
-      const double *const row = x_[k].data() + static_cast<std::size_t>(std::max(j, 0)) * layer.train.n_last;
-      for (int c = 0; c < n; c++) x[c * WIDTH + b] = j < 0 ? 0.0 : row[layer.row[c]];
+      rows[b] = j < 0 ? nobody_.data() : x_[k].data() + static_cast<std::size_t>(j) * layer.train.n_last;
+    }
+    for (int c = 0; c < n; c++) {
+      Vec value;
+      for (int b = 0; b < WIDTH; b++) value[b] = rows[b][layer.row[c]];
+      store(x + c * WIDTH, value);
     }
     if (layer.attention == Attention::NONE) return;
     if (plain) std::memcpy(plain, x, n * WIDTH * sizeof(double));
