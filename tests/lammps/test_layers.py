@@ -115,6 +115,18 @@ def test_after_dynamics_with_atoms_that_cross_borders(
     check_state(after, potential)
 
 
+def test_tiled_communication(
+    lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    """Domains that are cut by the number of atoms, whose exchange is another one."""
+    potential = made("deep")
+    text = lammps.setup(potential, triclinic(potential, rng)).replace(
+        "neighbor 0.6 bin", "neighbor 0.6 bin\ncomm_style tiled\nbalance 1.0 rcb"
+    )
+    lammps.run(text + "run 0\n" + record("state"), ranks=4)
+    check_state(State.read(lammps.directory, "state", list(potential.species)), potential)
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", ["deep", "bilinear"])
 def test_cell_smaller_than_the_cutoff(

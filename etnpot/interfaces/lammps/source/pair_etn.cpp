@@ -47,7 +47,11 @@ struct PairETN::Ghosts : etnpot::Exchange {
     set(rows, width);
     pair.comm->reverse_comm(&pair, width);
   }
-  void sum(double *numbers, int n) override { MPI_Allreduce(MPI_IN_PLACE, numbers, n, MPI_DOUBLE, MPI_SUM, pair.world); }
+  void sum(double *numbers, int n) override
+  {
+    const std::vector<double> own(numbers, numbers + n);
+    MPI_Allreduce(own.data(), numbers, n, MPI_DOUBLE, MPI_SUM, pair.world);
+  }
 
  private:
   void set(double *rows, int width)
