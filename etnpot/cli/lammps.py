@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from etnpot.errors import SpecificationError
+from etnpot.errors import PotentialFileError, SpecificationError
 
 if TYPE_CHECKING:
     from etnpot.cli import _WithCommonOptions
@@ -93,22 +93,32 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _export(potential_file: str, out: str) -> None:
-    """Write the exported potential and the input file."""
+    """Write the exported potential and the input file; what cannot be exported is told before anything is made."""
     from pathlib import Path
 
     import etnpot
-    from etnpot.interfaces.lammps.export import pair_commands, write_export, write_input
+    from etnpot.interfaces.lammps.export import export_text, input_text, pair_commands, write_text
 
     potential = etnpot.load(potential_file)
     name = f"{Path(potential_file).stem}.lammps"
     commands = pair_commands(potential, name)
+    texts = {name: export_text(potential), "in.lammps": input_text(potential, name)}
     directory = Path(out)
-    directory.mkdir(parents=True, exist_ok=True)
-    write_export(potential, directory / name)
-    write_input(potential, directory / "in.lammps", potential_name=name)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PotentialFileError(
+            f"cannot make the directory {out}: {error.strerror or error}; name another one with --out"
+        ) from error
+    for file, text in texts.items():
+        write_text(directory / file, text)
     print(f"potential    {directory / name}")
     print(f"input        {directory / 'in.lammps'}")
     if potential.spec.dispersion is not None:
         print("dispersion   is not in the exported file; LAMMPS adds it with these lines, as the input does:")
         print("\n".join(f"  {command}" for command in commands))
+    if any(layer.kind == "pool" for layer in potential.spec.layers):
+        print(
+            "pools        take the mean over all atoms that LAMMPS gives to the pair style: it has no groups of molecules"
+        )
     print(f"to run it    cd {directory} && lmp -in in.lammps")

@@ -164,3 +164,87 @@ def test_plugin_folder_names_both_versions() -> None:
 def test_what_cannot_be_written_is_told(potential: etnpot.Potential, tmp_path: Path) -> None:
     with pytest.raises(PotentialFileError, match="cannot write"):
         write_export(potential, tmp_path / "nowhere" / "x.lammps")
+
+
+@pytest.fixture(scope="module")
+def layered() -> etnpot.Potential:
+    return etnpot.ETN(
+        ["Ni", "Mo"], cutoff=4.0, order=2, l_max=1, ranks=2, channels=[2, 1], radial_size=3, seed=1,
+        layers=[
+            {"kind": "pool", "carry": {"0e": 2}},
+            {"kind": "message", "carry": {"0e": 1, "1o": 2}, "attention": "bilinear", "heads": 2, "width": 1},
+        ],
+    )  # fmt: skip
+
+
+def test_tables_of_layers(layered: etnpot.Potential) -> None:
+    """Every feature has one place, trains are those of the potential, and terms give the messages of `kernels.layers`."""
+    found = tables(export_text(layered))
+    spec, tabled = layered.spec, layered.layered_tables
+    assert found["layers"] == ["2"] and found["layers_local"] == [str(spec.feature_bonds[0].dimension)]
+    orders = [found["layer_1_order"], found["layer_2_order"], found["order"]]
+    for order, bond in zip(orders, spec.feature_bonds, strict=True):
+        assert sorted(map(int, order)) == list(range(bond.dimension))
+    for prefix, place in zip(("layer_1_", "layer_2_", ""), tabled.places, strict=True):
+        assert [float(word) for word in found[f"{prefix}weights"]] == list(tabled.weights[place])
+    n_channels = sum(spec.pair_channels)
+    n_local = sum(spec.channels)
+    assert len(found["radial_table"]) * n_channels == layered.radial_table.size * n_local
+    assert len(found["layer_2_radial_table"]) * n_channels == layered.radial_table.size * (
+        n_channels - n_local
+    )
+    assert "layer_1_radial_table" not in found
+    # u_i of one pair, by eq. (7) of source/etn_layers.h and by the kernel
+    rng = np.random.default_rng(0)
+    layer = tabled.layers[1]
+    w, x = (
+        rng.normal(size=(1, 1 + int(layer.columns.max()))),
+        rng.normal(size=(1, spec.layers[1].bonds[-1].dimension)),
+    )
+    expected = np.zeros((1, tabled.widths[2]))
+    from etnpot.reference import layers as reference
+
+    reference.gather(
+        np.array([0, 1]), np.array([0]), layer.term_index, layer.term_value, w, x, 0, 1, expected
+    )
+    carried = np.array(found["layer_2_carried"], dtype=int).reshape(-1, 3)
+    n_copies = int(found["layer_2_kind"][6])
+    u = np.zeros(tabled.widths[2])
+    w_lc = w[0, layer.columns].reshape(-1, n_copies)  # [lm][copy]
+    for (lm, c, f, count), value in zip(
+        np.array(found["layer_2_terms"], dtype=int).reshape(-1, 4),
+        map(float, found["layer_2_term_value"]),
+        strict=True,
+    ):
+        for a in range(count):
+            row, copy, _ = carried[c + a]
+            u[tabled.widths[1] + f + a] += value * w_lc[lm, copy] * x[0, row]
+    np.testing.assert_allclose(u[np.array(found["order"], dtype=int)], expected[0], rtol=1e-12, atol=1e-14)
+
+
+def test_command_says_what_pools_do(
+    layered: etnpot.Potential, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layered.save(tmp_path / "alloy.etn")
+    assert main(["lammps", str(tmp_path / "alloy.etn"), "--out", str(tmp_path / "run")]) == 0
+    assert "no groups of molecules" in capsys.readouterr().out
+
+
+def test_nothing_is_made_for_what_cannot_be_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    three_body = {"method": "d3bj", "xc": "pbe", "three_body": True}
+    potential = etnpot.ETN(["C", "Ni"], cutoff=4.0, order=2, l_max=1, dispersion=three_body)
+    potential.save(tmp_path / "alloy.etn")
+    assert main(["lammps", str(tmp_path / "alloy.etn"), "--out", str(tmp_path / "run")]) == 2
+    assert "LAMMPS" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_told(
+    potential: etnpot.Potential, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    potential.save(tmp_path / "alloy.etn")
+    (tmp_path / "file").write_text("")
+    assert main(["lammps", str(tmp_path / "alloy.etn"), "--out", str(tmp_path / "file")]) == 2
+    assert "cannot make the directory" in capsys.readouterr().err

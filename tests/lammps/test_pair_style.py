@@ -401,7 +401,7 @@ def damage_digit(text: str) -> str:
 
 
 def damage_version(text: str) -> str:
-    return text.replace("etnpot-lammps 2 ", "etnpot-lammps 7 ")
+    return text.replace("etnpot-lammps 3 ", "etnpot-lammps 7 ")
 
 
 MISTAKES = {
@@ -412,7 +412,7 @@ MISTAKES = {
     "not exported": ("test.lammps", "test.etn", "export it with"),
     "truncated": ("test.lammps", "damage_truncate", "damaged.*bytes of tables"),
     "one digit": ("test.lammps", "damage_digit", "damaged.*digest"),
-    "newer": ("test.lammps", "damage_version", "format version 7, but this plugin reads version 2"),
+    "newer": ("test.lammps", "damage_version", "format version 7, but this plugin reads versions 2 to 3"),
     "other units": ("units metal", "units real", "real|metal units"),
     "newton off": ("atom_style atomic", "atom_style atomic\nnewton off", "newton on"),
     "arguments": ("pair_style etn", "pair_style etn 5.0", "takes no arguments"),

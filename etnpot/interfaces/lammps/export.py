@@ -39,6 +39,24 @@ grade_paths          integer  first path of the core that grades are made of, an
                               two tables that follow are left out for a potential without grades
 grade                real     G [q, r] of `etnpot.potential.reliability`
 grade_center         real     m G [z, r]
+layers               integer  how many layers
+==================== ======== ===============================================================================
+
+A file with layers has more tables. All features are the local ones, then those that each layer appends; `order` says where
+among them the features of a train lie. The tables of layer k, counted from 1, begin with ``layer_k_``; each has
+``train_sizes``, ``paths``, ``coupling_index``, ``coupling_value`` and ``weights`` as above for its own train, and
+
+==================== ======== ===============================================================================
+layers_local         integer  length of the local features
+order                integer  of the last train: place of each feature among all
+layer_k_order        integer  the same of the train of layer k
+layer_k_kind         integer  place in `etnpot.potential.layers.KINDS`, and in ``ATTENTIONS``, heads, width, first row of
+                              the queries in the last bond, which keys follow, length of this bond, copies of irreps that are
+                              passed on, length of what is appended
+layer_k_carried      integer  [c, 3] of every component that is passed on: row in the last bond, copy, head
+layer_k_terms        integer  [t, 4]: u[f + a] += C A[lm, c + a] as lm, c, f, number of a; lm = 0 for a pool
+layer_k_term_value   real     C [t]
+layer_k_radial_table real     T [z_i, z_j, n, l copy], with N^(-1/2); of messages
 ==================== ======== ===============================================================================
 """
 
@@ -54,16 +72,25 @@ import numpy as np
 
 import etnpot
 from etnpot.basis import BOUND_WIDTH, ZBL_CONSTANTS, recurrence_constants
-from etnpot.errors import PotentialFileError, SpecificationError
+from etnpot.errors import PotentialFileError
 from etnpot.io.atomic import write_bytes_atomically
-from etnpot.network import TrainLayout
+from etnpot.network import SCALAR, TrainLayout
 from etnpot.potential import Potential
+from etnpot.potential.layers import ATTENTIONS, KINDS
 from etnpot.so3 import Irrep, coupling_table
 
-__all__ = ["EXPORT_VERSION", "export_text", "pair_commands", "write_export", "write_input"]
+__all__ = [
+    "EXPORT_VERSION",
+    "export_text",
+    "input_text",
+    "pair_commands",
+    "write_export",
+    "write_input",
+    "write_text",
+]
 
-#: Version of the exported file; ``FORMAT_VERSION`` of ``source/etn_model.h`` is the same.
-EXPORT_VERSION = 2
+#: Version of the exported file; ``FORMAT_VERSION`` of ``source/etn_model.h`` is the same. Version 2 had no layers.
+EXPORT_VERSION = 3
 
 _VALUES_PER_LINE = 10
 
@@ -79,16 +106,7 @@ def export_text(potential: Potential) -> str:
     -------
     str
         ASCII; equal potentials give equal texts.
-
-    Raises
-    ------
-    SpecificationError
-        For a potential with layers, which the pair style does not have.
     """
-    if potential.spec.layers:
-        raise SpecificationError(
-            "the pair style etn computes potentials without layers; run this one through ASE, or fit one without 'layers'"
-        )
     symbols = _symbols(potential.species)
     body = "".join(_table(*table) for table in _tables(potential, symbols)) + "end\n"
     content = body.encode("ascii")
@@ -113,7 +131,7 @@ def write_export(potential: Potential, path: str | os.PathLike[str]) -> None:
     PotentialFileError
         If it cannot be written.
     """
-    _write(path, export_text(potential))
+    write_text(path, export_text(potential))
 
 
 def pair_commands(potential: Potential, potential_name: str) -> list[str]:
@@ -151,10 +169,11 @@ def write_input(
     n_cells : int
         Cubic cells along each edge of the start structure.
     """
-    _write(path, _input_text(potential, potential_name, n_cells))
+    write_text(path, input_text(potential, potential_name, n_cells))
 
 
-def _write(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text in one step; a PotentialFileError if that fails."""
     try:
         write_bytes_atomically(path, text.encode("ascii"))
     except OSError as error:
@@ -167,11 +186,10 @@ def _write(path: str | os.PathLike[str], text: str) -> None:
 def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     """Name, kind and values of every table."""
     spec = potential.spec
-    layout = spec.layout
     codes, constants, recurrence = spec.radial.kernel_tables()
     r_min, cutoff, width, p0, power = constants[:5]
     irreps = [Irrep.natural(l) for l in range(spec.l_max + 1)]
-    rows, index, value = _paths(layout)
+    local = spec.feature_bonds[0]
     yield "species", "text", symbols
     yield "reference_energies", "real", potential.arrays["reference_energies"]
     yield "radial_codes", "integer", [*codes, power]
@@ -179,32 +197,110 @@ def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str,
     yield "radial_recurrence", "real", recurrence
     yield "channels", "integer", spec.channels
     yield "harmonics_norms", "real", recurrence_constants(spec.l_max)
-    yield "feature_first", "integer", [spec.feature.offset(irrep) + (irrep.l == 0) for irrep in irreps]
-    yield "feature_rank", "integer", [spec.feature.rank(irrep) for irrep in irreps]
-    yield "radial_table", "real", potential.radial_table
+    yield "feature_first", "integer", [local.offset(irrep) + (irrep.l == 0) for irrep in irreps]
+    yield "feature_rank", "integer", [local.rank(irrep) for irrep in irreps]
+    local_table, *layer_tables = _radial_tables(potential)
+    yield "radial_table", "real", local_table
     repulsion, bounds = spec.repulsion, spec.energy_bounds
     yield "repulsion_charges", "integer", spec.species
     yield "repulsion_inner", "real", [] if repulsion is None else repulsion.inner
     yield "repulsion_outer", "real", [] if repulsion is None else repulsion.outer
     yield "repulsion_constants", "real", ZBL_CONSTANTS
     yield "energy_bounds", "real", [] if bounds is None else [*bounds, BOUND_WIDTH]
+    places = potential.layered_tables.places if spec.layers else (slice(None),)
+    weights = potential.layered_tables.weights if spec.layers else potential.weights
+    yield from _train("", spec.layout, weights[places[-1]])
+    yield "layers", "integer", [len(spec.layers)]
+    if spec.layers:
+        yield from _layers(potential, layer_tables)
+    known = potential.reliability
+    if known is not None:
+        core = int(known.group.split(".")[1]) - 1
+        counts = np.cumsum([0, *(len(core.paths) for core in spec.layout.cores)])
+        yield "grade_paths", "integer", counts[core : core + 2]
+        yield "grade", "real", known.grade_qr
+        yield "grade_center", "real", known.center_zr
+
+
+def _train(prefix: str, layout: TrainLayout, weights: np.ndarray) -> Iterator[tuple[str, str, Any]]:
+    """The tables of one train."""
+    rows, index, value = _paths(layout)
     sizes = [
         layout.feature.dimension,
         sum(bond.dimension for bond in layout.bonds),
         layout.bonds[0].dimension,
     ]
-    yield "train_sizes", "integer", sizes
-    yield "paths", "integer", rows
-    yield "coupling_index", "integer", index
-    yield "coupling_value", "real", value
-    yield "weights", "real", potential.weights
-    known = potential.reliability
-    if known is not None:
-        core = int(known.group.split(".")[1]) - 1
-        counts = np.cumsum([0, *(len(core.paths) for core in layout.cores)])
-        yield "grade_paths", "integer", counts[core : core + 2]
-        yield "grade", "real", known.grade_qr
-        yield "grade_center", "real", known.center_zr
+    yield f"{prefix}train_sizes", "integer", sizes
+    yield f"{prefix}paths", "integer", rows
+    yield f"{prefix}coupling_index", "integer", index
+    yield f"{prefix}coupling_value", "real", value
+    yield f"{prefix}weights", "real", weights
+
+
+def _radial_tables(potential: Potential) -> list[np.ndarray]:
+    """The radial tables of the local features and of every layer, whose channels alternate per l; empty for pools."""
+    spec = potential.spec
+    copies = [sum(rank for _, rank in layer.carried) * (layer.kind == "message") for layer in spec.layers]
+    parts: list[list[np.ndarray]] = [[] for _ in range(1 + len(copies))]
+    at = 0
+    for count in spec.channels:
+        for part, n in zip(parts, (count, *copies), strict=True):
+            part.append(potential.radial_table[..., at : at + n])
+            at += n
+    return [np.concatenate(part, axis=-1) for part in parts]
+
+
+def _layers(potential: Potential, radial_tables: Sequence[np.ndarray]) -> Iterator[tuple[str, str, Any]]:
+    """The tables of the layers, whose features are those of `etnpot.potential.layers` in another order: appended at the end."""
+    spec, tables = potential.spec, potential.layered_tables
+    place = np.arange(tables.widths[0])  # among all features, of every feature of V^k
+    yield "layers_local", "integer", [len(place)]
+    for k, (layer, table) in enumerate(zip(spec.layers, tables.layers, strict=True)):
+        prefix, n_old, n_new = f"layer_{k + 1}_", len(place), tables.widths[k + 1]
+        yield f"{prefix}order", "integer", place
+        last, carried = layer.bonds[-1], layer.carried
+        rows, copies, heads, n_copies = [], [], [], 0
+        for irrep, rank in carried:
+            for m in range(irrep.dim):
+                for a in range(rank):
+                    rows.append(last.offset(irrep) + m * last.rank(irrep) + a)
+                    copies.append(n_copies + a)
+                    heads.append(a % max(layer.heads, 1))
+            n_copies += rank
+        kind = [KINDS.index(layer.kind), ATTENTIONS.index(layer.attention), layer.heads, layer.width]
+        kind += [carried.rank(SCALAR), last.dimension, n_copies, n_new - n_old]
+        yield f"{prefix}kind", "integer", kind
+        yield f"{prefix}carried", "integer", np.stack([rows, copies, heads], axis=1)
+        new = np.setdiff1d(np.arange(n_new), table.kept)
+        appended = np.empty(n_new, dtype=np.int64)
+        appended[new] = np.arange(len(new))
+        component = np.empty(last.dimension, dtype=np.int64)
+        component[rows] = np.arange(len(rows))
+        if layer.kind == "pool":
+            terms = np.stack([0 * new, component[table.source], appended[table.target], 1 + 0 * new], axis=1)
+            values = np.ones(len(new))
+        else:
+            w, x, v, count = table.term_index.T
+            terms = np.stack([_harmonic(potential, w), component[x], appended[v], count], axis=1)
+            values = table.term_value
+        yield f"{prefix}terms", "integer", terms
+        yield f"{prefix}term_value", "real", values
+        if layer.kind == "message":
+            yield f"{prefix}radial_table", "real", radial_tables[k]
+        yield from _train(prefix, spec.layer_layouts[k], tables.weights[tables.places[k]])
+        following = np.empty(n_new, dtype=np.int64)
+        following[table.kept], following[new] = place, n_old + np.arange(len(new))
+        place = following
+    yield "order", "integer", place
+
+
+def _harmonic(potential: Potential, w: np.ndarray) -> np.ndarray:
+    """l * l + l + m of columns of the pair features."""
+    channels = potential.spec.pair_channels
+    of_column = np.repeat(
+        np.arange(len(channels) ** 2), [channels[l] for l in range(len(channels)) for _ in range(2 * l + 1)]
+    )
+    return np.asarray(of_column[w])
 
 
 def _paths(layout: TrainLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -258,8 +354,19 @@ def _table(name: str, kind: str, values: Any) -> str:
     return f"{name} {kind} {len(words)}\n" + "".join(lines)
 
 
-def _input_text(potential: Potential, potential_name: str, n_cells: int) -> str:
-    """An input file: a random solid solution at zero pressure and 300 K."""
+def input_text(potential: Potential, potential_name: str, n_cells: int = 6) -> str:
+    """The content of the input file: a random solid solution at zero pressure and 300 K.
+
+    Parameters
+    ----------
+    potential, potential_name, n_cells
+        As for `write_input`.
+
+    Returns
+    -------
+    str
+        ASCII.
+    """
     from ase.data import atomic_masses
 
     symbols = _symbols(potential.species)

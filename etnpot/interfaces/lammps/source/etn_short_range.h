@@ -14,8 +14,8 @@
 #ifndef ETN_SHORT_RANGE_H
 #define ETN_SHORT_RANGE_H
 
-#include "etn_kernel.h"
 #include "etn_model.h"
+#include "etn_pairs.h"
 
 #include <algorithm>
 #include <cmath>
@@ -36,7 +36,7 @@ class ShortRange {
   double reach2() const { return reach2_; }
 
   // The neighbours of lane b before `Kernel::set_lane`: the first n candidates; close ones are replaced by held vectors.
-  void hold(int b, int type_i, int n, Kernel::Candidates &near)
+  void hold(int b, int type_i, int n, Candidates &near)
   {
     std::vector<Close> &close = close_[b];
     for (int p = 0; p < n; p++) {
@@ -63,6 +63,7 @@ class ShortRange {
   {
     close_[b].clear();
     repulsion_[b] = 0.0;
+    slope_[b] = 1.0;
   }
 
   // Of lane b, f(x) + u; keeps f' for `finish`.
@@ -80,8 +81,12 @@ class ShortRange {
     return f + repulsion_[b];
   }
 
-  // What `Kernel::gradient` has left of lane b, from dx/dq to dE/dr, and from q to r.
-  void finish(int b, Kernel &k) const
+  // The two parts of it, where they are wanted apart.
+  double slope(int b) const { return slope_[b]; }
+  double repulsion(int b) const { return repulsion_[b]; }
+
+  // What was left of lane b, from dx/dq to dE/dr, and from q to r.
+  void finish(int b, PairDerivatives &k) const
   {
     if (slope_[b] != 1.0)
       for (int s = 0; s < k.n_slots; s++) {

@@ -6,10 +6,16 @@
 // with dE_i/dr_ij from etn_kernel.h and etn_short_range.h (f, and the nuclear repulsion u_i), i an owned atom and j owned or ghost: forces on ghosts go home by LAMMPS' reverse
 // communication, so that newton must be on. The virial of the pair (i, j) is -r_ij (x) dE_i/dr_ij. Of it, vatom gives one
 // half to i and one to j; cvatom gives all of it to j, which is what the heat flux of a many-body potential takes.
+//
+// A potential with layers (etn_layers.h) has dE/dr_ij of the whole energy in place of dE_i/dr_ij. What layers pass on goes to
+// ghosts by a forward communication of this pair style for each layer of messages, derivatives by it go home by a reverse one; sums
+// over all atoms by MPI_Allreduce. No heat flux follows from pairs then, and there is no cvatom.
 
 #include "pair_etn.h"
 
 #include "etn_kernel.h"
+#include "etn_layers.h"
+#include "etn_model.h"
 #include "etn_short_range.h"
 
 #include "atom.h"
@@ -27,7 +33,35 @@
 
 using namespace LAMMPS_NS;
 
-PairETN::PairETN(LAMMPS *lmp) : Pair(lmp), cutoff(0.0), grade_flag(0)
+// Rows of atoms, through the pack and unpack functions of the pair style.
+struct PairETN::Ghosts : etnpot::Exchange {
+  PairETN &pair;
+  explicit Ghosts(PairETN &pair_in) : pair(pair_in) {}
+  void to_ghosts(double *rows, int width) override
+  {
+    set(rows, width);
+    pair.comm->forward_comm(&pair, width);
+  }
+  void from_ghosts(double *rows, int width) override
+  {
+    set(rows, width);
+    pair.comm->reverse_comm(&pair, width);
+  }
+  void sum(double *numbers, int n) override
+  {
+    const std::vector<double> own(numbers, numbers + n);
+    MPI_Allreduce(own.data(), numbers, n, MPI_DOUBLE, MPI_SUM, pair.world);
+  }
+
+ private:
+  void set(double *rows, int width)
+  {
+    pair.exchanged = rows;
+    pair.exchanged_width = width;
+  }
+};
+
+PairETN::PairETN(LAMMPS *lmp) : Pair(lmp), cutoff(0.0), grade_flag(0), exchanged(nullptr), exchanged_width(0)
 {
   restartinfo = 0;
   one_coeff = 1;
@@ -111,22 +145,32 @@ void PairETN::coeff(int narg, char **arg)
 
   const std::string content = read_file(arg[2]);
   try {
-    kernel = std::make_unique<etnpot::Kernel>(etnpot::read_model(content));
+    auto next = std::make_unique<const etnpot::Model>(etnpot::read_model(content));
+    kernel.reset();
+    layered.reset();
+    short_range.reset();
+    model = std::move(next);
   } catch (const etnpot::FileError &fault) {
     error->all(FLERR, "pair_coeff etn: cannot use {}: {}", arg[2], fault.what());
   }
-  short_range = std::make_unique<etnpot::ShortRange>(kernel->model);
-  cutoff = kernel->model.cutoff;
+  if (model->layers.empty())
+    kernel = std::make_unique<etnpot::Kernel>(*model);
+  else
+    layered = std::make_unique<etnpot::Layered>(*model);
+  short_range = std::make_unique<etnpot::ShortRange>(*model);
+  cutoff = model->cutoff;
+  comm_forward = comm_reverse = layered ? layered->widest() : 0;
+  centroidstressflag = layered ? CENTROID_NOTAVAIL : CENTROID_AVAIL;
 
   map_element2type(narg - 3, arg + 3);
   species.assign(atom->ntypes + 1, -1);
   for (int type = 1; type <= atom->ntypes; type++) {
     const char *const symbol = arg[2 + type];
     if (std::strcmp(symbol, "NULL") == 0) continue;
-    species[type] = kernel->model.type_of(symbol);
+    species[type] = model->type_of(symbol);
     if (species[type] < 0) {
       std::string known;
-      for (const std::string &name : kernel->model.species) known += " " + name;
+      for (const std::string &name : model->species) known += " " + name;
       error->all(FLERR, "pair_coeff etn: atom type {} is mapped to {}, which {} does not know; its elements are{}", type, symbol,
                  arg[2], known);
     }
@@ -138,6 +182,13 @@ void PairETN::init_style()
   if (!force->newton_pair)
     error->all(FLERR, "pair style etn needs forces on ghost atoms: say 'newton on' before the box is made");
   neighbor->add_request(this, NeighConst::REQ_FULL);
+  // a hybrid style asked its parts before they knew their files
+  Pair *const whole = force->pair;
+  if (layered && whole && whole != this) {
+    whole->comm_forward = MAX(whole->comm_forward, comm_forward);
+    whole->comm_reverse = MAX(whole->comm_reverse, comm_reverse);
+    whole->centroidstressflag = MAX(whole->centroidstressflag, centroidstressflag);
+  }
 }
 
 double PairETN::init_one(int i, int j)
@@ -157,16 +208,48 @@ void PairETN::setup()
                cutoff, ghosts, cutoff + neighbor->skin);
 }
 
+// The neighbours of atom ii of the list within the cutoff: how many, and the smallest squared distance where it is below that of
+// the cutoff.
+inline int PairETN::find_neighbours(int ii, etnpot::Candidates &near, double &closest) const
+{
+  const int *const type = atom->type;
+  const double *const *const x = atom->x;
+  const double cutoff2 = cutoff * cutoff;
+  const int i = list->ilist[ii];
+  const int *const neighbours = list->firstneigh[i];
+  const int n_neighbours = list->numneigh[i];
+  const double xi = x[i][0], yi = x[i][1], zi = x[i][2];
+  near.resize(n_neighbours + 1);
+  closest = cutoff2;
+  int n = 0;
+  for (int jj = 0; jj < n_neighbours; jj++) {    // every one is written, those within the cutoff stay
+    const int j = neighbours[jj] & NEIGHMASK;
+    const double dx = x[j][0] - xi, dy = x[j][1] - yi, dz = x[j][2] - zi;
+    const int s = species[type[j]];
+    near.x[n] = dx;
+    near.y[n] = dy;
+    near.z[n] = dz;
+    near.type[n] = s;
+    near.index[n] = j;
+    const double r2 = dx * dx + dy * dy + dz * dz;
+    closest = r2 < closest ? r2 : closest;
+    n += (r2 < cutoff2) & (s >= 0);
+  }
+  return n;
+}
+
 void PairETN::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
 
   using etnpot::LANES;
   const int *const type = atom->type;
-  const double *const *const x = atom->x;
-  const double cutoff2 = cutoff * cutoff;
   const bool pair_virial = vflag_atom || cvflag_atom || (vflag_global && !vflag_fdotr);
-  etnpot::Kernel::Candidates &near = kernel->candidates;
+  if (layered) {
+    compute_layered(pair_virial);
+    if (vflag_fdotr) virial_fdotr_compute();
+    return;
+  }
   if (grade_flag) grade.assign(atom->nmax, 0.0);
 
   int centres[LANES];
@@ -174,27 +257,10 @@ void PairETN::compute(int eflag, int vflag)
   for (int ii = 0; ii < list->inum; ii++) {
     const int i = list->ilist[ii];
     if (species[type[i]] >= 0) {
-      const int *const neighbours = list->firstneigh[i];
-      const int n_neighbours = list->numneigh[i];
-      const double xi = x[i][0], yi = x[i][1], zi = x[i][2];
-      near.resize(n_neighbours + 1);
-      double closest = cutoff2;
-      int n = 0;
-      for (int jj = 0; jj < n_neighbours; jj++) {    // every one is written, those within the cutoff stay
-        const int j = neighbours[jj] & NEIGHMASK;
-        const double dx = x[j][0] - xi, dy = x[j][1] - yi, dz = x[j][2] - zi;
-        const int s = species[type[j]];
-        near.x[n] = dx;
-        near.y[n] = dy;
-        near.z[n] = dz;
-        near.type[n] = s;
-        near.index[n] = j;
-        const double r2 = dx * dx + dy * dy + dz * dz;
-        closest = r2 < closest ? r2 : closest;
-        n += (r2 < cutoff2) & (s >= 0);
-      }
+      double closest;
+      const int n = find_neighbours(ii, kernel->candidates, closest);
       short_range->clear(n_lanes);
-      if (closest < short_range->reach2()) short_range->hold(n_lanes, species[type[i]], n, near);
+      if (closest < short_range->reach2()) short_range->hold(n_lanes, species[type[i]], n, kernel->candidates);
       kernel->set_lane(n_lanes, species[type[i]], n);
       centres[n_lanes++] = i;
     }
@@ -209,14 +275,10 @@ void PairETN::compute(int eflag, int vflag)
       for (int b = 0; b < n_lanes; b++) {
         const int centre = centres[b];
         const double own = short_range->energy(b, energy[b]);
-        if (eflag_either) {
-          const double e = own + kernel->model.reference_energies[species[type[centre]]];
-          if (eflag_global) eng_vdwl += e;
-          if (eflag_atom) eatom[centre] += e;
-        }
+        add_energy(centre, own + model->reference_energies[species[type[centre]]]);
         kernel->gradient(b);
         short_range->finish(b, *kernel);
-        scatter(centre, pair_virial);
+        scatter(centre, *kernel, pair_virial);
       }
       n_lanes = 0;
     }
@@ -225,11 +287,60 @@ void PairETN::compute(int eflag, int vflag)
   if (vflag_fdotr) virial_fdotr_compute();
 }
 
+// All atoms in one go. Every rank takes part in every exchange, also one without atoms.
+void PairETN::compute_layered(bool pair_virial)
+{
+  const int *const type = atom->type;
+  const double reach2 = short_range->reach2();
+  etnpot::Candidates near;
+  etnpot::PairDerivatives pairs;
+  Ghosts ghosts(*this);
+  double closest;
+  layered->begin(atom->nlocal + atom->nghost);
+  for (int ii = 0; ii < list->inum; ii++) {
+    const int i = list->ilist[ii], z = species[type[i]];
+    if (z < 0) continue;
+    const int n = find_neighbours(ii, near, closest);
+    short_range->clear(0);
+    if (closest < reach2) short_range->hold(0, z, n, near);
+    layered->add(i, z, n, near);
+  }
+  short_range->clear(0);
+  layered->energies(ghosts, [&](std::size_t centre, double x) {
+    const double own = short_range->energy(0, x);
+    add_energy(layered->atom(centre), own + model->reference_energies[layered->type(centre)]);
+    return short_range->slope(0);
+  });
+  layered->derivatives(ghosts);
+  std::size_t centre = 0;
+  for (int ii = 0; ii < list->inum; ii++) {
+    const int i = list->ilist[ii], z = species[type[i]];
+    if (z < 0) continue;
+    layered->take(centre++, pairs);
+    if (reach2 > 0.0) {
+      const int n = find_neighbours(ii, near, closest);
+      if (closest < reach2) {
+        short_range->clear(0);
+        short_range->hold(0, z, n, near);
+        add_energy(i, short_range->repulsion(0));
+        short_range->finish(0, pairs);
+      }
+    }
+    scatter(i, pairs, pair_virial);
+  }
+}
+
+void PairETN::add_energy(int i, double energy)
+{
+  if (!eflag_either) return;
+  if (eflag_global) eng_vdwl += energy;
+  if (eflag_atom) eatom[i] += energy;
+}
+
 // Forces, and where it is asked for the virial, of the pairs of centre i.
-void PairETN::scatter(int i, bool pair_virial)
+void PairETN::scatter(int i, const etnpot::PairDerivatives &k, bool pair_virial)
 {
   double **const f = atom->f;
-  const etnpot::Kernel &k = *kernel;
   double fx = 0.0, fy = 0.0, fz = 0.0;
   for (int s = 0; s < k.n_slots; s++) {
     const int j = k.index[s];
@@ -266,7 +377,9 @@ void *PairETN::extract(const char *name, int &dim)
 {
   dim = 0;
   if (std::strcmp(name, "grade_flag") != 0) return nullptr;
-  if (!kernel || !kernel->model.grade_entries)
+  if (layered)
+    error->all(FLERR, "pair style etn: potentials with layers have no extrapolation grades; remove 'fix pair' from the input");
+  if (!model || !model->grade_entries)
     error->all(FLERR,
                "pair style etn: the potential has no extrapolation grades (or pair_coeff comes after this command); add them with "
                "'etnpot calibrate POTENTIAL --train DATA' and export it again");
@@ -285,5 +398,33 @@ double PairETN::memory_usage()
 {
   double bytes = Pair::memory_usage();
   if (kernel) bytes += kernel->memory();
+  if (layered) bytes += layered->memory();
   return bytes;
+}
+
+int PairETN::pack_forward_comm(int n, int *list, double *buf, int /*pbc_flag*/, int * /*pbc*/)
+{
+  const std::size_t width = exchanged_width;
+  for (int k = 0; k < n; k++) std::memcpy(buf + k * width, exchanged + list[k] * width, width * sizeof(double));
+  return static_cast<int>(n * width);
+}
+
+void PairETN::unpack_forward_comm(int n, int first, double *buf)
+{
+  const std::size_t width = exchanged_width;
+  std::memcpy(exchanged + first * width, buf, n * width * sizeof(double));
+}
+
+int PairETN::pack_reverse_comm(int n, int first, double *buf)
+{
+  const std::size_t width = exchanged_width;
+  std::memcpy(buf, exchanged + first * width, n * width * sizeof(double));
+  return static_cast<int>(n * width);
+}
+
+void PairETN::unpack_reverse_comm(int n, int *list, double *buf)
+{
+  const std::size_t width = exchanged_width;
+  for (int k = 0; k < n; k++)
+    for (std::size_t c = 0; c < width; c++) exchanged[list[k] * width + c] += buf[k * width + c];
 }
