@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etnpot.compare.properties import NUMBERS
 from etnpot.compare.results import QUANTITIES, Spread, StudyResult, grouped
 from etnpot.plots import INK, MUTED, plain_figure, plain_log_ticks, style_axis
 
@@ -353,34 +354,40 @@ def plot_volume_curves(result: StudyResult, data: str) -> Figure | None:
         return None
     from scipy.interpolate import CubicSpline
 
-    reference = result.seeds_of(data, result.study.properties.reference)
+    reference = result.references(data)
     models = judged(result, data)
-    crystals = [
-        name for r in reference[:1] for name, found in r["properties"].items() if "curve" in found
-    ]  # fmt: skip
-    if not crystals or not models:
+    found = {
+        crystal: {
+            model: [
+                r["properties"][crystal]
+                for r in result.seeds_of(data, model)
+                if "curve" in r["properties"].get(crystal, {})
+            ]
+            for model in models
+        }
+        for crystal in reference
+    }
+    crystals = [name for name, curves in found.items() if any(curves.values())]
+    if not crystals:
         return None
     styles = style_of(result)
     figure, axes = _grid(len(crystals), width=3.8, height=3.2)
     for axis, crystal in zip(axes, crystals, strict=True):
-        own = reference[0]["properties"][crystal]
-        fine = np.linspace(own["curve_a"][0], own["curve_a"][-1], 81)
-        for model in models:
-            curves = [
-                r["properties"][crystal]["curve"]
-                for r in result.seeds_of(data, model)
-                if "curve" in r["properties"].get(crystal, {})
-            ]
-            if curves:
-                y = CubicSpline(own["curve_a"], 1e3 * np.array(curves), axis=1)(fine)
+        for model, entries in found[crystal].items():
+            if entries:
+                x = entries[0]["curve_a"]  # common to all
+                fine = np.linspace(x[0], x[-1], 81)
+                y = CubicSpline(x, 1e3 * np.array([entry["curve"] for entry in entries]), axis=1)(fine)
                 axis.plot(fine, y.mean(axis=0), color=styles[model][0], linewidth=1.5, label=model)
-                if len(curves) > 1:
+                if len(entries) > 1:
                     low, high = y.min(axis=0), y.max(axis=0)
                     axis.fill_between(fine, low, high, color=styles[model][0], alpha=0.15, linewidth=0)
-        axis.plot(
-            own["curve_a"], 1e3 * np.array(own["curve"]), "o", color=INK, markersize=4, fillstyle="none",
-            label=result.study.properties.reference,
-        )  # fmt: skip
+        own = reference[crystal]
+        if "curve" in own:
+            axis.plot(
+                own["curve_a"], 1e3 * np.array(own["curve"]), "o", color=INK, markersize=4, fillstyle="none",
+                label=result.study.properties.reference,
+            )  # fmt: skip
         style_axis(axis)
         axis.set_title(f"{crystal} (meV/atom)", fontsize=10.5, color=INK)
         axis.set_xlabel("lattice constant (Å)", fontsize=9, color=MUTED)
@@ -390,11 +397,7 @@ def plot_volume_curves(result: StudyResult, data: str) -> Figure | None:
 
 def plot_properties(result: StudyResult, data: str) -> Figure | None:
     """Relative deviation of every property from the reference, the mean over crystals of its size, in percent."""
-    from etnpot.compare.report import NUMBERS
-
-    if result.study.properties is None:
-        return None
-    reference = result.seeds_of(data, result.study.properties.reference)
+    reference = result.references(data)
     models = judged(result, data)
     if not reference or not models:
         return None
@@ -405,7 +408,7 @@ def plot_properties(result: StudyResult, data: str) -> Figure | None:
             values = []
             for record in result.seeds_of(data, model):
                 deviations = []
-                for crystal, own in reference[0]["properties"].items():
+                for crystal, own in reference.items():
                     x, y = own.get(name), record["properties"].get(crystal, {}).get(name)
                     if isinstance(x, float) and isinstance(y, float) and x:
                         deviations.append(abs(y / x - 1))

@@ -137,6 +137,29 @@ def test_properties_are_those_of_other_programs(finished: StudyResult) -> None:
     assert "Au" not in record["properties"]
 
 
+@pytest.mark.slow
+def test_given_values_stand_before_those_of_the_reference(
+    finished: StudyResult, study: dict[str, Any]
+) -> None:
+    """They need no other run; without a reference the reference is a model like others."""
+    crystal = study["properties"]["crystals"][0]
+    crystal.update(values={"C11": 150.0, "vacancy": 1.1}, source="a book")
+    given = etnpot.compare(study, finished.out, report_only=True)
+    (record,) = given.seeds_of("cuni", "EMT")
+    copper = given.references("cuni")["Cu"]
+    assert (copper["C11"], copper["vacancy"]) == (150.0, 1.1)
+    assert copper["C12"] == record["properties"]["Cu"]["C12"]
+    page = (finished.out / "report.html").read_text()
+    assert "given values of Cu: a book" in page and ">given</td>" in page
+    del study["properties"]["reference"]
+    alone = etnpot.compare(study, finished.out, report_only=True)
+    assert alone.references("cuni")["Cu"] == {"C11": 150.0, "vacancy": 1.1}
+    assert alone.references("cuni")["Ni"] == {}
+    etnpot.compare(
+        {**study, "properties": {**study["properties"], "reference": "EMT"}}, finished.out, report_only=True
+    )
+
+
 def test_a_vacancy_and_phonons_of_emt() -> None:
     found = all_properties(
         EMT(),

@@ -100,7 +100,8 @@ def test_the_example_is_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_cannot_be_is_refused(study: dict[str, Any]) -> None:
     study["properties"]["reference"] = "etnpot tiny"
-    study["properties"]["crystals"][0]["lattice"] = "hcp"
+    study["properties"]["crystals"][0]["lattice"] = "hpc"
+    study["properties"]["crystals"][1].update(c=5.7, values={"C1": 3.0})
     study["properties"]["compute"].append("melting")
     study["data"]["cuni"]["test_fraction"] = 0.5
     study["models"][1]["settings"] = {"calculator": "emmt"}
@@ -108,8 +109,22 @@ def test_what_cannot_be_is_refused(study: dict[str, Any]) -> None:
         read_study(study)
     text = str(caught.value)
     for part in ("properties.reference: expected the name of a model of type calculator",
-                 "lattice: no such lattice", "unknown melting", "and not both", "ASE knows no calculator 'emmt'"):  # fmt: skip
+                 "lattice: no such lattice", "1.c: expected a lattice constant in Å, of hcp alone",
+                 "values.C1: no such property; did you mean", "values need a source",
+                 "unknown melting", "and not both", "ASE knows no calculator 'emmt'"):  # fmt: skip
         assert part in text
+
+
+def test_properties_need_something_to_compare_with(study: dict[str, Any]) -> None:
+    del study["properties"]["reference"]
+    with pytest.raises(
+        SpecificationError, match="properties: there is nothing to compare with: give a reference"
+    ):
+        read_study(study)
+    study["properties"]["crystals"][0].update(values={"C11": 170, "phonon X": 7.3}, source="a book")
+    checked = read_study(study).properties
+    assert checked is not None and checked.crystals[0].values == {"C11": 170.0, "phonon X": 7.3}
+    assert checked.crystals[0].asked == {"name": "Cu", "lattice": "fcc", "symbols": ["Cu"], "a": 3.6}
 
 
 def test_a_source_of_the_wrong_kind_lists_what_can_be(study: dict[str, Any]) -> None:
