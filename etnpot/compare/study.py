@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from etnpot.compare.adapters import ADAPTERS, adapter_class
 from etnpot.compare.properties import LATTICES, NUMBERS, PROPERTIES
 from etnpot.errors import SpecificationError
+from etnpot.fitting.demo_data import KINDS
 from etnpot.io.settings_file import SettingsFile, read_settings_file
 
 __all__ = [
@@ -51,7 +52,9 @@ data:
     #                          # type_map
   # made:                      # data made on the spot: random alloys labelled with ASE's EMT (Ni Cu Pd Ag Pt Au Al)
   #   train: {emt: {n: 60, symbols: [Cu, Au], seed: 0}}
-  #   test: {same: {emt: {n: 20, symbols: [Cu, Au], seed: 1}}}
+  #   test:                    # kinds: rattled, strained, hot; of hot the temperatures in K
+  #     same: {emt: {n: 20, symbols: [Cu, Au], seed: 1}}
+  #     hot: {emt: {n: 20, symbols: [Cu, Au], seed: 2, kinds: [hot], temperatures: [2000, 2500]}}
 
 # ------------------------------------------------ models
 models:
@@ -108,6 +111,8 @@ class Emt(_Strict):
     symbols: list[str]
     seed: int = 0
     repeat: list[int] = [2, 2, 2]
+    kinds: list[str] = ["rattled", "strained", "hot"]
+    temperatures: list[float] = [600.0, 1500.0]
 
 
 class Made(_Strict):
@@ -379,8 +384,20 @@ def _check_data(name: str, data: DataSpec, add: Any) -> None:
     sources.update({("test", key): source for key, source in (data.test or {}).items()})
     for key, source in sources.items():
         if isinstance(source, Made):
-            if source.emt.n < 1 or len(source.emt.repeat) != 3 or min(source.emt.repeat) < 1:
+            made = source.emt
+            if made.n < 1 or len(made.repeat) != 3 or min(made.repeat) < 1:
                 add("expected n > 0 configurations and three numbers of cells", "data", name, *key)
+            if not made.kinds or not set(made.kinds) <= set(KINDS):
+                add(f"expected some of {', '.join(KINDS)}", "data", name, *key, "emt", "kinds")
+            if len(made.temperatures) != 2 or not 0 < made.temperatures[0] <= made.temperatures[1]:
+                add(
+                    "expected two temperatures, the lower one first",
+                    "data",
+                    name,
+                    *key,
+                    "emt",
+                    "temperatures",
+                )
             continue
         for path in [source] if isinstance(source, str) else source or []:
             if "$" in str(located(path)):
