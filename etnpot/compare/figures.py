@@ -74,7 +74,7 @@ def _positive(spread: Spread | None) -> bool:
 
 
 def _grid(n: int, *, width: float = 4.6, height: float = 3.6, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, n)
+    columns = min(2 if n == 4 else columns, n)
     width = max(width, 6.4) if columns == 1 else width
     rows = -(-n // columns)
     figure = plain_figure(width * columns, height * rows)
@@ -157,8 +157,9 @@ def plot_errors(result: StudyResult) -> Figure | None:
             for data, test in tests
         ]
         _grouped_bars(axis, groups, colours, elinewidth=1.0)
-        axis.set_xticks(range(len(tests)), [_title(result, *entry) for entry in tests], fontsize=8.5)
-        if len(tests) > 3:
+        titles = [_title(result, *entry) for entry in tests]
+        axis.set_xticks(range(len(tests)), titles, fontsize=8.5)
+        if len(tests) > 3 and max(len(title) for title in titles) > 10:
             axis.tick_params(axis="x", rotation=25)
         title, unit, _ = QUANTITIES[quantity]
         axis.set_title(f"{title.capitalize()} RMSE ({unit})", fontsize=10.5, color=INK)
