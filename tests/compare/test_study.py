@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from etnpot.compare.study import EXAMPLE, read_study
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.demo_data import emt_alloys
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "compare"
 WRONG = """\
 name: wrong
 dta: {}
@@ -96,6 +98,22 @@ def test_the_example_is_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     Path("study.yaml").write_text(uncommented)
     assert read_study("study.yaml").sizes == [20, 40, "all"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_come_along_can_be_read(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where their data are; each has its place on the page, and none has values without a source."""
+    for variable in ("ETNPOT_DATA", "ETNPOT_ACAC"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for variable, name in re.findall(r"\$(ETNPOT_\w+)/([\w/.]+xyz)", path.read_text()):
+        (tmp_path / variable / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / variable / name).touch()
+    study = read_study(path)
+    assert {"etnpot"} < {model.type for model in study.models}
+    page = (EXAMPLES.parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert page.count(f"<!-- begin {path.stem} -->") == page.count(f"<!-- end {path.stem} -->") == 1
 
 
 def test_what_cannot_be_is_refused(study: dict[str, Any]) -> None:
