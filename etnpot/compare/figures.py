@@ -159,6 +159,7 @@ def plot_errors(result: StudyResult) -> Figure | None:
         _grouped_bars(axis, groups, colours, elinewidth=1.0)
         titles = [_title(result, *entry) for entry in tests]
         axis.set_xticks(range(len(tests)), titles, fontsize=8.5)
+        axis.set_xlim(-0.6, len(tests) - 0.4)  # groups without a bar too
         if len(tests) > 3 and max(len(title) for title in titles) > 10:
             axis.tick_params(axis="x", rotation=25)
         title, unit, _ = QUANTITIES[quantity]
@@ -225,19 +226,21 @@ def plot_pareto(result: StudyResult) -> Figure | None:
     for data in result.data:
         for test in result.data[data].tests:
             points = []
+            labelled = any(c.forces is not None for c in result.data[data].tests[test])
+            quantity = "forces" if labelled else "energy"
             for model in judged(result, data):
                 records = result.seeds_of(data, model)
                 speed = result.figure(records, "evaluation", "us_per_atom")
-                error = result.error(records, test, "forces") or result.error(records, test, "energy")
+                error = result.error(records, test, quantity)
                 if speed is not None and error is not None and _positive(error):
                     points.append((model, speed, error))
             if points:
-                panels.append((data, test, points))
+                panels.append((data, test, quantity, points))
     if not panels:
         return None
     styles = style_of(result)
     figure, axes = _grid(len(panels))
-    for axis, (data, test, points) in zip(axes, panels, strict=True):
+    for axis, (data, test, quantity, points) in zip(axes, panels, strict=True):
         for model, speed, error in points:
             colour, marker = styles[model]
             axis.errorbar(
@@ -261,7 +264,8 @@ def plot_pareto(result: StudyResult) -> Figure | None:
         plain_log_ticks(axis, "x")
         axis.set_title(_title(result, data, test), fontsize=10.5, color=INK)
         axis.set_xlabel("µs per atom: energy, forces, stress", fontsize=9, color=MUTED)
-        axis.set_ylabel("force RMSE (eV/Å)", fontsize=9, color=MUTED)
+        name, unit, _ = QUANTITIES[quantity]
+        axis.set_ylabel(f"{name} RMSE ({unit})", fontsize=9, color=MUTED)
     _legend(figure, axes)
     return figure
 

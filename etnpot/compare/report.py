@@ -209,7 +209,8 @@ def _cost_tables(result: StudyResult) -> list[Block]:
         blocks.append(Text("Not timed: " + "; ".join(sorted(untimed)) + "."))
     blocks.append(
         Text(
-            "Time per atom: processor time of energy, forces and stress, the fastest of repeated calls with moving atoms. "
+            "Time per atom: processor time of energy, forces and stress (of what has a volume), the fastest of repeated "
+            "calls with moving atoms. "
             "Memory: the largest resident size of the process, its libraries included."
         )
     )

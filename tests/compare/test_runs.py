@@ -201,6 +201,21 @@ def test_many_systems_are_put_together_by_their_number_of_elements() -> None:
     assert any("-" in name or name.isalpha() for name in few["by_composition"])
 
 
+def test_a_molecule_is_timed_without_a_stress() -> None:
+    """Calculators that have no stress for it are timed all the same; a crystal's stress is part of the time."""
+    from ase.build import molecule
+
+    from etnpot.compare.timing import calculator_call
+
+    class Free(EMT):  # type: ignore[misc]
+        def get_stress(self, atoms: Any = None) -> Any:
+            raise RuntimeError("no volume")
+
+    calculator_call(molecule("CO"), Free())()
+    with pytest.raises(RuntimeError, match="no volume"):
+        calculator_call(crystal("fcc", ["Cu"], 3.6), Free())()
+
+
 def test_means_and_spreads() -> None:
     spread = Spread.of([1.0, None, 3.0, float("nan")])
     assert spread == Spread(2.0, pytest.approx(2**0.5), 2)
