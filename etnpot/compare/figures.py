@@ -426,7 +426,9 @@ def plot_properties(result: StudyResult, data: str) -> Figure | None:
     if not names:
         return None
     styles = style_of(result)
-    figure, (axis,) = _grid(1, width=max(6.0, 0.25 * len(names) * (len(models) + 1) + 1.5), height=3.4)
+    figure, (axis,) = _grid(
+        1, width=min(14.0, max(6.0, 0.25 * len(names) * (len(models) + 1) + 1.5)), height=3.4
+    )
     values = []
     for m, model in enumerate(models):
         width = 0.8 / len(models)
