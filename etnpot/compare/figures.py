@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etnpot.compare.properties import NUMBERS
 from etnpot.compare.results import QUANTITIES, Spread, StudyResult, grouped
 from etnpot.plots import INK, MUTED, plain_figure, plain_log_ticks, style_axis
 
@@ -73,7 +74,7 @@ def _positive(spread: Spread | None) -> bool:
 
 
 def _grid(n: int, *, width: float = 4.6, height: float = 3.6, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, n)
+    columns = min(2 if n == 4 else columns, n)
     width = max(width, 6.4) if columns == 1 else width
     rows = -(-n // columns)
     figure = plain_figure(width * columns, height * rows)
@@ -156,8 +157,10 @@ def plot_errors(result: StudyResult) -> Figure | None:
             for data, test in tests
         ]
         _grouped_bars(axis, groups, colours, elinewidth=1.0)
-        axis.set_xticks(range(len(tests)), [_title(result, *entry) for entry in tests], fontsize=8.5)
-        if len(tests) > 3:
+        titles = [_title(result, *entry) for entry in tests]
+        axis.set_xticks(range(len(tests)), titles, fontsize=8.5)
+        axis.set_xlim(-0.6, len(tests) - 0.4)  # groups without a bar too
+        if len(tests) > 3 and max(len(title) for title in titles) > 10:
             axis.tick_params(axis="x", rotation=25)
         title, unit, _ = QUANTITIES[quantity]
         axis.set_title(f"{title.capitalize()} RMSE ({unit})", fontsize=10.5, color=INK)
@@ -223,19 +226,21 @@ def plot_pareto(result: StudyResult) -> Figure | None:
     for data in result.data:
         for test in result.data[data].tests:
             points = []
+            labelled = any(c.forces is not None for c in result.data[data].tests[test])
+            quantity = "forces" if labelled else "energy"
             for model in judged(result, data):
                 records = result.seeds_of(data, model)
                 speed = result.figure(records, "evaluation", "us_per_atom")
-                error = result.error(records, test, "forces") or result.error(records, test, "energy")
+                error = result.error(records, test, quantity)
                 if speed is not None and error is not None and _positive(error):
                     points.append((model, speed, error))
             if points:
-                panels.append((data, test, points))
+                panels.append((data, test, quantity, points))
     if not panels:
         return None
     styles = style_of(result)
     figure, axes = _grid(len(panels))
-    for axis, (data, test, points) in zip(axes, panels, strict=True):
+    for axis, (data, test, quantity, points) in zip(axes, panels, strict=True):
         for model, speed, error in points:
             colour, marker = styles[model]
             axis.errorbar(
@@ -259,7 +264,8 @@ def plot_pareto(result: StudyResult) -> Figure | None:
         plain_log_ticks(axis, "x")
         axis.set_title(_title(result, data, test), fontsize=10.5, color=INK)
         axis.set_xlabel("µs per atom: energy, forces, stress", fontsize=9, color=MUTED)
-        axis.set_ylabel("force RMSE (eV/Å)", fontsize=9, color=MUTED)
+        name, unit, _ = QUANTITIES[quantity]
+        axis.set_ylabel(f"{name} RMSE ({unit})", fontsize=9, color=MUTED)
     _legend(figure, axes)
     return figure
 
@@ -353,34 +359,40 @@ def plot_volume_curves(result: StudyResult, data: str) -> Figure | None:
         return None
     from scipy.interpolate import CubicSpline
 
-    reference = result.seeds_of(data, result.study.properties.reference)
+    reference = result.references(data)
     models = judged(result, data)
-    crystals = [
-        name for r in reference[:1] for name, found in r["properties"].items() if "curve" in found
-    ]  # fmt: skip
-    if not crystals or not models:
+    found = {
+        crystal: {
+            model: [
+                r["properties"][crystal]
+                for r in result.seeds_of(data, model)
+                if "curve" in r["properties"].get(crystal, {})
+            ]
+            for model in models
+        }
+        for crystal in reference
+    }
+    crystals = [name for name, curves in found.items() if any(curves.values())]
+    if not crystals:
         return None
     styles = style_of(result)
     figure, axes = _grid(len(crystals), width=3.8, height=3.2)
     for axis, crystal in zip(axes, crystals, strict=True):
-        own = reference[0]["properties"][crystal]
-        fine = np.linspace(own["curve_a"][0], own["curve_a"][-1], 81)
-        for model in models:
-            curves = [
-                r["properties"][crystal]["curve"]
-                for r in result.seeds_of(data, model)
-                if "curve" in r["properties"].get(crystal, {})
-            ]
-            if curves:
-                y = CubicSpline(own["curve_a"], 1e3 * np.array(curves), axis=1)(fine)
+        for model, entries in found[crystal].items():
+            if entries:
+                x = entries[0]["curve_a"]  # common to all
+                fine = np.linspace(x[0], x[-1], 81)
+                y = CubicSpline(x, 1e3 * np.array([entry["curve"] for entry in entries]), axis=1)(fine)
                 axis.plot(fine, y.mean(axis=0), color=styles[model][0], linewidth=1.5, label=model)
-                if len(curves) > 1:
+                if len(entries) > 1:
                     low, high = y.min(axis=0), y.max(axis=0)
                     axis.fill_between(fine, low, high, color=styles[model][0], alpha=0.15, linewidth=0)
-        axis.plot(
-            own["curve_a"], 1e3 * np.array(own["curve"]), "o", color=INK, markersize=4, fillstyle="none",
-            label=result.study.properties.reference,
-        )  # fmt: skip
+        own = reference[crystal]
+        if "curve" in own:
+            axis.plot(
+                own["curve_a"], 1e3 * np.array(own["curve"]), "o", color=INK, markersize=4, fillstyle="none",
+                label=result.study.properties.reference,
+            )  # fmt: skip
         style_axis(axis)
         axis.set_title(f"{crystal} (meV/atom)", fontsize=10.5, color=INK)
         axis.set_xlabel("lattice constant (Å)", fontsize=9, color=MUTED)
@@ -390,11 +402,7 @@ def plot_volume_curves(result: StudyResult, data: str) -> Figure | None:
 
 def plot_properties(result: StudyResult, data: str) -> Figure | None:
     """Relative deviation of every property from the reference, the mean over crystals of its size, in percent."""
-    from etnpot.compare.report import NUMBERS
-
-    if result.study.properties is None:
-        return None
-    reference = result.seeds_of(data, result.study.properties.reference)
+    reference = result.references(data)
     models = judged(result, data)
     if not reference or not models:
         return None
@@ -405,7 +413,7 @@ def plot_properties(result: StudyResult, data: str) -> Figure | None:
             values = []
             for record in result.seeds_of(data, model):
                 deviations = []
-                for crystal, own in reference[0]["properties"].items():
+                for crystal, own in reference.items():
                     x, y = own.get(name), record["properties"].get(crystal, {}).get(name)
                     if isinstance(x, float) and isinstance(y, float) and x:
                         deviations.append(abs(y / x - 1))
@@ -418,7 +426,9 @@ def plot_properties(result: StudyResult, data: str) -> Figure | None:
     if not names:
         return None
     styles = style_of(result)
-    figure, (axis,) = _grid(1, width=max(6.0, 0.25 * len(names) * (len(models) + 1) + 1.5), height=3.4)
+    figure, (axis,) = _grid(
+        1, width=min(14.0, max(6.0, 0.25 * len(names) * (len(models) + 1) + 1.5)), height=3.4
+    )
     values = []
     for m, model in enumerate(models):
         width = 0.8 / len(models)

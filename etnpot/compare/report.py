@@ -15,6 +15,7 @@ from ase.data import chemical_symbols
 import etnpot
 from etnpot.compare import figures
 from etnpot.compare.adapters import adapter_class
+from etnpot.compare.properties import NUMBERS
 from etnpot.compare.results import MOST_SYSTEMS, QUANTITIES, Record, Spread, StudyResult, grouped
 from etnpot.fitting.report import Block, Code, Figure, Heading, Table, Text, to_html
 from etnpot.io.atomic import write_bytes_atomically
@@ -22,23 +23,7 @@ from etnpot.io.atomic import write_bytes_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["NUMBERS", "write_report"]
-
-#: Property of a crystal -> title and unit.
-NUMBERS: dict[str, tuple[str, str]] = {
-    "a": ("a₀", "Å"),
-    "B": ("B", "GPa"),
-    "C11": ("C₁₁", "GPa"),
-    "C12": ("C₁₂", "GPa"),
-    "C44": ("C₄₄", "GPa"),
-    "vacancy": ("vacancy", "eV"),
-    "formation": ("formation", "eV/atom"),
-    "phonon X": ("ν(X)", "THz"),
-    "phonon L": ("ν(L)", "THz"),
-    "phonon H": ("ν(H)", "THz"),
-    "phonon N": ("ν(N)", "THz"),
-    "phonon M": ("ν(M)", "THz"),
-}
+__all__ = ["write_report"]
 
 
 def write_report(result: StudyResult) -> None:
@@ -224,7 +209,8 @@ def _cost_tables(result: StudyResult) -> list[Block]:
         blocks.append(Text("Not timed: " + "; ".join(sorted(untimed)) + "."))
     blocks.append(
         Text(
-            "Time per atom: processor time of energy, forces and stress, the fastest of repeated calls with moving atoms. "
+            "Time per atom: processor time of energy, forces and stress (of what has a volume), the fastest of repeated "
+            "calls with moving atoms. "
             "Memory: the largest resident size of the process, its libraries included."
         )
     )
@@ -292,31 +278,34 @@ def _grouped_tables(result: StudyResult, data: str, test: str, kind: str) -> lis
 
 def _property_tables(result: StudyResult, data: str) -> list[Block]:
     spec = result.study.properties
-    if spec is None:
+    crystals = result.crystals(data)
+    if spec is None or not crystals:
         return []
-    own = result.seeds_of(data, spec.reference)
-    crystals = list(dict.fromkeys(name for record in own for name in record["properties"]))
-    names = [n for n in NUMBERS if any(n in own[0]["properties"][c] for c in crystals)] if own else []
+    models = ([] if spec.reference is None else [spec.reference]) + figures.judged(result, data)
+    found: list[tuple[str, str, list[Record]]] = []
+    for crystal in crystals:
+        if crystal.values:
+            found.append((crystal.name, "given", [dict(crystal.values)]))
+        for model in models:
+            records = result.seeds_of(data, model)
+            found.append((crystal.name, model, [r["properties"].get(crystal.name, {}) for r in records]))
+    names = [n for n in NUMBERS if any(isinstance(e.get(n), float) for *_, es in found for e in es)]
     rows = []
     notes: list[str] = []
-    for crystal in crystals:
-        for model in [spec.reference, *figures.judged(result, data)]:
-            records = result.seeds_of(data, model)
-            cells = []
-            for name in names:
-                values = [record["properties"].get(crystal, {}).get(name) for record in records]
-                numbers = [value for value in values if isinstance(value, float)]
-                shown = Spread.of(numbers)
-                cells.append(_precise(shown) if name in ("a", "formation") else _text(shown))
-                notes += [f"{model}, {crystal}, {name}: {v}" for v in values if isinstance(v, str)]
-            for key in ("elastic", "phonons", "bulk", "volume_curve"):
-                values = [record["properties"].get(crystal, {}).get(key) for record in records]
-                notes += [f"{model}, {crystal}, {key}: {v}" for v in values if isinstance(v, str)]
-            rows.append([crystal, model, *cells])
-    if not rows:
+    for name, model, entries in found:
+        cells = []
+        for number in names:
+            shown = Spread.of([e[number] for e in entries if isinstance(e.get(number), float)])
+            cells.append(_precise(shown) if number in ("a", "c/a", "formation") else _text(shown))
+        rows.append([name, model, *cells])
+        notes += [
+            f"{model}, {name}, {key}: {v}" for e in entries for key, v in e.items() if isinstance(v, str)
+        ]
+    if not names:
         return []
+    notes += [f"given values of {crystal.name}: {crystal.source}" for crystal in crystals if crystal.values]
     blocks: list[Block] = [Heading(data, 3)] if len(result.data) > 1 else []
-    head = [f"{NUMBERS[name][0]}, {NUMBERS[name][1]}" for name in names]
+    head = [", ".join(part for part in NUMBERS[name] if part) for name in names]
     blocks.append(Table(["crystal", "model", *head], rows, left=2))
     if notes:
         blocks.append(Text("; ".join(dict.fromkeys(notes))))

@@ -24,7 +24,7 @@ from ase.data import chemical_symbols
 
 import etnpot
 from etnpot.compare.sets import StudyData
-from etnpot.compare.study import Study
+from etnpot.compare.study import Crystal, Study
 from etnpot.fitting.dataset import DataSet
 from etnpot.io.atomic import write_bytes_atomically
 from etnpot.io.structures import Labelled
@@ -163,6 +163,21 @@ class StudyResult:
         return self.figure(records, "train", "n_parameters") or self.figure(
             records, "evaluation", "n_parameters"
         )
+
+    def crystals(self, data: str) -> list[Crystal]:
+        """Those of the study whose elements are in a data set."""
+        if self.study.properties is None:
+            return []
+        symbols = {chemical_symbols[z] for z in self.data[data].species}
+        return [entry for entry in self.study.properties.crystals if set(entry.symbols) <= symbols]
+
+    def references(self, data: str) -> dict[str, dict[str, Any]]:
+        """Properties by crystal that the models are compared with: given values, and else those of the reference calculator."""
+        spec = self.study.properties
+        own: Record = {}
+        if spec is not None and spec.reference is not None:
+            own = next((record["properties"] for record in self.seeds_of(data, spec.reference)), {})
+        return {entry.name: {**own.get(entry.name, {}), **entry.values} for entry in self.crystals(data)}
 
     def table(self, measure: str = "rmse") -> str:
         """Errors of all models on all test sets, for people."""

@@ -312,7 +312,7 @@ def _properties(study: Study, data: StudyData) -> dict[str, Any]:
     if study.properties is None:
         return {}
     symbols = {chemical_symbols[z] for z in data.species}
-    crystals = [entry.model_dump() for entry in study.properties.crystals if set(entry.symbols) <= symbols]
+    crystals = [entry.asked for entry in study.properties.crystals if set(entry.symbols) <= symbols]
     return {"crystals": crystals, "compute": study.properties.compute} if crystals else {}
 
 

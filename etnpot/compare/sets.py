@@ -114,7 +114,14 @@ def _read(source: Source, spec: DataSpec) -> DataSet:
 
         made = source.emt
         repeat = (made.repeat[0], made.repeat[1], made.repeat[2])
-        return emt_alloys(made.n, symbols=tuple(made.symbols), seed=made.seed, repeat=repeat)
+        return emt_alloys(
+            made.n,
+            symbols=tuple(made.symbols),
+            seed=made.seed,
+            repeat=repeat,
+            kinds=tuple(made.kinds),
+            temperatures=(made.temperatures[0], made.temperatures[1]),
+        )
     files = [source] if isinstance(source, str) else source
     return DataSet.from_files([located(path) for path in files], **spec.reading)
 

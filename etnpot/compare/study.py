@@ -16,8 +16,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from etnpot.compare.adapters import ADAPTERS, adapter_class
-from etnpot.compare.properties import LATTICES, PROPERTIES
+from etnpot.compare.properties import LATTICES, NUMBERS, PROPERTIES
 from etnpot.errors import SpecificationError
+from etnpot.fitting.demo_data import KINDS
 from etnpot.io.settings_file import SettingsFile, read_settings_file
 
 __all__ = [
@@ -51,7 +52,9 @@ data:
     #                          # type_map
   # made:                      # data made on the spot: random alloys labelled with ASE's EMT (Ni Cu Pd Ag Pt Au Al)
   #   train: {emt: {n: 60, symbols: [Cu, Au], seed: 0}}
-  #   test: {same: {emt: {n: 20, symbols: [Cu, Au], seed: 1}}}
+  #   test:                    # kinds: rattled, strained, hot; of hot the temperatures in K
+  #     same: {emt: {n: 20, symbols: [Cu, Au], seed: 1}}
+  #     hot: {emt: {n: 20, symbols: [Cu, Au], seed: 2, kinds: [hot], temperatures: [2000, 2500]}}
 
 # ------------------------------------------------ models
 models:
@@ -80,14 +83,20 @@ seeds: [0, 1]                  # each seed trains every model once more
 # timing_atoms: 256            # at least so many atoms are timed
 # kill_after: 3600             # s; a step that takes longer has failed
 
-# ------------------------------------------------ properties of cubic crystals, against a calculator
+# ------------------------------------------------ properties of crystals, against a calculator or given values
 # properties:
-#   reference: EMT             # name of a model of type calculator
+#   reference: EMT             # name of a model of type calculator; may be left out where crystals have values
 #   compute: [lattice, volume_curve, bulk, elastic, vacancy, formation, phonons]
-#   crystals:                  # a: lattice constant in Å, about
+#   crystals:                  # a: lattice constant in Å, about; of hcp also c
 #     - {name: Cu, lattice: fcc, symbols: [Cu], a: 3.6}
 #     - {name: Au, lattice: fcc, symbols: [Au], a: 4.06}
 #     - {name: Cu3Au, lattice: l12, symbols: [Cu, Au], a: 3.75}
+#     - name: Si               # the lattices: fcc bcc sc diamond hcp, of two elements b2 l12 rocksalt zincblende
+#       lattice: diamond
+#       symbols: [Si]
+#       a: 5.43
+#       values: {a: 5.431, C11: 166, C12: 64, C44: 80}   # what this crystal is compared with, Å, GPa, eV, THz
+#       source: experiment at room temperature           # and where that comes from
 """
 
 
@@ -102,6 +111,8 @@ class Emt(_Strict):
     symbols: list[str]
     seed: int = 0
     repeat: list[int] = [2, 2, 2]
+    kinds: list[str] = ["rattled", "strained", "hot"]
+    temperatures: list[float] = [600.0, 1500.0]
 
 
 class Made(_Strict):
@@ -161,18 +172,26 @@ class ModelSpec(_Strict):
 
 
 class Crystal(_Strict):
-    """A cubic crystal."""
+    """A crystal; `values` are what it is compared with, by the names of `etnpot.compare.properties.NUMBERS`."""
 
     name: str
     lattice: str
     symbols: list[str]
     a: float
+    c: float | None = None
+    values: dict[str, float] = {}
+    source: str | None = None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What `etnpot.compare.properties.all_properties` is told."""
+        return self.model_dump(exclude={"values", "source"}, exclude_none=True)
 
 
 class PropertySpec(_Strict):
-    """Which properties, of what, against which model."""
+    """Which properties, of what, against which model or the values of the crystals."""
 
-    reference: str
+    reference: str | None = None
     crystals: list[Crystal]
     compute: list[str] = list(PROPERTIES)
 
@@ -365,8 +384,20 @@ def _check_data(name: str, data: DataSpec, add: Any) -> None:
     sources.update({("test", key): source for key, source in (data.test or {}).items()})
     for key, source in sources.items():
         if isinstance(source, Made):
-            if source.emt.n < 1 or len(source.emt.repeat) != 3 or min(source.emt.repeat) < 1:
+            made = source.emt
+            if made.n < 1 or len(made.repeat) != 3 or min(made.repeat) < 1:
                 add("expected n > 0 configurations and three numbers of cells", "data", name, *key)
+            if not made.kinds or not set(made.kinds) <= set(KINDS):
+                add(f"expected some of {', '.join(KINDS)}", "data", name, *key, "emt", "kinds")
+            if len(made.temperatures) != 2 or not 0 < made.temperatures[0] <= made.temperatures[1]:
+                add(
+                    "expected two temperatures, the lower one first",
+                    "data",
+                    name,
+                    *key,
+                    "emt",
+                    "temperatures",
+                )
             continue
         for path in [source] if isinstance(source, str) else source or []:
             if "$" in str(located(path)):
@@ -449,7 +480,14 @@ def _check_budget(budget: Budget, add: Any, *key: str | int) -> None:
 
 
 def _check_properties(study: Study, spec: PropertySpec, names: Sequence[str], add: Any) -> None:
-    if spec.reference not in names or study.model(spec.reference).type != "calculator":
+    if spec.reference is None:
+        if not any(entry.values for entry in spec.crystals):
+            add(
+                "there is nothing to compare with: give a reference (the name of a model of type calculator), or values of "
+                "the crystals and their source",
+                "properties",
+            )
+    elif spec.reference not in names or study.model(spec.reference).type != "calculator":
         add(
             f"expected the name of a model of type calculator, got {spec.reference!r}",
             "properties",
@@ -483,3 +521,12 @@ def _check_properties(study: Study, spec: PropertySpec, names: Sequence[str], ad
             )
         if not entry.a > 0:
             add("expected a lattice constant in Å", "properties", "crystals", k, "a")
+        if entry.c is not None and (entry.lattice != "hcp" or not entry.c > 0):
+            add("expected a lattice constant in Å, of hcp alone", "properties", "crystals", k, "c")
+        for name in entry.values:
+            if name not in NUMBERS:
+                close = difflib.get_close_matches(name, NUMBERS, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"the properties are {', '.join(NUMBERS)}"
+                add(f"no such property; {hint}", "properties", "crystals", k, "values", name)
+        if entry.values and not entry.source:
+            add("values need a source: 'source: where they come from'", "properties", "crystals", k)

@@ -71,8 +71,12 @@ def minimum_in_turns(
 
 
 def calculator_call(atoms: Any, calculator: Any) -> Callable[[], None]:
-    """A call for energy, forces and stress through an ASE calculator, with positions that change from call to call."""
+    """A call for energy, forces and stress through an ASE calculator, with positions that change from call to call.
+
+    Without stress for what has no volume.
+    """
     atoms = atoms.copy()
+    has_volume = atoms.cell.rank == 3 and all(atoms.pbc)
     atoms.calc = calculator
     positions = atoms.get_positions()
     shifts = np.random.default_rng(2).normal(scale=NUDGE, size=(4, *positions.shape))
@@ -83,7 +87,7 @@ def calculator_call(atoms: Any, calculator: Any) -> Callable[[], None]:
         count[0] += 1
         energy = atoms.get_potential_energy()
         forces = atoms.get_forces()
-        stress = atoms.get_stress()
+        stress = atoms.get_stress() if has_volume else 0.0
         if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
             raise FloatingPointError("energy, forces or stress are not finite")
 

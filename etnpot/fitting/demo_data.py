@@ -30,12 +30,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from etnpot.errors import SpeciesError, SpecificationError
 from etnpot.fitting.dataset import DataSet
 
-__all__ = ["SYMBOLS", "emt_alloys", "fcc_alloy", "thermalize"]
+__all__ = ["KINDS", "SYMBOLS", "emt_alloys", "fcc_alloy", "thermalize"]
 
 #: The elements of the example.
 SYMBOLS: tuple[str, ...] = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")
 
-_KINDS = ("rattled", "strained", "hot")
+#: Groups of configurations.
+KINDS = ("rattled", "strained", "hot")
+
 _STRAIN, _RATTLE = 0.05, (0.02, 0.12)
 _TEMPERATURES = (600.0, 1500.0)  # K
 _HOT_STEPS, _HOT_STEP = 25, 4.0  # fs
@@ -86,7 +88,13 @@ def fcc_alloy(
 
 
 def emt_alloys(
-    n: int, *, symbols: Sequence[str] = SYMBOLS, seed: int = 0, repeat: tuple[int, int, int] = (2, 2, 2)
+    n: int,
+    *,
+    symbols: Sequence[str] = SYMBOLS,
+    seed: int = 0,
+    repeat: tuple[int, int, int] = (2, 2, 2),
+    kinds: Sequence[str] = KINDS,
+    temperatures: tuple[float, float] = _TEMPERATURES,
 ) -> DataSet:
     """Random alloys with energies, forces and stresses of EMT, as the module says.
 
@@ -100,18 +108,28 @@ def emt_alloys(
         Another seed gives other configurations.
     repeat : (int, int, int)
         Cubic cells of four atoms along each axis; 32 atoms by default.
+    kinds : sequence of str
+        Groups, made in turn: "rattled", "strained", "hot".
+    temperatures : (float, float)
+        Lowest and highest temperature (K) of the momenta with which "hot" begins.
 
     Returns
     -------
     DataSet
-        In groups "rattled", "strained" and "hot".
+        In groups named after their kinds.
     """
     if n < 1:
         raise SpecificationError(f"n: expected at least one configuration, got {n}")
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise SpecificationError(
+            f"kinds: expected some of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}"
+        )
+    if not 0 < temperatures[0] <= temperatures[1]:
+        raise SpecificationError(f"temperatures: expected two in ascending order, got {temperatures}")
     rng = np.random.default_rng(seed)
     frames = []
     for k in range(n):
-        kind = _KINDS[k % len(_KINDS)]
+        kind = kinds[k % len(kinds)]
         atoms = fcc_alloy(rng, symbols, repeat)
         if kind == "strained":
             strain = rng.uniform(-_STRAIN, _STRAIN, (3, 3))
@@ -119,7 +137,7 @@ def emt_alloys(
         atoms.positions += rng.uniform(*_RATTLE) * rng.standard_normal(atoms.positions.shape)
         atoms.calc = EMT()
         if kind == "hot":
-            _heat(atoms, rng)
+            _heat(atoms, rng, temperatures)
         results = {
             "energy": atoms.get_potential_energy(),
             "forces": atoms.get_forces(),
@@ -141,10 +159,10 @@ def thermalize(atoms: Atoms, kelvin: float, rng: np.random.Generator) -> None:
     atoms.set_momenta(momenta - masses * momenta.sum(axis=0) / masses.sum())
 
 
-def _heat(atoms: Atoms, rng: np.random.Generator) -> None:
+def _heat(atoms: Atoms, rng: np.random.Generator, temperatures: tuple[float, float]) -> None:
     """A short stretch of molecular dynamics from random momenta."""
     from ase import units
     from ase.md.verlet import VelocityVerlet
 
-    thermalize(atoms, float(rng.uniform(*_TEMPERATURES)), rng)
+    thermalize(atoms, float(rng.uniform(*temperatures)), rng)
     VelocityVerlet(atoms, timestep=_HOT_STEP * units.fs).run(_HOT_STEPS)

@@ -1,7 +1,7 @@
 """Other potentials, trained for real on a small set; their figures are those of their own evaluation commands.
 
-Needs their environments: ``etnpot compare --install motep mace nequip schnetpack calorine``, in ``$ETNPOT_PEERS``. A missing
-one is a failure, not a skip.
+Needs their environments: ``etnpot compare --install motep ace mace nequip schnetpack calorine``, in ``$ETNPOT_PEERS``. A
+missing one is a failure, not a skip.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.peers
 CELLS = [1, 1, 2]
 MODELS: dict[str, dict[str, Any]] = {
     "motep": {"level": 6, "cutoff": 4.0},
+    "ace": {"functions": 40, "cutoff": 4.0},
     "mace": {"hidden_irreps": "4x0e", "r_max": 4.0},
     "nequip": {"num_features": 4, "r_max": 4.0},
     "allegro": {"num_tensor_features": 4, "num_scalar_features": 8, "r_max": 4.0},
@@ -34,7 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "schnet": {"n_atom_basis": 16, "cutoff": 4.0},
 }
 #: eV, eV/Å: double precision in a text file, or single precision.
-TOLERANCES = {"motep": (1e-6, 1e-6)}
+TOLERANCES = {"motep": (1e-6, 1e-6), "ace": (1e-6, 1e-6)}
 SINGLE = (2e-5, 2e-5)
 
 
@@ -84,6 +85,34 @@ def by_motep(result: StudyResult, where: Path, work: Path) -> tuple[list[float],
     run("motep", "motep", "evaluate", "evaluate.toml", cwd=work)
     frames = read(work / "out.xyz", ":")
     return [a.get_potential_energy() for a in frames], [a.get_forces() for a in frames]
+
+
+def by_ace(result: StudyResult, where: Path, work: Path) -> tuple[list[float], list[np.ndarray]]:
+    """python-ace's own prediction: its design matrix of the test set times the coefficients, and the elements' energies."""
+    frames = test_frames(result)
+    write(work / "test.traj", frames)
+    program = (
+        "import json, sys\n"
+        "import pandas as pd\n"
+        "from ase.io import read\n"
+        "from pyace import ACEBBasisSet\n"
+        "from pyace.linearacefit import LinearACEDataset\n"
+        "basis = ACEBBasisSet(sys.argv[1])\n"
+        "data = LinearACEDataset(basis, pd.DataFrame({'ase_atoms': [a.copy() for a in read('test.traj', ':')]}))\n"
+        "vector = data.get_design_matrix(max_workers=1) @ basis.basis_coeffs\n"
+        "found = {'energy': data.get_energies_per_atom(vector).tolist(), 'forces': data.get_forces(vector, True).tolist()}\n"
+        "json.dump(found, open('out.json', 'w'))\n"
+    )
+    (work / "predict.py").write_text(program)
+    run("ace", "python", "predict.py", str(where / "potential.yaml"), cwd=work)
+    found = json.loads((work / "out.json").read_text())
+    elements = json.loads((where / "energies.json").read_text())
+    energies = [
+        len(atoms) * e + sum(elements[s] for s in atoms.get_chemical_symbols())
+        for atoms, e in zip(frames, found["energy"], strict=True)
+    ]
+    ends = np.cumsum([len(atoms) for atoms in frames])[:-1]
+    return energies, np.split(np.array(found["forces"]), ends)
 
 
 def by_mace(result: StudyResult, where: Path, work: Path) -> tuple[list[float], list[np.ndarray]]:
@@ -155,7 +184,7 @@ def by_schnetpack(result: StudyResult, where: Path, work: Path) -> tuple[list[fl
 
 
 OWN = {
-    "motep": by_motep, "mace": by_mace, "nequip": by_nequip, "allegro": by_nequip,
+    "motep": by_motep, "ace": by_ace, "mace": by_mace, "nequip": by_nequip, "allegro": by_nequip,
     "painn": by_schnetpack, "so3net": by_schnetpack, "schnet": by_schnetpack,
 }  # fmt: skip
 
@@ -167,7 +196,8 @@ def test_a_peer_is_trained_and_agrees_with_its_own_evaluation(kind: str, tmp_pat
     assert record["error"] is None, record["error"]
     (where,) = (tmp_path / "study" / "runs" / "cuni").glob("*/all-seed-1")
     assert record["train"]["n_parameters"] > 20
-    assert record["train"]["epochs"] == (4 if kind != "motep" else pytest.approx(4, abs=1))
+    steps = {"motep": pytest.approx(4, abs=1), "ace": 1}
+    assert record["train"]["epochs"] == steps.get(kind, 4)
     assert record["evaluation"]["us_per_atom"] > 0, record["evaluation"]
     assert record["metrics"]["same"]["stress"]["n"] == 30
     work = tmp_path / "own"
@@ -185,7 +215,7 @@ def test_a_peer_is_trained_and_agrees_with_its_own_evaluation(kind: str, tmp_pat
     assert record["metrics"]["same"]["energy"]["rmse"] == pytest.approx(own, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["motep", "painn", "mace"])
+@pytest.mark.parametrize("kind", ["motep", "ace", "painn", "mace"])
 def test_the_same_seed_gives_the_same_figures(kind: str, tmp_path: Path) -> None:
     one, two = (etnpot.compare(study(kind, {"epochs": 3}), tmp_path / name) for name in "ab")
     assert one.records[0]["error"] is None

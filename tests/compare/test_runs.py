@@ -137,6 +137,29 @@ def test_properties_are_those_of_other_programs(finished: StudyResult) -> None:
     assert "Au" not in record["properties"]
 
 
+@pytest.mark.slow
+def test_given_values_stand_before_those_of_the_reference(
+    finished: StudyResult, study: dict[str, Any]
+) -> None:
+    """They need no other run; without a reference the reference is a model like others."""
+    crystal = study["properties"]["crystals"][0]
+    crystal.update(values={"C11": 150.0, "vacancy": 1.1}, source="a book")
+    given = etnpot.compare(study, finished.out, report_only=True)
+    (record,) = given.seeds_of("cuni", "EMT")
+    copper = given.references("cuni")["Cu"]
+    assert (copper["C11"], copper["vacancy"]) == (150.0, 1.1)
+    assert copper["C12"] == record["properties"]["Cu"]["C12"]
+    page = (finished.out / "report.html").read_text()
+    assert "given values of Cu: a book" in page and ">given</td>" in page
+    del study["properties"]["reference"]
+    alone = etnpot.compare(study, finished.out, report_only=True)
+    assert alone.references("cuni")["Cu"] == {"C11": 150.0, "vacancy": 1.1}
+    assert alone.references("cuni")["Ni"] == {}
+    etnpot.compare(
+        {**study, "properties": {**study["properties"], "reference": "EMT"}}, finished.out, report_only=True
+    )
+
+
 def test_a_vacancy_and_phonons_of_emt() -> None:
     found = all_properties(
         EMT(),
@@ -176,6 +199,21 @@ def test_many_systems_are_put_together_by_their_number_of_elements() -> None:
     assert found["energy"]["rmse"] == pytest.approx(0.001) and found["stress"]["n"] == 0
     few = metrics_of(test[:4], {k: v[: 4 if k != "forces" else 16] for k, v in arrays.items()})
     assert any("-" in name or name.isalpha() for name in few["by_composition"])
+
+
+def test_a_molecule_is_timed_without_a_stress() -> None:
+    """Calculators that have no stress for it are timed all the same; a crystal's stress is part of the time."""
+    from ase.build import molecule
+
+    from etnpot.compare.timing import calculator_call
+
+    class Free(EMT):  # type: ignore[misc]
+        def get_stress(self, atoms: Any = None) -> Any:
+            raise RuntimeError("no volume")
+
+    calculator_call(molecule("CO"), Free())()
+    with pytest.raises(RuntimeError, match="no volume"):
+        calculator_call(crystal("fcc", ["Cu"], 3.6), Free())()
 
 
 def test_means_and_spreads() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from etnpot.compare.study import EXAMPLE, read_study
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.demo_data import emt_alloys
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "compare"
 WRONG = """\
 name: wrong
 dta: {}
@@ -98,9 +100,26 @@ def test_the_example_is_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert read_study("study.yaml").sizes == [20, 40, "all"]
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_come_along_can_be_read(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where their data are; each has its place on the page, and none has values without a source."""
+    for variable in ("ETNPOT_DATA", "ETNPOT_ACAC"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for variable, name in re.findall(r"\$(ETNPOT_\w+)/([\w/.]+xyz)", path.read_text()):
+        (tmp_path / variable / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / variable / name).touch()
+    study = read_study(path)
+    assert {"etnpot"} < {model.type for model in study.models}
+    page = (EXAMPLES.parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert page.count(f"<!-- begin {path.stem} -->") == page.count(f"<!-- end {path.stem} -->") == 1
+
+
 def test_what_cannot_be_is_refused(study: dict[str, Any]) -> None:
     study["properties"]["reference"] = "etnpot tiny"
-    study["properties"]["crystals"][0]["lattice"] = "hcp"
+    study["properties"]["crystals"][0]["lattice"] = "hpc"
+    study["properties"]["crystals"][1].update(c=5.7, values={"C1": 3.0})
     study["properties"]["compute"].append("melting")
     study["data"]["cuni"]["test_fraction"] = 0.5
     study["models"][1]["settings"] = {"calculator": "emmt"}
@@ -108,8 +127,22 @@ def test_what_cannot_be_is_refused(study: dict[str, Any]) -> None:
         read_study(study)
     text = str(caught.value)
     for part in ("properties.reference: expected the name of a model of type calculator",
-                 "lattice: no such lattice", "unknown melting", "and not both", "ASE knows no calculator 'emmt'"):  # fmt: skip
+                 "lattice: no such lattice", "1.c: expected a lattice constant in Å, of hcp alone",
+                 "values.C1: no such property; did you mean", "values need a source",
+                 "unknown melting", "and not both", "ASE knows no calculator 'emmt'"):  # fmt: skip
         assert part in text
+
+
+def test_properties_need_something_to_compare_with(study: dict[str, Any]) -> None:
+    del study["properties"]["reference"]
+    with pytest.raises(
+        SpecificationError, match="properties: there is nothing to compare with: give a reference"
+    ):
+        read_study(study)
+    study["properties"]["crystals"][0].update(values={"C11": 170, "phonon X": 7.3}, source="a book")
+    checked = read_study(study).properties
+    assert checked is not None and checked.crystals[0].values == {"C11": 170.0, "phonon X": 7.3}
+    assert checked.crystals[0].asked == {"name": "Cu", "lattice": "fcc", "symbols": ["Cu"], "a": 3.6}
 
 
 def test_a_source_of_the_wrong_kind_lists_what_can_be(study: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ __all__ = ["ADAPTERS", "Adapter", "Job", "adapter_class"]
 ADAPTERS: dict[str, tuple[str, str]] = {
     "etnpot": ("etnpot.compare.adapters.etn", "Etn"),
     "motep": ("etnpot.compare.adapters.mtp", "MomentTensor"),
+    "ace": ("etnpot.compare.adapters.ace", "LinearACE"),
     "mace": ("etnpot.compare.adapters.mace", "Mace"),
     "nequip": ("etnpot.compare.adapters.nequip", "NequIP"),
     "allegro": ("etnpot.compare.adapters.nequip", "Allegro"),
