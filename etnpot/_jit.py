@@ -229,7 +229,8 @@ def njit(
         Which of `SAFE_FASTMATH` to allow; none by default. Relaxations under which NaN or infinity may vanish
         are refused.
     inline : {"never", "always"}, keyword-only
-        Whether numba inlines the kernel into its callers before typing it.
+        Whether numba inlines the kernel into its callers before typing it: for a long kernel with few callers, which is then
+        compiled once and not at every level of calls.
     inner : bool, keyword-only
         The kernel is called by other kernels alone: it gets no entry from Python and no file of its own in the cache (the
         files of its callers hold its machine code), and does not count references to arrays, which makes both the first

@@ -179,7 +179,7 @@ def pull_back(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
                 )
 
 
-@njit(inner=True)
+@njit(inline="always", inner=True)
 def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
     """Eq. (1) backwards for E = the last bond (one scalar): y = dE/dx and g = dE/dv.
 
