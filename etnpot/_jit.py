@@ -29,6 +29,7 @@ different machines.
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import logging
 import os
@@ -42,8 +43,9 @@ from typing import Any, TypeVar, overload
 
 import llvmlite
 import numba
+from numba.core import event
 
-__all__ = ["SAFE_FASTMATH", "cache_directory", "njit", "prange"]
+__all__ = ["SAFE_FASTMATH", "cache_directory", "njit", "prange", "with_entry"]
 
 logger = logging.getLogger("etnpot.jit")
 
@@ -70,6 +72,37 @@ _PREFIX = "etnpot-"
 _KEPT = 8  # cache directories that are never removed: the most recently used
 _IN_USE = 3600.0  # s since the last start of a process on it, before an old one may be removed
 _lock = threading.Lock()
+
+#: New objects between two runs of Python's garbage collector while a kernel is compiled.
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+
+
+class _RareCollections(event.Listener):
+    """Lets the garbage collector run less often while a kernel of this package is compiled.
+
+    The compiler makes millions of small objects that it keeps: with Python's own threshold of some hundred new ones, a tenth
+    of the time of the first call is spent on looking through them in vain. Numba broadcasts its events under its lock,
+    so that no two threads meet here; what the user has set is restored.
+    """
+
+    def __init__(self) -> None:
+        self._compiling: list[bool] = []
+        self._before = gc.get_threshold()
+
+    def on_start(self, event: Any) -> None:
+        ours = event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}.")
+        if ours and not any(self._compiling):
+            self._before = gc.get_threshold()
+            if 0 < self._before[0] < _OBJECTS_BETWEEN_COLLECTIONS:
+                gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *self._before[1:])
+        self._compiling.append(ours)
+
+    def on_end(self, event: Any) -> None:
+        if self._compiling.pop() and not any(self._compiling):
+            gc.set_threshold(*self._before)
+
+
+event.register("numba:compile", _RareCollections())
 
 
 def _sources() -> list[Path]:
@@ -196,10 +229,13 @@ def njit(
         Which of `SAFE_FASTMATH` to allow; none by default. Relaxations under which NaN or infinity may vanish
         are refused.
     inline : {"never", "always"}, keyword-only
-        Whether numba inlines the kernel into its callers before typing it.
+        Whether numba inlines the kernel into its callers before typing it: for a long kernel with few callers, which is then
+        compiled once and not at every level of calls.
     inner : bool, keyword-only
         The kernel is called by other kernels alone: it gets no entry from Python and no file of its own in the cache (the
-        files of its callers hold its machine code), which makes the first call shorter. Never call it from Python.
+        files of its callers hold its machine code), and does not count references to arrays, which makes both the first
+        call and all others shorter. It must neither make nor return arrays. Never call it from Python: `with_entry` gives
+        a twin that can be.
 
     Returns
     -------
@@ -226,11 +262,12 @@ def njit(
             "error_model": "numpy",
             "parallel": parallel,
             "inline": inline,
+            "no_cfunc_wrapper": True,  # nobody passes a kernel to another one
         }
         if allowed:
             options["fastmath"] = allowed
         if inner:
-            options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+            options |= {"no_cpython_wrapper": True, "_nrt": False}
             callee: Function = numba.njit(**options)(kernel)
             return callee
         with _lock:  # numba fixes the place of the cache while it decorates
@@ -248,3 +285,22 @@ def njit(
         return compiled
 
     return decorate if function is None else decorate(function)
+
+
+def with_entry(kernel: Function) -> Function:
+    """The same kernel as one that Python can call, for tests of what is otherwise `inner`.
+
+    Parameters
+    ----------
+    kernel : callable
+        What `njit` gave.
+
+    Returns
+    -------
+    callable
+    """
+    if _config.DISABLE_JIT:
+        return kernel
+    compiled: Any = kernel
+    twin: Function = njit(fastmath=compiled.targetoptions.get("fastmath", ()))(compiled.py_func)
+    return twin

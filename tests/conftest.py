@@ -12,6 +12,21 @@ import pytest
 #: Where the public data sets are, when ``ETNPOT_DATA`` does not say: beside the repository.
 DATA_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+#: Tests that compile most kernels, at the start of the first and of the second half of all tests.
+COMPILED_FIRST = (
+    ("test_evaluate_kernels.py", "test_gradient_kernels.py"),
+    ("test_layer_kernels.py", "test_output_kernels.py", "test_site_kernels.py", "test_train_kernels.py"),
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes that begin with the two halves compile different kernels, and find those of each other in the cache."""
+    heads = [[item for item in items if item.path.name in names] for names in COMPILED_FIRST]
+    others = [item for item in items if not any(item.path.name in names for names in COMPILED_FIRST)]
+    half = max(0, len(items) // 2 - len(heads[0]))
+    items[:] = [*heads[0], *others[:half], *heads[1], *others[half:]]
+
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:

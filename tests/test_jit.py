@@ -5,6 +5,7 @@ Each test works on a copy of a small package in a new process, since a cache is 
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
+from numba.core import event
 
 import etnpot
 from etnpot import _jit
+from etnpot.kernels import pairs, train
 
 CALLEE = "from etnpot._jit import njit\n\n@njit\ndef inner(x):\n    return x + {constant}\n"
 CALLER = (
@@ -146,3 +149,37 @@ def test_the_settings_of_numba_are_left_as_they_were() -> None:
 
     assert _jit.numba.config.CACHE_DIR == before
     assert kernel(1.5) == 3.0
+
+
+@pytest.mark.skipif(bool(_jit.numba.config.DISABLE_JIT), reason="nothing is compiled")
+def test_garbage_is_collected_less_often_while_kernels_are_compiled_and_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+
+    @_jit.numba.njit
+    def of_someone_else(x: float) -> float:
+        return x
+
+    def during(*kernels: object) -> int:
+        """The threshold while the kernels are compiled, each by the one before it."""
+        if not kernels:
+            return gc.get_threshold()[0]
+        with event.trigger_event("numba:compile", data={"dispatcher": kernels[0]}):
+            return during(*kernels[1:])
+
+    assert during(of_someone_else) == before[0]
+    assert during(pairs.shortest_pair) == _jit._OBJECTS_BETWEEN_COLLECTIONS
+    assert during(of_someone_else, pairs.shortest_pair, train.forward) == _jit._OBJECTS_BETWEEN_COLLECTIONS
+    assert gc.get_threshold() == before
+    try:
+        gc.set_threshold(0)  # a user who wants none
+        assert during(pairs.shortest_pair) == 0
+    finally:
+        gc.set_threshold(*before)
+
+
+def test_inner_kernels_have_twins_that_python_can_call() -> None:
+    @_jit.njit(fastmath={"contract"}, inner=True)
+    def kernel(x: float) -> float:
+        return 2.0 * x
+
+    assert _jit.with_entry(kernel)(1.5) == 3.0

@@ -47,7 +47,7 @@ from etnpot.kernels.lanes import (
 __all__ = ["angular_factors", "harmonics", "harmonics_gradient", "legendre_rows", "radial_functions"]
 
 
-@njit
+@njit(inner=True)
 def legendre_rows(l_max):
     """Number of the P_l^m, m >= 0."""
     return (l_max + 1) * (l_max + 2) // 2
@@ -120,7 +120,7 @@ def cosine_coordinate(r, cutoff):
     return x, mul(splat_octet(-q), sin_z), g, dg
 
 
-@njit
+@njit(inner=True)
 def radial_functions(r_p, codes, constants, recurrence, phi_np, dphi_np):
     """Eq. (1) and its derivative; zero at and beyond the cutoff.
 
@@ -203,7 +203,7 @@ def angular_factors(u_cp, at, l_max, legendre, legendre_tb, circle_mb):
             p_old, p = p, p_new
 
 
-@njit
+@njit(inner=True)
 def harmonics(u_cp, n_pairs, l_max, legendre, legendre_tb, circle_mb, y_mp):
     """Eq. (2) for unit vectors: values alone.
 
@@ -230,7 +230,7 @@ def harmonics(u_cp, n_pairs, l_max, legendre, legendre_tb, circle_mb, y_mp):
                 store_octet(y_mp, (row + m) * step + at, mul(p, cos_m))
 
 
-@njit
+@njit(inner=True)
 def harmonics_gradient(u_cp, l_max, legendre, legendre_tb, circle_mb, y_mp, dy_cmp):
     """Eq. (2) and its gradient on the sphere, (1 - u u^T) dS/du, for unit vectors.
 

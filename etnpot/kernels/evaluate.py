@@ -184,7 +184,7 @@ def clear_features(v_fb):
             v_fb[f, b] = 1.0 if f == 0 else 0.0
 
 
-@njit(inner=True)
+@njit(inline="always", inner=True)
 def block_features(
     first, r_pc, type_i, type_p, basis, radial_table, start, n_lanes, type_first, order_bp, r_p, u_bcp, phi_np, dphi_np,
     legendre_tb, circle_mb, y_mp, radial_blp, dradial_blp, v_fb,

@@ -25,7 +25,7 @@ from etnpot.kernels.train import adjoint_tangent, forward, forward_tangent
 __all__ = ["gradient"]
 
 
-@njit
+@njit(inner=True)
 def gather_slot(first, r_pc, start, stop, slot, cutoff, r_b, u_cb):
     """Distances and unit vectors of the slot-th neighbours of a block of atoms.
 
@@ -47,7 +47,7 @@ def gather_slot(first, r_pc, start, stop, slot, cutoff, r_b, u_cb):
             u_cb[2, b] = z / r
 
 
-@njit
+@njit(inner=True)
 def combine_radial(
     first, type_i, type_p, start, stop, slot, table, phi_nb, dphi_nb, row, radial_lb, dradial_lb
 ):
@@ -75,7 +75,7 @@ def combine_radial(
                 dradial_lb[c, b] = 0.0
 
 
-@njit
+@njit(inner=True)
 def accumulate_features(basis, radial_lb, y_mb, v_fb):
     """Eq. (2), one slot: v += R Y."""
     for l in range(basis.feature_first.shape[0]):
@@ -88,7 +88,7 @@ def accumulate_features(basis, radial_lb, y_mb, v_fb):
                 store(v_fb, f + c, fma(load(radial_lb, channel + c), harmonic, load(v_fb, f + c)))
 
 
-@njit
+@njit(inner=True)
 def tangent_slot(first, r_b, u_cb, direction_pc, start, stop, slot, dr_b, du_cb):
     """r' = u.d and u' = (d - u (u.d)) / r of one slot; zero in empty lanes."""
     for b in range(LANES):
@@ -107,7 +107,7 @@ def tangent_slot(first, r_b, u_cb, direction_pc, start, stop, slot, dr_b, du_cb)
                 du_cb[c, b] = (direction_pc[p, c] - u_cb[c, b] * dr) / r_b[b]
 
 
-@njit
+@njit(inner=True)
 def tangent_harmonics(dy_cmb, du_cb, yt_mb):
     """Y' = dS/du . u'."""
     for m in range(yt_mb.shape[0]):
@@ -116,7 +116,7 @@ def tangent_harmonics(dy_cmb, du_cb, yt_mb):
         store(yt_mb, m, fma(load(dy_cmb[2], m), load(du_cb, 2), along))
 
 
-@njit
+@njit(inner=True)
 def accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb):
     """Eq. (2), one slot."""
     for l in range(basis.feature_first.shape[0]):
@@ -130,7 +130,7 @@ def accumulate_tangent(basis, radial_lb, dradial_lb, dr_b, y_mb, yt_mb, dv_fb):
                 store(dv_fb, f + c, fma(load(radial_lb, channel + c), tangent, dv))
 
 
-@njit
+@njit(inner=True)
 def radial_adjoint(basis, y_mb, yt_mb, g_fb, h_fb, value_lb, slope_lb):
     """Brackets of eq. (3) for one slot: value = sum_m h Y + g Y', slope = sum_m g Y."""
     for l in range(basis.feature_first.shape[0]):

@@ -53,7 +53,7 @@ PAIRS = OCTET
 __all__ = ["add_cores", "add_rows", "direct_sensitivities", "pair_sensitivities"]
 
 
-@njit(fastmath=("contract", "reassoc"))
+@njit(fastmath=("contract", "reassoc"), inner=True)
 def scatter(row_c, site_s, n_sites, n_strain, gradient_c):
     """Add a row of local columns (of the sites of an atom, then of the strain) to a row of all columns."""
     for s in range(n_sites):
@@ -66,7 +66,7 @@ def scatter(row_c, site_s, n_sites, n_strain, gradient_c):
         gradient_c[strain + d] += row_c[3 * n_sites + d]
 
 
-@njit
+@njit(inner=True)
 def components(train, path):
     """2 l + 1 of the left bond, the feature and the right bond of a path."""
     d1, d2, d3 = 1, 1, 1
@@ -302,7 +302,7 @@ def pair_sensitivities(
                             moments_iznm[at, zj, n, lm] += phi * y_mb[lm, b]
 
 
-@njit
+@njit(inner=True)
 def pair_block(r_pc, block, n_lanes, cutoff, r_b, u_cb):
     """Distances and unit vectors of consecutive pairs; empty lanes as in `gather_slot`."""
     for b in range(PAIRS):

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-@njit
+@njit(inner=True)
 def unit_vectors(r_pc, at, stop, cutoff, r_b, u_cb):
     """Distances and directions of a block of pairs; beyond the range r = r_c and u = z."""
     for b in range(LANES):
@@ -79,7 +79,7 @@ def block_scratch(basis):
     )  # fmt: skip
 
 
-@njit
+@njit(inner=True)
 def block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb):
     """Radial functions and harmonics of a block of pairs."""
     l_max = basis.channel_first.shape[0] - 2
@@ -88,7 +88,7 @@ def block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, 
     harmonics_gradient(u_cb, l_max, basis.legendre, legendre_tb, circle_mb, y_mb, dy_cmb)
 
 
-@njit
+@njit(inner=True)
 def radial_rows(table, zi, zj, phi_nb, dphi_nb, b, radial_c, dradial_c):
     """R and R' of one pair."""
     for c in range(table.shape[3]):
@@ -174,7 +174,7 @@ def pair_adjoint(r_pc, zi_p, zj_p, basis, table, wbar_pf, start, stop, dE_dr_pc)
             dE_dr_pc[p, 2] = slope * u_cb[2, b] + gz / r_b[b]
 
 
-@njit
+@njit(inner=True)
 def tangents(direction_pc, p, b, r_b, u_cb, dy_cmb, yt_m):
     """u.d of one pair, returned, and Y' = dY/du . u'."""
     dr = 0.0
@@ -415,7 +415,7 @@ def pair_basis(r_pc, basis, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc):
                     dy_pmc[at + b, lm, c] = dy_cmb[c, lm, b] / r_b[b]
 
 
-@njit
+@njit(inner=True)
 def add_table_columns(
     p, i, j, z_i, z_j, column_f, channel_f, lm_f, wbar_fc, dwbar_pf, r_pc, u_pc, phi_pn, dphi_pn, y_pm, dy_pmc, n_sites,
     n_strain, sum_lc, energy_table, table_columns,
@@ -571,7 +571,7 @@ def message_columns_adjoint(
             )  # fmt: skip
 
 
-@njit
+@njit(inner=True)
 def lanes_of(block, stop, type_i, v_if, type_b, v_fb):
     """Types and features of a block of atoms, lane by lane; returns how many there are."""
     n_lanes = min(LANES, stop - block)

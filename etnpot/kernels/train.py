@@ -128,7 +128,7 @@ def couple(train, path, weights, p_ab, q_ab, out_ab):
         out += n_s
 
 
-@njit
+@njit(inner=True)
 def forward(train, weights, type_b, v_fb, work_ab, x_ab):
     """Eq. (1): every bond vector of a block of atoms.
 
@@ -179,7 +179,7 @@ def pull_back(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
                 )
 
 
-@njit
+@njit(inline="always", inner=True)
 def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
     """Eq. (1) backwards for E = the last bond (one scalar): y = dE/dx and g = dE/dv.
 
@@ -200,7 +200,7 @@ def adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb):
     pull_back(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb)
 
 
-@njit
+@njit(inner=True)
 def forward_tangent(train, weights, v_fb, dv_fb, x_ab, t_mb, dx_ab):
     """Derivative of `forward` along v' (the head does not move): x' of every bond.
 
@@ -241,7 +241,7 @@ def forward_tangent(train, weights, v_fb, dv_fb, x_ab, t_mb, dx_ab):
                         store(dx_ab, i3, fma(splat(weights[at + a3]), t, load(dx_ab, i3)))
 
 
-@njit
+@njit(inner=True)
 def adjoint_tangent(
     train, weights, type_b, e_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb, weight_gradient
 ):
@@ -278,7 +278,7 @@ def adjoint_tangent(
     )
 
 
-@njit
+@njit(inner=True)
 def pull_back_tangent(
     train, weights, type_b, v_fb, dv_fb, x_ab, dx_ab, work_mb, y_ab, dy_ab, g_fb, h_fb, weight_gradient
 ):

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from etnpot import reference
+from etnpot._jit import with_entry
 from etnpot.basis import RadialBasis
 from etnpot.errors import SpecificationError
-from etnpot.kernels import basis as kernels
+from etnpot.kernels import basis as inner_kernels
 from etnpot.kernels.lanes import OCTET
 from etnpot.potential.tables import legendre_recurrence
 
 L_MAX = 8
+
+kernels = SimpleNamespace(
+    **{
+        name: with_entry(getattr(inner_kernels, name))
+        for name in ("legendre_rows", "radial_functions", "harmonics", "harmonics_gradient")
+    }
+)
 
 BASES = [
     RadialBasis(family, size, 5.0, r_min, cutoff_function, power)
@@ -25,14 +34,14 @@ BASES = [
 ]
 
 
-def radial(module: ModuleType, basis: RadialBasis, r_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def radial(module: Any, basis: RadialBasis, r_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """phi and dphi [n, p] by the kernel or its reference."""
     phi_np, dphi_np = np.full((2, basis.size, len(r_p)), np.nan)
     module.radial_functions(r_p, *basis.kernel_tables(), phi_np, dphi_np)
     return phi_np, dphi_np
 
 
-def angular(module: ModuleType, u_cp: np.ndarray, l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def angular(module: Any, u_cp: np.ndarray, l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values alone, values and gradients, by the kernel or its reference."""
     legendre = legendre_recurrence(l_max)
     scratch = np.empty((kernels.legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))

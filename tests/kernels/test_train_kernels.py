@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from etnpot import reference
-from etnpot.kernels import train as kernels
+from etnpot._jit import with_entry
+from etnpot.kernels import train as inner_kernels
 from etnpot.kernels.lanes import LANES
 from etnpot.network.dense import dense_core, dense_tensor, evaluate_dense
 from etnpot.potential import Potential
+
+kernels = SimpleNamespace(
+    **{
+        name: with_entry(getattr(inner_kernels, name))
+        for name in ("forward", "adjoint", "forward_tangent", "adjoint_tangent")
+    }
+)
 
 
 class Passes:
     """All four passes on random features, by the kernels or their references."""
 
-    def __init__(self, module: ModuleType, potential: Potential, rng: np.random.Generator) -> None:
+    def __init__(self, module: Any, potential: Potential, rng: np.random.Generator) -> None:
         train, weights = potential.train_tables, potential.weights
         rows, n_features = (train.n_bond_rows, LANES), (train.n_features, LANES)
         self.type_b = rng.integers(0, len(potential.species), size=LANES)
