@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 #: Most seconds of a processor for the process that compiles, and for the next one.
-LIMITS = {"first process": 25.0, "next process": 2.0}
+LIMITS = {"first process": 20.0, "next process": 2.0}
 
 PROGRAM = """
 import json, time

@@ -162,6 +162,7 @@ fit(emt_alloys(12, symbols=("Ni", "Cu"), seed=1, repeat=(1, 1, 2)), out=sys.argv
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_kill_9_loses_at_most_a_step(alloys: DataSet, tiny: Tiny, tmp_path: Path) -> None:
     settings = tiny | {"polish_steps": 15, "patience": 100, "tolerance": 0.0}

@@ -22,7 +22,7 @@ TINY = {"cutoff": 4.5, "order": 2, "l_max": 1, "channels": 4, "ranks": 3, "radia
 
 
 def test_noiseless_teacher_is_recovered(labelled_by: Callable[..., DataSet], teacher: Potential) -> None:
-    data = labelled_by(teacher)
+    data = labelled_by(teacher, n=8)  # 248 numbers for 84 parameters
     student = etnpot.ETN(
         ["Cu", "Ag"], cutoff=4.5, order=2, l_max=1, channels=4, ranks=3, radial_size=4, species_rank=4, seed=1,
         reference_energies={"Cu": -3.0, "Ag": -2.0},

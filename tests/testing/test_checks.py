@@ -441,6 +441,7 @@ def test_caller_atoms_are_left_alone(name: str) -> None:
 # --- calculators of ASE ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_morse_of_ase_passes_everything() -> None:
     calculator = MorsePotential(r0=2.5, rho0=4.0, rcut1=1.2, rcut2=1.7)
     structures = [crystal(4), molecule(4), molecule(3, 5)]
