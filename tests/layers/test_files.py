@@ -13,9 +13,7 @@ import pytest
 from ase import Atoms
 
 import etnpot
-from etnpot import cli
 from etnpot.errors import PotentialFileError, SpecificationError
-from etnpot.interfaces.lammps.export import export_text
 from etnpot.io.potential_file import write_potential_file
 from etnpot.network import Bond
 from etnpot.potential import Potential
@@ -124,15 +122,6 @@ def test_calculator(
         for calc in (crystal.calc, again):
             assert calc.get_potential_energy(crystal) == pytest.approx(fresh.energy, abs=1e-12)
             np.testing.assert_allclose(calc.get_forces(crystal), fresh.forces, atol=1e-12)
-
-
-def test_lammps_is_refused(kind: str, potential: Potential, tmp_path: Path, capsys: Any) -> None:
-    with pytest.raises(SpecificationError, match="potentials without layers; run this one through ASE"):
-        export_text(potential)
-    potential.save(tmp_path / "p.etn")
-    assert cli.main(["lammps", str(tmp_path / "p.etn"), "--out", str(tmp_path / "lammps")]) == 2
-    assert "without layers" in capsys.readouterr().err
-    assert not list((tmp_path / "lammps").glob("*"))
 
 
 def test_grades_are_refused(make_layered: Make, crystal: Atoms, tmp_path: Path) -> None:
