@@ -13,6 +13,7 @@ import pytest
 from ase import Atoms
 
 import etnpot
+from etnpot import cli
 from etnpot.errors import PotentialFileError, SpecificationError
 from etnpot.io.potential_file import write_potential_file
 from etnpot.network import Bond
