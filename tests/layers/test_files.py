@@ -1,4 +1,4 @@
-"""Potentials with layers in files, in calculators, and where they are not known: LAMMPS, grades."""
+"""Potentials with layers in files, in calculators, and where they are not known: grades."""
 
 from __future__ import annotations
 
