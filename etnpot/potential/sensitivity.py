@@ -240,7 +240,7 @@ class _Touched(NamedTuple):
     """The sites whose positions matter to each atom: its neighbours and itself.
 
     ``site_is`` [i, s] and ``count_i`` [i]: the sites; ``slot_p``, ``slot_i``: where in them the neighbour of a pair and the
-    atom itself are; ``n_strain``: columns of strain after them; ``n_columns``: of the atom that has most, rounded up to lanes.
+    atom itself are; ``n_strain``: columns of strain after them.
     """
 
     site_is: Integers
@@ -248,7 +248,11 @@ class _Touched(NamedTuple):
     slot_p: Integers
     slot_i: Integers
     n_strain: int
-    n_columns: int
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the atom that has most, rounded up to lanes."""
+        return -(-(3 * self.site_is.shape[1] + self.n_strain) // LANES) * LANES
 
 
 def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
@@ -262,24 +266,21 @@ def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
     site_is = np.zeros((n_atoms, int(count_i.max(initial=0))), dtype=np.int64)
     site_is[center, np.arange(len(found)) - first_i[center]] = found % n_sites
     slots = place.reshape(-1) - first_i[np.concatenate([edges.center, atoms])]
-    n_columns = -(-(3 * site_is.shape[1] + n_strain) // LANES) * LANES
     slot_p, slot_i = slots[: edges.n_pairs].copy(), slots[edges.n_pairs :].copy()
-    return _Touched(site_is, count_i, slot_p, slot_i, n_strain, n_columns)
+    return _Touched(site_is, count_i, slot_p, slot_i, n_strain)
 
 
 def _one_site(edges: EdgeList, n_strain: int) -> _Touched:
     """All atoms as one site, which has no forces: what is left are the columns of strain."""
-    n_columns = -(-(3 + n_strain) // LANES) * LANES
     none_p, none_i = np.zeros(edges.n_pairs, dtype=np.int64), np.zeros(edges.n_atoms, dtype=np.int64)
-    return _Touched(none_i[:, None], none_i + 1, none_p, none_i, n_strain, n_columns)
+    return _Touched(none_i[:, None], none_i + 1, none_p, none_i, n_strain)
 
 
 def _all_sites(n_atoms: int, n_strain: int) -> _Touched:
     """Every atom touched by every site, as where there are layers."""
     none = np.zeros(0, dtype=np.int64)
     site_is = np.tile(np.arange(n_atoms, dtype=np.int64), (n_atoms, 1))
-    n_columns = -(-(3 * n_atoms + n_strain) // LANES) * LANES
-    return _Touched(site_is, np.full(n_atoms, n_atoms, dtype=np.int64), none, none, n_strain, n_columns)
+    return _Touched(site_is, np.full(n_atoms, n_atoms, dtype=np.int64), none, none, n_strain)
 
 
 def _distinct(type_i: Integers, *arrays: Floats) -> tuple[Integers, Floats]:
