@@ -45,28 +45,6 @@ thermo_modify format float %.17g
 """
 
 
-def record(name: str, *, layers: bool = False) -> str:
-    """Commands that write the present state to NAME.json and NAME.dump."""
-    columns = COLUMNS if layers else COLUMNS + CENTROID_COLUMNS
-    numbers = {
-        "pe": "pe",
-        "atoms": "atoms",
-        "lx": "lx",
-        "ly": "ly",
-        "lz": "lz",
-        "xy": "xy",
-        "xz": "xz",
-        "yz": "yz",
-    }
-    numbers |= {"xlo": "xlo", "ylo": "ylo", "zlo": "zlo"}
-    numbers |= {f"p{k}": f"c_p[{k}]" for k in range(1, 7)}
-    text = ", ".join(f'"{key}": $({value}:%.17g)' for key, value in numbers.items())
-    return (
-        f"write_dump all custom {name}.dump {' '.join(columns)} modify sort id format float %.17g\n"
-        f'print """{{{text}}}""" file {name}.json\n'
-    )
-
-
 @dataclass(frozen=True)
 class State:
     """What LAMMPS says about one moment.
@@ -98,7 +76,7 @@ class State:
 
     @classmethod
     def read(cls, directory: Path, name: str, numbers: list[int], pbc: Any = True) -> State:
-        """The state that `record` wrote; `numbers` are the atomic numbers of the types."""
+        """The state that `Lammps.record` wrote; `numbers` are the atomic numbers of the types."""
         values = json.loads((directory / f"{name}.json").read_text())
         lines = (directory / f"{name}.dump").read_text().splitlines()
         start = next(n for n, line in enumerate(lines) if line.startswith("ITEM: ATOMS"))
@@ -132,6 +110,8 @@ class Lammps:
 
     def __init__(self, directory: Path):
         self.directory = directory
+        self._potential: etnpot.Potential | None = None
+        self._pbc = True
 
     def run(self, text: str, *, ranks: int = 1, fails: bool = False) -> str:
         """Run an input text; gives the log."""
@@ -173,16 +153,41 @@ class Lammps:
     def setup(
         self, potential: etnpot.Potential, atoms: Atoms, *, boundary: str = "p p p", style: str = ""
     ) -> str:
-        """Write data file and exported potential; gives the commands up to and including `MEASURES`."""
+        """Write data file and exported potential; gives the commands up to and including `measures`."""
+        self._potential, self._pbc = potential, boundary == "p p p"
         self.write_data(atoms, potential.species)
         write_export(potential, self.directory / "test.lammps")
         symbols = " ".join(Atoms(potential.species).get_chemical_symbols())
         pair = style or f"pair_style etn\npair_coeff * * test.lammps {symbols}"
-        measures = MEASURES.replace(CENTROID, "") if potential.spec.layers else MEASURES
         return (
             f"units metal\natom_style atomic\nboundary {boundary}\nread_data data.test\n"
-            f"{pair}\nneighbor 0.6 bin\n{measures}"
+            f"{pair}\nneighbor 0.6 bin\n{self.measures}"
         )
+
+    @property
+    def measures(self) -> str:
+        """Commands that define what `record` writes, to stand after pair_coeff."""
+        assert self._potential is not None
+        return MEASURES.replace(CENTROID, "") if self._potential.spec.layers else MEASURES
+
+    def record(self, name: str) -> str:
+        """Commands that write the present state to NAME.json and NAME.dump."""
+        assert self._potential is not None
+        columns = COLUMNS if self._potential.spec.layers else COLUMNS + CENTROID_COLUMNS
+        numbers = {
+            key: key for key in ("pe", "atoms", "lx", "ly", "lz", "xy", "xz", "yz", "xlo", "ylo", "zlo")
+        }
+        numbers |= {f"p{k}": f"c_p[{k}]" for k in range(1, 7)}
+        text = ", ".join(f'"{key}": $({value}:%.17g)' for key, value in numbers.items())
+        return (
+            f"write_dump all custom {name}.dump {' '.join(columns)} modify sort id format float %.17g\n"
+            f'print """{{{text}}}""" file {name}.json\n'
+        )
+
+    def state(self, name: str, numbers: list[int] | None = None) -> State:
+        """What `record` wrote; `numbers` are the atomic numbers of the types, by default those of the potential."""
+        assert self._potential is not None
+        return State.read(self.directory, name, numbers or list(self._potential.species), pbc=self._pbc)
 
 
 @pytest.fixture(scope="session")

@@ -8,101 +8,62 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
 
 import etnpot
 from etnpot.fitting.reliability import chosen_core
-from etnpot.fitting.settings import FitSettings
 from etnpot.interfaces.lammps.build import LammpsHeaders, build_plugin
 from etnpot.interfaces.lammps.export import pair_commands, write_export
-from etnpot.network import scale
 from etnpot.potential import Reliability
-from etnpot.potential.build import random_potential
 
-from .conftest import MEASURES, SCRIPTS, Lammps, State, record
+from .conftest import SCRIPTS, Lammps
+from .potentials import EITHER, LAYERED, LOCAL, triclinic
 
 pytestmark = pytest.mark.lammps
 
 
-def scaled(potential: etnpot.Potential, factor: float) -> etnpot.Potential:
-    """The same potential with larger learned energies."""
-    return potential.with_train(scale(potential.train, factor))
-
-
-#: Every factor of the formula in more than one form: names of the cases are those of the tests.
-POTENTIALS: dict[str, Callable[[], etnpot.Potential]] = {
-    "one species": lambda: etnpot.ETN("Ni", cutoff=4.2, order=3, l_max=3, seed=1),
-    "pair factor, envelope": lambda: etnpot.ETN(
-        ["Al", "Ni", "Cu"], cutoff=4.0, order=2, l_max=2, cutoff_function="envelope", cutoff_power=5, seed=2,
-        reference_energies={"Al": -1.0, "Ni": -2.5, "Cu": 3.25},
-    ),
-    "embedding, Bessel, pseudotensors": lambda: etnpot.ETN(
-        ["Al", "Ni", "Cu", "Ag", "Au"], cutoff=4.0, order=4, l_max=3, radial_family="bessel", radial_size=5,
-        channels=[7, 1, 4, 3], ranks=4, pseudotensors=True, seed=3,
-    ),
-    "scalars": lambda: etnpot.ETN(["Ni", "Cu"], cutoff=4.0, order=3, l_max=0, channels=1, ranks=1, seed=4),
-    "repulsion and bounds": lambda: scaled(
-        etnpot.ETN(
-            ["Al", "Ni", "Cu"], cutoff=4.0, order=3, l_max=2, seed=6, repulsion="zbl",
-            reference_energies={"Al": -1.0, "Ni": -2.5, "Cu": 3.25},
-        ), 40.0,
-    ).with_energy_bounds((-0.3, 0.3)),
-    "medium size": lambda: random_potential(
-        FitSettings(size="medium", cutoff=4.5).spec((13, 28, 29, 47), r_min=2.0, neighbor_scale=30.0),
-        np.random.default_rng(5),
-    ),
-}  # fmt: skip
-
-
-def triclinic(potential: etnpot.Potential, rng: np.random.Generator, n: int = 3) -> Atoms:
-    """A rattled random alloy in a skewed cell."""
-    atoms = bulk("Ni", cubic=True, a=3.7) * (n, n, n)
-    length = atoms.cell.array[0, 0]
-    atoms.set_cell(
-        [[length, 0, 0], [0.23 * length, 1.04 * length, 0], [-0.31 * length, 0.17 * length, 0.97 * length]],
-        scale_atoms=True,
-    )
-    atoms.positions += rng.normal(scale=0.12, size=(len(atoms), 3))
-    atoms.wrap()
-    atoms.numbers = rng.choice(potential.species, len(atoms))
-    return atoms
-
-
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("name", POTENTIALS)
+@pytest.mark.parametrize("name", [*LOCAL, *(f"layers: {name}" for name in LAYERED)])
 def test_equals_ase(
     name: str, ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
 ) -> None:
-    potential = POTENTIALS[name]()
-    atoms = triclinic(potential, rng)
-    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"), ranks=ranks)
-    state = State.read(lammps.directory, "state", list(potential.species))
+    _, layers, name = name.rpartition("layers: ")
+    potential = (LAYERED if layers else LOCAL)[name]()
+    atoms = triclinic(potential, rng, n=2 if layers else 3)
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + lammps.record("state"), ranks=ranks)
+    state = lammps.state("state")
     assert len(set(state.rank_i)) == ranks
     assert abs(state.force_ic.sum(axis=0)).max() < 1e-9 * abs(state.force_ic).max()
     check_state(state, potential)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("potentials", "n"), [(LOCAL, 3), (LAYERED, 2)], ids=["local", "layers"])
 def test_atoms_closer_than_the_data(
-    ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+    potentials: Any,
+    n: int,
+    ranks: int,
+    lammps: Lammps,
+    rng: np.random.Generator,
+    check_state: Callable[..., None],
 ) -> None:
-    """Pairs on both sides of both radii of the repulsion, and learned energies beyond their bounds."""
-    potential = POTENTIALS["repulsion and bounds"]()
-    atoms = triclinic(potential, rng)
+    """Pairs on both sides of both radii of the repulsion, and learned energies beyond their bounds, where the seed of the last
+    train is not 1."""
+    potential = potentials["repulsion and bounds"]()
+    atoms = triclinic(potential, rng, n=n)
     atoms.positions += rng.normal(scale=0.3, size=atoms.positions.shape)
     atoms.wrap()
     edges = potential.edges(atoms)
-    distances = np.linalg.norm(edges.r_pc, axis=1)
-    assert distances.min() < 1.4
+    assert np.linalg.norm(edges.r_pc, axis=1).min() < 1.7
     unbounded = potential.with_energy_bounds(None).evaluate(edges, atoms.numbers)
     bounded = potential.evaluate(edges, atoms.numbers)
-    assert (abs(bounded.energy_i - unbounded.energy_i) > 1e-3).sum() > 20
-    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"), ranks=ranks)
-    check_state(State.read(lammps.directory, "state", list(potential.species)), potential)
+    assert (abs(bounded.energy_i - unbounded.energy_i) > 1e-3).sum() > 3
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + lammps.record("state"), ranks=ranks)
+    check_state(lammps.state("state"), potential)
 
 
 def test_repulsion_is_that_of_the_pair_style_zbl(lammps: Lammps) -> None:
@@ -127,9 +88,9 @@ def test_repulsion_is_that_of_the_pair_style_zbl(lammps: Lammps) -> None:
         for j, w in enumerate(potential.species, start=1)
         if i <= j
     )
-    text = lammps.setup(potential, atoms, boundary="f f f", style=style) + "run 0\n" + record("state")
+    text = lammps.setup(potential, atoms, boundary="f f f", style=style) + "run 0\n" + lammps.record("state")
     lammps.run(text)
-    state = State.read(lammps.directory, "state", list(potential.species), pbc=False)
+    state = lammps.state("state")
     found = potential.with_parameters(np.zeros(potential.n_parameters)).evaluate(
         potential.edges(atoms), atoms.numbers
     )
@@ -150,8 +111,10 @@ def test_dispersion_in_an_overlay(method: str, ranks: int, lammps: Lammps, rng: 
     )  # fmt: skip
     atoms = triclinic(potential, rng, n=2)
     commands = "\n".join(pair_commands(potential, "test.lammps"))
-    lammps.run(lammps.setup(potential, atoms, style=commands) + "run 0\n" + record("state"), ranks=ranks)
-    state = State.read(lammps.directory, "state", list(potential.species))
+    lammps.run(
+        lammps.setup(potential, atoms, style=commands) + "run 0\n" + lammps.record("state"), ranks=ranks
+    )
+    state = lammps.state("state")
     found = state.atoms
     found.calc = etnpot.ETNCalculator(potential)
     # two programs of D3, with constants of their own
@@ -164,7 +127,7 @@ def test_dispersion_in_an_overlay(method: str, ranks: int, lammps: Lammps, rng: 
 
 def graded(name: str, rng: np.random.Generator) -> etnpot.Potential:
     """A potential with made-up grades: LAMMPS must give the numbers of `Potential.assess`, whatever they mean."""
-    potential = POTENTIALS[name]()
+    potential = LOCAL[name]()
     group = chosen_core(potential)
     n_q, n_r = potential.spec.shapes[group][0], 7
     known = Reliability(
@@ -174,7 +137,7 @@ def graded(name: str, rng: np.random.Generator) -> etnpot.Potential:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("name", POTENTIALS)
+@pytest.mark.parametrize("name", LOCAL)
 def test_grades_equal_those_of_the_potential(
     name: str, ranks: int, lammps: Lammps, rng: np.random.Generator
 ) -> None:
@@ -207,94 +170,103 @@ def test_a_run_is_halted_by_its_grade(lammps: Lammps, rng: np.random.Generator) 
 
 
 def test_a_potential_without_grades_says_so(lammps: Lammps, rng: np.random.Generator) -> None:
-    potential = POTENTIALS["one species"]()
+    potential = LOCAL["one species"]()
     text = lammps.setup(potential, triclinic(potential, rng)) + "fix g all pair 1 etn grade 1\nrun 0\n"
     assert "etnpot calibrate" in lammps.run(text, fails=True)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("name", EITHER)
 def test_after_dynamics_with_atoms_that_cross_borders(
-    ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+    name: str, ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
 ) -> None:
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = EITHER[name]()
     text = (
         lammps.setup(potential, triclinic(potential, rng))
         + "velocity all create 4000.0 4711\nfix move all nve\n"
     )
-    text += "timestep 0.002\nneigh_modify every 1 delay 0 check yes\nrun 0\n" + record("before")
-    lammps.run(text + "run 60\n" + record("after"), ranks=ranks)
-    species = list(potential.species)
-    before, after = (State.read(lammps.directory, name, species) for name in ("before", "after"))
+    text += "timestep 0.002\nneigh_modify every 1 delay 0 check yes\nrun 0\n" + lammps.record("before")
+    lammps.run(text + "run 60\n" + lammps.record("after"), ranks=ranks)
+    before, after = lammps.state("before"), lammps.state("after")
     assert ranks == 1 or (before.rank_i != after.rank_i).any()
     check_state(after, potential)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", EITHER)
 def test_constant_pressure(
-    ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+    name: str, ranks: int, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
 ) -> None:
     """The cell moves and tilts; what the pair style says in the end is right for the last cell."""
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = EITHER[name]()
     atoms = triclinic(potential, rng)
     text = lammps.setup(potential, atoms) + "velocity all create 600.0 4711\n"
-    text += "fix move all npt temp 600 600 0.1 tri 0.0 0.0 0.1\nrun 40\n" + record("after")
+    text += "fix move all npt temp 600 600 0.1 tri 0.0 0.0 0.1\nrun 40\n" + lammps.record("after")
     lammps.run(text, ranks=ranks)
-    state = State.read(lammps.directory, "after", list(potential.species))
+    state = lammps.state("after")
     assert abs(state.atoms.cell.array - atoms.cell.array).max() > 1e-3
     check_state(state, potential)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_cell_smaller_than_the_cutoff(ranks: int, lammps: Lammps, check_state: Callable[..., None]) -> None:
-    potential = POTENTIALS["pair factor, envelope"]()
+@pytest.mark.parametrize("name", EITHER)
+def test_cell_smaller_than_the_cutoff(
+    name: str, ranks: int, lammps: Lammps, check_state: Callable[..., None]
+) -> None:
+    potential = EITHER[name]()
     atoms = Atoms(
         "AlNi",
         [[0.1, 0.2, 0.0], [1.4, 1.5, 1.6]],
         cell=[[2.9, 0, 0], [0.4, 3.0, 0], [0.3, -0.2, 3.1]],
         pbc=True,
     )
-    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"), ranks=ranks)
-    check_state(State.read(lammps.directory, "state", list(potential.species)), potential)
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + lammps.record("state"), ranks=ranks)
+    check_state(lammps.state("state"), potential)
 
 
+@pytest.mark.parametrize("name", EITHER)
 def test_ranks_without_atoms(
-    lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+    name: str, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
 ) -> None:
-    """A molecule in one corner of a box for four ranks: three have none of its atoms."""
-    potential = POTENTIALS["embedding, Bessel, pseudotensors"]()
+    """A molecule in one corner of a box for four ranks: three have none of its atoms and take part in every exchange."""
+    potential = EITHER[name]()
     positions = np.array([[2, 2, 2], [4.2, 2, 2], [2, 4.4, 2.1], [2.2, 2, 4.3], [4.1, 4.2, 4]], dtype=float)
-    atoms = Atoms(potential.species, positions, cell=np.diag([40.0, 40.0, 40.0]))
-    text = lammps.setup(potential, atoms, boundary="f f f") + "run 0\n" + record("state")
+    atoms = Atoms("AlNiCuNiAl", positions, cell=np.diag([40.0, 40.0, 40.0]))
+    text = lammps.setup(potential, atoms, boundary="f f f") + "run 0\n" + lammps.record("state")
     lammps.run(text, ranks=4)
-    state = State.read(lammps.directory, "state", list(potential.species), pbc=False)
+    state = lammps.state("state")
     assert len(set(state.rank_i)) == 1
     check_state(state, potential)
 
 
-def test_isolated_atoms(lammps: Lammps) -> None:
+@pytest.mark.parametrize("name", EITHER)
+def test_isolated_atoms(name: str, lammps: Lammps) -> None:
     """Nothing within the cutoff: energies of atoms without neighbours, no force."""
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = EITHER[name]()
     atoms = Atoms("AlNiCu", [[1, 1, 1], [15, 15, 15], [1, 15, 1]], cell=np.diag([30.0] * 3), pbc=True)
-    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + record("state"))
-    state = State.read(lammps.directory, "state", list(potential.species))
+    lammps.run(lammps.setup(potential, atoms) + "run 0\n" + lammps.record("state"))
+    state = lammps.state("state")
     assert not state.force_ic.any()
     atoms.calc = etnpot.ETNCalculator(potential)
     np.testing.assert_allclose(state.energy_i, atoms.get_potential_energies(), rtol=1e-12)
 
 
-def test_minimise(lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]) -> None:
-    potential = POTENTIALS["pair factor, envelope"]()
-    text = lammps.setup(potential, triclinic(potential, rng)) + "run 0\n" + record("before")
-    lammps.run(text + "minimize 0.0 1e-3 40 400\n" + record("after"), ranks=2)
-    species = list(potential.species)
-    before, after = (State.read(lammps.directory, name, species) for name in ("before", "after"))
+@pytest.mark.parametrize("name", EITHER)
+def test_minimise(
+    name: str, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+) -> None:
+    potential = EITHER[name]()
+    text = lammps.setup(potential, triclinic(potential, rng)) + "run 0\n" + lammps.record("before")
+    lammps.run(text + "minimize 0.0 1e-3 40 400\n" + lammps.record("after"), ranks=2)
+    before, after = lammps.state("before"), lammps.state("after")
     assert after.energy < before.energy - 1.0
     check_state(after, potential)
 
 
-def test_energy_is_conserved_to_second_order(lammps: Lammps, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("name", EITHER)
+def test_energy_is_conserved_to_second_order(name: str, lammps: Lammps, rng: np.random.Generator) -> None:
     """Half the time step, a quarter of the fluctuation of the energy."""
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = EITHER[name]()
     text = lammps.setup(potential, triclinic(potential, rng))
     text += "minimize 0.0 1e-3 200 2000\nvelocity all create 300.0 4711\nwrite_data start.data\n"
     lammps.run(text)
@@ -302,7 +274,7 @@ def test_energy_is_conserved_to_second_order(lammps: Lammps, rng: np.random.Gene
     for step, n_steps in ((0.002, 100), (0.001, 200)):
         again = text.split("minimize")[0].replace("data.test", "start.data")
         again += f"fix move all nve\ntimestep {step}\nthermo 1\nrun {n_steps}\n"
-        log = lammps.run(again)
+        log = lammps.run(again, ranks=2)
         rows = [
             line.split() for line in log.splitlines() if re.fullmatch(r"\s*\d+( +-?[\d.e+-]+){15,}\s*", line)
         ]
@@ -313,14 +285,15 @@ def test_energy_is_conserved_to_second_order(lammps: Lammps, rng: np.random.Gene
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_hybrid_overlay_is_the_sum(ranks: int, lammps: Lammps, rng: np.random.Generator) -> None:
-    potential = POTENTIALS["pair factor, envelope"]()
+@pytest.mark.parametrize("name", EITHER)
+def test_hybrid_overlay_is_the_sum(name: str, ranks: int, lammps: Lammps, rng: np.random.Generator) -> None:
+    potential = EITHER[name]()
     atoms = triclinic(potential, rng)
 
-    def zbl(name: str) -> str:
+    def zbl(style: str) -> str:
         pairs = [(i, j) for i in (1, 2, 3) for j in range(i, 4)]
         z = (0, *potential.species)
-        return "\n".join(f"pair_coeff {i} {j} {name} {z[i]} {z[j]}" for i, j in pairs)
+        return "\n".join(f"pair_coeff {i} {j} {style} {z[i]} {z[j]}" for i, j in pairs)
 
     etn = "etn test.lammps Al Ni Cu"
     styles = {
@@ -329,29 +302,31 @@ def test_hybrid_overlay_is_the_sum(ranks: int, lammps: Lammps, rng: np.random.Ge
         "both": f"pair_style hybrid/overlay etn zbl 2.0 3.0\npair_coeff * * {etn}\n{zbl('zbl')}",
     }
     states = {}
-    for name, style in styles.items():
-        text = lammps.setup(potential, atoms, style=style)
-        lammps.run(text + "run 0\n" + record(name), ranks=ranks)
-        states[name] = State.read(lammps.directory, name, list(potential.species))
-    for field in ("energy", "energy_i", "force_ic", "stress", "virial_iv", "centroid_iv"):
+    for style, pair in styles.items():
+        text = lammps.setup(potential, atoms, style=pair)
+        lammps.run(text + "run 0\n" + lammps.record(style), ranks=ranks)
+        states[style] = lammps.state(style)
+    fields = ["energy", "energy_i", "force_ic", "stress", "virial_iv"]
+    for field in fields if potential.spec.layers else [*fields, "centroid_iv"]:
         parts = getattr(states["etn"], field) + getattr(states["zbl"], field)
         np.testing.assert_allclose(
             getattr(states["both"], field), parts, rtol=0, atol=1e-9 * np.abs(parts).max(), err_msg=field
         )
 
 
+@pytest.mark.parametrize("name", EITHER)
 def test_types_that_are_not_its_own(
-    lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
+    name: str, lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]
 ) -> None:
     """A type mapped to NULL is not there for etn: neither as centre nor as neighbour; two types may be one element."""
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = EITHER[name]()
     atoms = triclinic(potential, rng)
     style = (
         "pair_style hybrid etn lj/cut 3.0\npair_coeff * * etn test.lammps NULL Ni Ni\n"
         "pair_coeff 1 * lj/cut 0.0 2.0"
     )
-    lammps.run(lammps.setup(potential, atoms, style=style) + "run 0\n" + record("state"), ranks=2)
-    state = State.read(lammps.directory, "state", [13, 28, 28])
+    lammps.run(lammps.setup(potential, atoms, style=style) + "run 0\n" + lammps.record("state"), ranks=2)
+    state = lammps.state("state", [13, 28, 28])
     own = state.atoms.numbers == 28
     rest = state.atoms[own]
     rest.calc = etnpot.ETNCalculator(potential)
@@ -363,27 +338,28 @@ def test_types_that_are_not_its_own(
 
 
 def test_replicate(lammps: Lammps, rng: np.random.Generator, check_state: Callable[..., None]) -> None:
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = LOCAL["pair factor, envelope"]()
     text = lammps.setup(potential, triclinic(potential, rng, n=2)).replace(
         "read_data data.test", "read_data data.test\nreplicate 2 1 2"
     )
-    lammps.run(text + "run 0\n" + record("state"), ranks=2)
-    state = State.read(lammps.directory, "state", list(potential.species))
+    lammps.run(text + "run 0\n" + lammps.record("state"), ranks=2)
+    state = lammps.state("state")
     assert len(state.atoms) == 4 * 32
     check_state(state, potential)
 
 
-def test_restart(lammps: Lammps, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("name", EITHER)
+def test_restart(name: str, lammps: Lammps, rng: np.random.Generator) -> None:
     """A run that is cut in two, on another number of ranks, ends where the whole one ends."""
-    potential = POTENTIALS["pair factor, envelope"]()
-    dynamics = "fix move all nve\nrun 10\nwrite_restart middle.restart\nrun 10\n" + record("whole")
-    text = lammps.setup(potential, triclinic(potential, rng)) + "velocity all create 300.0 4711\n" + dynamics
-    lammps.run(text)
-    again = "read_restart middle.restart\npair_style etn\npair_coeff * * test.lammps Al Ni Cu\n" + MEASURES
-    lammps.run(again + "fix move all nve\nrun 10\n" + record("again"), ranks=2)
-    whole, second = (
-        State.read(lammps.directory, name, list(potential.species)) for name in ("whole", "again")
+    potential = EITHER[name]()
+    text = lammps.setup(potential, triclinic(potential, rng, n=2)) + "velocity all create 300.0 4711\n"
+    text += "fix move all nve\nrun 10\nwrite_restart middle.restart\nrun 10\n"
+    lammps.run(text + lammps.record("whole"))
+    again = (
+        "read_restart middle.restart\npair_style etn\npair_coeff * * test.lammps Al Ni Cu\n" + lammps.measures
     )
+    lammps.run(again + "fix move all nve\nrun 10\n" + lammps.record("again"), ranks=2)
+    whole, second = lammps.state("whole"), lammps.state("again")
     assert second.energy == pytest.approx(whole.energy, rel=1e-9)
     np.testing.assert_allclose(second.atoms.positions, whole.atoms.positions, rtol=0, atol=1e-9)
 
@@ -430,7 +406,7 @@ MISTAKES = {
 def test_mistakes_are_named_in_the_log(
     name: str, ranks: int, lammps: Lammps, rng: np.random.Generator
 ) -> None:
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = LOCAL["pair factor, envelope"]()
     text = lammps.setup(potential, triclinic(potential, rng, n=2))
     potential.save(lammps.directory / "test.etn")
     exported = (lammps.directory / "test.lammps").read_text()
@@ -444,11 +420,11 @@ def test_mistakes_are_named_in_the_log(
 
 def test_ghosts_that_do_not_reach(lammps: Lammps, rng: np.random.Generator) -> None:
     """LAMMPS itself widens a ghost region that is too small for the cutoff; where it cannot, it stops."""
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = LOCAL["pair factor, envelope"]()
     text = lammps.setup(potential, triclinic(potential, rng))
-    log = lammps.run(text + "comm_modify cutoff 2.0\nrun 0\n" + record("state"))
+    log = lammps.run(text + "comm_modify cutoff 2.0\nrun 0\n" + lammps.record("state"))
     assert "ommunication cutoff" in log
-    state = State.read(lammps.directory, "state", list(potential.species))
+    state = lammps.state("state")
     atoms = state.atoms
     atoms.calc = etnpot.ETNCalculator(potential)
     assert state.energy == pytest.approx(atoms.get_potential_energy(), rel=1e-9)
@@ -489,7 +465,7 @@ def test_plugin_for_a_source_tree(plugin: Path, lammps: Lammps) -> None:
 
 def test_command_line_to_a_run(plugin: Path, lammps: Lammps) -> None:
     """``etnpot lammps POTENTIAL --out DIR`` gives an input file that runs as it is."""
-    potential = POTENTIALS["pair factor, envelope"]()
+    potential = LOCAL["pair factor, envelope"]()
     potential.with_parameters(potential.parameters).save(lammps.directory / "alloy.etn")
     command = [sys.executable, "-m", "etnpot", "lammps", "alloy.etn", "--out", "run"]
     subprocess.run(command, cwd=lammps.directory, check=True, capture_output=True)
@@ -502,12 +478,12 @@ def test_command_line_to_a_run(plugin: Path, lammps: Lammps) -> None:
 
 def test_export_is_read_bit_by_bit(lammps: Lammps, rng: np.random.Generator) -> None:
     """The same potential written twice gives the same bits in LAMMPS."""
-    potential = POTENTIALS["medium size"]()
+    potential = LOCAL["medium size"]()
     text = lammps.setup(potential, triclinic(potential, rng, n=2)) + "run 0\n"
-    lammps.run(text + record("one"))
+    lammps.run(text + lammps.record("one"))
     again = etnpot.Potential(potential.spec, potential.parameters)
     write_export(again, lammps.directory / "test.lammps")
-    lammps.run(text + record("two"))
-    one, two = (State.read(lammps.directory, name, list(potential.species)) for name in ("one", "two"))
+    lammps.run(text + lammps.record("two"))
+    one, two = (lammps.state(name) for name in ("one", "two"))
     assert one.energy == two.energy
     assert (one.force_ic == two.force_ic).all()
