@@ -8,11 +8,12 @@ Each row is fitted with its settings in benchmarks/accuracy/run.py, but a time l
 potential that is there already is used as it is (``DIR/Mo.etn``), so that those of the accuracy table itself can be put there.
 Then LAMMPS runs a small periodic cell at constant volume with a Langevin thermostat, at several parts of the melting
 temperature. The volume of the crystal is that of the experiment, expanded in proportion to the temperature
-(`EXPANSION` at the melting point).
+(`EXPANSION` at the melting point). Molecules, which do not melt, are alone in a large cell: the first geometry of their training
+set, at several parts of 600 K.
 
 A run has survived if after all steps no atom is lost, no number is NaN, the temperature stays within a factor of `HOTTEST` of
 the target, no two atoms come closer than `CLOSEST` of the sum of their covalent radii, and the energy never falls more than
-`DEEPEST` below that of the crystal: a collapse of atoms onto each other is a failure, even if it is stable. What is looked at
+`DEEPEST` below that of the crystal or the first geometry: a collapse of atoms onto each other is a failure, even if it is stable. What is looked at
 every `EVERY` steps decides. A run stops at its first failure.
 
 A run is made of segments of ``--segment`` steps; after each the state and results.json are written, and the same command
@@ -41,6 +42,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_masses, atomic_numbers, covalent_radii
+from ase.io import read
 
 import etnpot
 from etnpot.interfaces.lammps.build import PLUGIN_NAME, LammpsHeaders, build_plugin, plugin_directory
@@ -70,19 +72,57 @@ class Metal:
     symbols: tuple[str, ...]
     lattice: str
     constant: float
-    melting: float
+    scale: float
     step: float
     cells: int
 
+    def atoms(self, temperature: float, seed: int) -> Atoms:
+        """The expanded crystal, its elements in equal shares on random sites."""
+        expansion = (1.0 + EXPANSION * temperature / self.scale) ** (1 / 3)
+        atoms = bulk(self.symbols[0], self.lattice, a=self.constant * expansion, cubic=True).repeat(
+            self.cells
+        )
+        atoms.numbers[:] = np.resize([atomic_numbers[symbol] for symbol in self.symbols], len(atoms))
+        np.random.default_rng(seed).shuffle(atoms.numbers)
+        return atoms
+
+    def describe(self, part: float) -> str:
+        """The temperature in words of the table."""
+        return f"{part:g} of melting"
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A molecule alone: its training set, the temperature that parts refer to (K), time step (ps), edge of the cell (Å)."""
+
+    file: str
+    scale: float = 600.0
+    step: float = 0.0005
+    edge: float = 40.0
+
+    def atoms(self, temperature: float, seed: int) -> Atoms:
+        """The first geometry of the training set; neither temperature nor seed change it."""
+        atoms = read(accuracy().data_directory() / self.file, 0)
+        atoms.set_cell([self.edge] * 3)
+        atoms.pbc = True
+        atoms.center()
+        return atoms
+
+    def describe(self, part: float) -> str:
+        """The temperature in words of the table."""
+        return "molecule"
+
 
 #: Melting temperatures: CRC Handbook of Chemistry and Physics; of the alloy, the mean of its elements.
-METALS: dict[str, Metal] = {
+MATERIALS: dict[str, Metal | Molecule] = {
     "emt6": Metal(("Cu", "Ag", "Au", "Ni", "Pd", "Pt"), "fcc", 3.90, 1580.0, 0.002, 2),
     "Mo": Metal(("Mo",), "bcc", 3.147, 2895.0, 0.002, 3),
     "Si": Metal(("Si",), "diamond", 5.431, 1687.0, 0.001, 2),
     "Ni": Metal(("Ni",), "fcc", 3.524, 1728.0, 0.002, 2),
     "Cu": Metal(("Cu",), "fcc", 3.615, 1358.0, 0.002, 2),
     "NbMoTaW": Metal(("Nb", "Mo", "Ta", "W"), "bcc", 3.236, 3146.0, 0.002, 3),
+    "3BPA": Molecule("3bpa/train.extxyz"),
+    "ethanol": Molecule("rmd17/ethanol/train.extxyz"),
 }
 
 
@@ -114,17 +154,6 @@ def fitted(name: str, work: Path, seconds: float) -> Potential:
 
 
 # --------------------------------------------------------------------------------------------------- one run
-
-
-def cell_of(metal: Metal, temperature: float, seed: int) -> Atoms:
-    """The expanded crystal, its elements in equal shares on random sites."""
-    expansion = (1.0 + EXPANSION * temperature / metal.melting) ** (1 / 3)
-    atoms = bulk(metal.symbols[0], metal.lattice, a=metal.constant * expansion, cubic=True).repeat(
-        metal.cells
-    )
-    atoms.numbers[:] = np.resize([atomic_numbers[symbol] for symbol in metal.symbols], len(atoms))
-    np.random.default_rng(seed).shuffle(atoms.numbers)
-    return atoms
 
 
 def write_data(path: Path, atoms: Atoms, species: Sequence[int]) -> None:
@@ -224,13 +253,13 @@ def simulate(
     save: Any,
 ) -> None:
     """Go on with one run until it has all its steps or fails; `record` is updated and saved after every segment."""
-    metal = METALS[name]
-    temperature = round(part * metal.melting, 1)
+    material = MATERIALS[name]
+    temperature = round(part * material.scale, 1)
     directory = work / f"{name}-{temperature:.0f}K"
     directory.mkdir(parents=True, exist_ok=True)
     write_export(potential, directory / "potential.lammps")
     # the elements that the potential knows decide; those of the row are in it
-    atoms = cell_of(metal, temperature, seed=1)
+    atoms = material.atoms(temperature, seed=1)
     crystal = crystal_energy(potential, atoms)
     if (
         not record
@@ -240,7 +269,7 @@ def simulate(
         record.clear()
         record.update(
             temperature=temperature, part=part, n_atoms=len(atoms), steps=0, asked=steps, failure="", seconds=0.0,
-            timestep_fs=1000 * metal.step, mean_temperature=0.0, mean_pressure_gpa=0.0, lowest=0.0, highest=-1e9,
+            timestep_fs=1000 * material.step, mean_temperature=0.0, mean_pressure_gpa=0.0, lowest=0.0, highest=-1e9,
             shortest=9.0, parameters_sha256=digest(potential),
         )  # fmt: skip
     record["asked"] = steps
@@ -257,7 +286,7 @@ def simulate(
             begin,
             f"{shortest(potential.species)}{start}"
             f"fix move all nve\nfix bath all langevin {temperature} {temperature} 0.5 {815 + done // segment} zero yes\n"
-            f"timestep {metal.step}\nthermo {EVERY}\n"
+            f"timestep {material.step}\nthermo {EVERY}\n"
             "thermo_style custom step temp pe press v_ratio atoms\nthermo_modify lost error format float %.12g\n"
             f"run {now}\nwrite_restart new.restart\n",
         )
@@ -313,16 +342,17 @@ def render(results: dict[str, Any]) -> str:
     lines = [
         f"{survived} of {len(runs)} runs survived all their steps; {total:,} steps in all.",
         "",
-        "| potential | fit, s | atoms | T, K | T / melting | steps | time step, fs | mean T, K | pressure, GPa | "
+        "| potential | parameters | atoms | T, K | | steps | time step, fs | mean T, K | pressure, GPa | "
         "shortest distance | outcome |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "|---|--:|--:|--:|---|--:|--:|--:|--:|--:|---|",
     ]
-    for name in (name for name in METALS if name in results):
+    for name in (name for name in MATERIALS if name in results):
         row = results[name]
         for key in sorted(row["runs"], key=float):
             run = row["runs"][key]
             lines.append(
-                f"| {name} | {row['fit_seconds']:.0f} | {run['n_atoms']} | {run['temperature']:.0f} | {run['part']:g} | "
+                f"| {name} | {row['n_parameters']:,} | {run['n_atoms']} | {run['temperature']:.0f} | "
+                f"{MATERIALS[name].describe(run['part'])} | "
                 f"{run['steps']:,} | {run['timestep_fs']:g} | {run['mean_temperature']:.0f} | "
                 f"{run['mean_pressure_gpa']:.1f} | {run['shortest']:.2f} | {run['failure'] or 'survived'} |"
             )
@@ -342,9 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--work", type=Path, help="directory of potentials and states; the next call goes on there"
     )
-    parser.add_argument(
-        "--rows", nargs="+", choices=list(METALS), default=["Mo", "Si", "Ni", "Cu", "NbMoTaW"]
-    )
+    parser.add_argument("--rows", nargs="+", choices=list(MATERIALS), default=list(MATERIALS))
     parser.add_argument("--parts", nargs="+", type=float, default=list(PARTS), metavar="T/MELTING")
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--segment", type=int, default=50_000)
@@ -372,8 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.fit_only:
                 continue
             row = results.setdefault(name, {"runs": {}})
-            seconds = potential.provenance.get("seconds", 0.0)
-            row.update(metal=asdict(METALS[name]), fit_seconds=seconds, n_parameters=potential.n_parameters,
+            row.update(material=asdict(MATERIALS[name]), n_parameters=potential.n_parameters,
                        version=etnpot.__version__)  # fmt: skip
             for part in options.parts:
                 run = row["runs"].setdefault(f"{part:g}", {})
