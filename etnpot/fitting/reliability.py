@@ -39,7 +39,7 @@ from etnpot.fitting.problem import NormalEquations, Problem
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.io.structures import Labelled
 from etnpot.potential import Potential, Reliability
-from etnpot.potential.reliability import NO_GRADES, site_gradients
+from etnpot.potential.reliability import site_gradients
 from etnpot.potential.threads import default_threads
 
 __all__ = ["assessed", "blocks_of", "chosen_core"]
@@ -98,10 +98,8 @@ def assessed(
     DataError
         If there is nothing to learn from.
     SpecificationError
-        If the derivatives of all training atoms are the same, and for a potential with layers.
+        If the derivatives of all training atoms are the same.
     """
-    if potential.spec.layers:
-        raise SpecificationError(NO_GRADES)
     started = time.monotonic()
     if not train.n_energies and not train.n_forces:
         raise DataError("grades need the training set with its energies or forces; this one has neither")
@@ -146,7 +144,7 @@ def blocks_of(
     """b_i and types of the atoms of configurations, given as edges and atomic numbers."""
     for edges, numbers in configurations:
         type_i = potential.type_index(numbers)[: edges.n_atoms]
-        v_if = potential.features(edges, numbers)
+        v_if = potential.features(edges, numbers, threads=threads)
         yield site_gradients(potential, group, v_if, type_i, threads=threads), type_i
 
 

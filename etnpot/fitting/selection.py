@@ -71,7 +71,7 @@ class _Pool:
         for index, labelled in enumerate(pool):
             edges, numbers = potential.edges(labelled.atoms), labelled.atoms.numbers
             type_i = potential.type_index(numbers)
-            v_if = potential.features(edges, numbers)
+            v_if = potential.features(edges, numbers, threads=threads)
             b_iq = site_gradients(potential, known.group, v_if, type_i, threads=threads)
             c_ir = known.coefficients(b_iq, type_i)
             if len(c_ir) > _MOST_ATOMS:

@@ -36,8 +36,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from etnpot.basis import bounded
 from etnpot.errors import SpecificationError
-from etnpot.kernels import sites
+from etnpot.kernels import assemble, sites
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
 from etnpot.potential.threads import run_ranges
@@ -46,18 +47,17 @@ if TYPE_CHECKING:
     from etnpot.potential.potential import Potential
     from etnpot.potential.spec import PotentialSpec
 
-__all__ = ["PREFIX", "Assessment", "Reliability", "site_gradients"]
+__all__ = ["PREFIX", "Assessment", "Reliability", "gradients_along", "site_gradients"]
 
 Floats = NDArray[np.float64]
 
-#: Why a potential with layers has none.
-NO_GRADES = (
-    "potentials with layers have no grades: the energy of an atom depends on more than its own neighbours"
-)
 #: What the names of these arrays begin with in a potential file.
 PREFIX = "reliability."
 #: Atoms whose derivatives are held at a time.
 _CHUNK = 2048
+#: With layers every site touches every atom, and the cost of a Jacobian grows with the square of their number: with more
+#: atoms than this for each column of D, `gradients_along` is faster, and its memory is that of an evaluation.
+_ATOMS_PER_DIRECTION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +186,7 @@ class Reliability:
     ) -> Assessment:
         """Eqs. (1) and (2), and (3) from the energies: see `Potential.assess`."""
         type_i = potential.type_index(numbers)[: edges.n_atoms]
-        v_if = potential.features(edges, numbers)
+        v_if = potential.features(edges, numbers, threads=threads)
         grade_i, norm_i = np.empty(edges.n_atoms), np.empty(edges.n_atoms)
         total_r = np.zeros(self.deviation_qr.shape[1])
         for start in range(0, edges.n_atoms, _CHUNK):
@@ -210,9 +210,14 @@ class Reliability:
 
     def force_rows(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """D^T dE/dx dA, float64 [3 n_sites, r'], eV/Å."""
+        has_many = edges.n_atoms > _ATOMS_PER_DIRECTION * self.deviation_qr.shape[1]
+        if (potential.spec.layers and has_many) or potential.is_short_ranged(edges, numbers):
+            return gradients_along(potential, self.group, self.deviation_qr, edges, numbers)
         from etnpot.potential.sensitivity import Sensitivities
 
-        jacobian = Sensitivities(potential, (self.group,)).jacobian(edges, numbers, with_virial=False)
+        jacobian = Sensitivities(potential, (self.group,)).jacobian(
+            edges, numbers, per_atom=False, with_virial=False
+        )
         return np.asarray(jacobian.gradient_qc.T @ self.deviation_qr)
 
 
@@ -262,3 +267,43 @@ def site_gradients(
 
     run_ranges(work, len(v_if), threads=threads, block=LANES, smallest=4 * LANES)
     return gradient_iq
+
+
+def gradients_along(
+    potential: Potential, group: str, direction_qr: Floats, edges: EdgeList, numbers: ArrayLike
+) -> Floats:
+    """Derivatives of dE/dx along directions of one core, float64 [3 n_sites, r], eV/Å: an evaluation for each of them.
+
+    The learned energy e_i is linear in a core and has no constant part: its derivative along D_r is the energy e_ir with D_r in
+    the place of the core. Where f bounds it (section 16 of the theory),
+
+        d/dA_r sum_i df(e_i)/dx = sum_i f'(e_i) de_ir/dx + f''(e_i) e_ir de_i/dx.                               (4)
+
+    Parameters
+    ----------
+    potential : Potential
+    group : str
+        "core.1" and so on.
+    direction_qr : float64 [q, r]
+        D.
+    edges, numbers
+        As for `Potential.evaluate`.
+    """
+    type_i = potential.type_index(numbers)
+    arguments, close = potential._arguments(edges, type_i)
+    way, slope_i, curvature_i = potential._pass(edges, arguments, None), None, None
+    if potential._leaves_bounds(way.energy_i):
+        _, slope_i, curvature_i = bounded(way.energy_i, *potential._bounds)
+    rows_rc = np.empty((direction_qr.shape[1], 3 * len(type_i)))
+    for row_c, direction_q in zip(rows_rc, direction_qr.T, strict=True):
+        turned = potential.with_arrays(**{group.replace(".", "__"): direction_q})
+        along = turned._pass(edges, (*arguments[:-1], turned.weights), None)
+        gradient_pc = along.derivatives(slope_i)
+        if curvature_i is not None:
+            gradient_pc = gradient_pc + way.derivatives(curvature_i * along.energy_i)
+        if close is not None:
+            close.hold(gradient_pc)
+        force_ic = np.empty((len(type_i), 3))
+        assemble.forces(edges.first, edges.neighbor, gradient_pc, force_ic)
+        row_c[:] = -force_ic.ravel()
+    return np.ascontiguousarray(rows_rc.T)
