@@ -369,7 +369,7 @@ class Potential(FeatureModel[PotentialSpec]):
         bounds = self.spec.energy_bounds
         return (-np.inf, np.inf) if bounds is None else bounds
 
-    def is_short_ranged(self, edges: EdgeList, numbers: ArrayLike) -> bool:
+    def _is_short_ranged(self, edges: EdgeList, numbers: ArrayLike) -> bool:
         """Whether the short range acts: pairs where the repulsion does, or energies of atoms beyond their bounds."""
         arguments, close = self._arguments(edges, self.type_index(numbers))
         if close is not None or self.spec.energy_bounds is None:

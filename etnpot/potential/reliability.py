@@ -211,7 +211,7 @@ class Reliability:
     def force_rows(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
         """D^T dE/dx dA, float64 [3 n_sites, r'], eV/Å."""
         has_many = edges.n_atoms > _ATOMS_PER_DIRECTION * self.deviation_qr.shape[1]
-        if (potential.spec.layers and has_many) or potential.is_short_ranged(edges, numbers):
+        if (potential.spec.layers and has_many) or potential._is_short_ranged(edges, numbers):
             return gradients_along(potential, self.group, self.deviation_qr, edges, numbers)
         from etnpot.potential.sensitivity import Sensitivities
 
