@@ -272,7 +272,7 @@ def site_gradients(
 def gradients_along(
     potential: Potential, group: str, direction_qr: Floats, edges: EdgeList, numbers: ArrayLike
 ) -> Floats:
-    """Derivatives of dE/dx along directions of one core, float64 [3 n_sites, r], eV/Å: an evaluation for each of them.
+    """Derivatives of dE/dx along directions of one core, float64 [3 n_sites, r], eV/Å: the cost of forces for each of them.
 
     The learned energy e_i is linear in a core and has no constant part: its derivative along D_r is the energy e_ir with D_r in
     the place of the core. Where f bounds it (section 16 of the theory),
@@ -294,10 +294,12 @@ def gradients_along(
     way, slope_i, curvature_i = potential._pass(edges, arguments, None), None, None
     if potential._leaves_bounds(way.energy_i):
         _, slope_i, curvature_i = bounded(way.energy_i, *potential._bounds)
+    where, head = potential.spec.slices[group], potential.spec.slices["head"].start
     rows_rc = np.empty((direction_qr.shape[1], 3 * len(type_i)))
     for row_c, direction_q in zip(rows_rc, direction_qr.T, strict=True):
-        turned = potential.with_arrays(**{group.replace(".", "__"): direction_q})
-        along = turned._pass(edges, (*arguments[:-1], turned.weights), None)
+        weights = potential.weights.copy()
+        weights[where.start - head : where.stop - head] = direction_q
+        along = way.with_last_train(weights)
         gradient_pc = along.derivatives(slope_i)
         if curvature_i is not None:
             gradient_pc = gradient_pc + way.derivatives(curvature_i * along.energy_i)
