@@ -1,7 +1,7 @@
 """What a potential knows of its own errors, from the data that it was fitted to: see `etnpot.potential.reliability`.
 
-One core is chosen, the largest that is not too large. With b_i the derivatives of the energy of a training atom by its
-entries, and m_z their mean over the atoms of element z,
+One core of the last train is chosen, the largest that is not too large. With b_i the derivatives of the energy of a training
+atom by its entries, and m_z their mean over the atoms of element z,
 
     K = sum_i (b_i - m)(b_i - m)^T = U w U^T,     z_i = w^{-1/2} U^T (b_i - m)                                    (1)
 

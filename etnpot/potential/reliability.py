@@ -1,7 +1,8 @@
 """How far a potential can be trusted on an atom: extrapolation grade and standard deviations, from the linearised potential.
 
-The energy of an atom is linear in the entries A of one core, with derivatives b_i = dE_i/dA (`etnpot.kernels.sites`). What
-the training set says of them is kept in three arrays:
+The energy of an atom is linear in the entries A of one core of the last train, with derivatives b_i = dE_i/dA
+(`etnpot.kernels.sites`) that follow from the features of the atom, whether layers made these or not. What the training set says
+of them is kept in three arrays:
 
     c_i = G^T (b_i - m[z_i]),        grade_i = max_r |c_i[r]|                                               (1)
     d_i = D^T b_i,                   std of E_i = s_E |d_i|,     std of sum_i E_i = s_E |sum_i d_i|         (2)
