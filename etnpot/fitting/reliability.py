@@ -259,7 +259,7 @@ def _calibrated(
         error_ic = evaluation.forces - labelled.forces
         ratios["proxy"].append(_ratio(error_ic, assessment.force_std_i[:, None]).ravel())
         if index in in_full:
-            deviation_ic = reliability.force_deviations(potential, edges, numbers)
+            deviation_ic = reliability.force_deviations(potential, edges, numbers, threads=threads)
             ratios["force"].append(_ratio(error_ic, deviation_ic).ravel())
     energy, force, proxy = (_trimmed(ratios[name]) for name in ("energy", "force", "proxy"))
     return energy, force, proxy

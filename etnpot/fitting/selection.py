@@ -66,7 +66,7 @@ class _Pool:
 
     def __init__(self, potential: Potential, pool: Sequence[Labelled], threads: int | None) -> None:
         known = potential.known_reliability()
-        self.potential, self.pool, self.known = potential, pool, known
+        self.potential, self.pool, self.known, self.threads = potential, pool, known, threads
         coefficients, deviations, owner = [], [], []
         for index, labelled in enumerate(pool):
             edges, numbers = potential.edges(labelled.atoms), labelled.atoms.numbers
@@ -107,7 +107,8 @@ class _Pool:
             self.c_ir = self.active.coefficients(self.original_ir)
         atoms = self.pool[index].atoms
         edges = self.potential.edges(atoms)
-        force_rows = self.known.force_rows(self.potential, edges, atoms.numbers) @ self._metric_rr
+        rows_cr = self.known.force_rows(self.potential, edges, atoms.numbers, threads=self.threads)
+        force_rows = rows_cr @ self._metric_rr
         taught = np.eye(force_rows.shape[1]) + force_rows.T @ force_rows / self.known.force_noise**2
         # (1 + R^T R / s^2) = K K^T, so that L = K^-T
         lower = scipy.linalg.cholesky(taught, lower=True)

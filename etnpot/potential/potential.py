@@ -291,9 +291,9 @@ class Potential(FeatureModel[PotentialSpec]):
         """
         return self.known_reliability().assess(self, edges, numbers, threads=threads)
 
-    def force_deviations(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def force_deviations(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Floats:
         """Standard deviations of all force components, float64 [n_sites, 3], eV/Å; slower than `assess`."""
-        return self.known_reliability().force_deviations(self, edges, numbers)
+        return self.known_reliability().force_deviations(self, edges, numbers, threads=threads)
 
     def known_reliability(self) -> Reliability:
         """What grades and standard deviations need; a SpecificationError if this potential carries none of it."""
@@ -369,12 +369,12 @@ class Potential(FeatureModel[PotentialSpec]):
         bounds = self.spec.energy_bounds
         return (-np.inf, np.inf) if bounds is None else bounds
 
-    def _is_short_ranged(self, edges: EdgeList, numbers: ArrayLike) -> bool:
+    def _is_short_ranged(self, edges: EdgeList, numbers: ArrayLike, threads: int | None) -> bool:
         """Whether the short range acts: pairs where the repulsion does, or energies of atoms beyond their bounds."""
         arguments, close = self._arguments(edges, self.type_index(numbers))
         if close is not None or self.spec.energy_bounds is None:
             return close is not None
-        return self._leaves_bounds(self._pass(edges, arguments, None).energy_i)
+        return self._leaves_bounds(self._pass(edges, arguments, threads).energy_i)
 
     def _leaves_bounds(self, energy_i: Floats) -> bool:
         """Whether the learned energy of any atom lies beyond ``spec.energy_bounds``."""

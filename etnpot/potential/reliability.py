@@ -204,16 +204,20 @@ class Reliability:
             force_std_i=self.proxy_scale * norm_i,
         )
 
-    def force_deviations(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def force_deviations(
+        self, potential: Potential, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None
+    ) -> Floats:
         """Eq. (3) in full, float64 [n_sites, 3], eV/Å: the cost is that of the Jacobian of a core."""
-        d_cr = self.force_rows(potential, edges, numbers)
+        d_cr = self.force_rows(potential, edges, numbers, threads=threads)
         return self.force_scale * np.sqrt(np.einsum("cr,cr->c", d_cr, d_cr)).reshape(-1, 3)
 
-    def force_rows(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def force_rows(
+        self, potential: Potential, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None
+    ) -> Floats:
         """D^T dE/dx dA, float64 [3 n_sites, r'], eV/Å."""
         has_many = edges.n_atoms > _ATOMS_PER_DIRECTION * self.deviation_qr.shape[1]
-        if (potential.spec.layers and has_many) or potential._is_short_ranged(edges, numbers):
-            return gradients_along(potential, self.group, self.deviation_qr, edges, numbers)
+        if (potential.spec.layers and has_many) or potential._is_short_ranged(edges, numbers, threads):
+            return gradients_along(potential, self.group, self.deviation_qr, edges, numbers, threads=threads)
         from etnpot.potential.sensitivity import Sensitivities
 
         jacobian = Sensitivities(potential, (self.group,)).jacobian(
@@ -271,7 +275,13 @@ def site_gradients(
 
 
 def gradients_along(
-    potential: Potential, group: str, direction_qr: Floats, edges: EdgeList, numbers: ArrayLike
+    potential: Potential,
+    group: str,
+    direction_qr: Floats,
+    edges: EdgeList,
+    numbers: ArrayLike,
+    *,
+    threads: int | None = None,
 ) -> Floats:
     """Derivatives of dE/dx along directions of one core, float64 [3 n_sites, r], eV/Å: the cost of forces for each of them.
 
@@ -287,12 +297,12 @@ def gradients_along(
         "core.1" and so on.
     direction_qr : float64 [q, r]
         D.
-    edges, numbers
+    edges, numbers, threads
         As for `Potential.evaluate`.
     """
     type_i = potential.type_index(numbers)
     arguments, close = potential._arguments(edges, type_i)
-    way, slope_i, curvature_i = potential._pass(edges, arguments, None), None, None
+    way, slope_i, curvature_i = potential._pass(edges, arguments, threads), None, None
     if potential._leaves_bounds(way.energy_i):
         _, slope_i, curvature_i = bounded(way.energy_i, *potential._bounds)
     where, head = potential.spec.slices[group], potential.spec.slices["head"].start

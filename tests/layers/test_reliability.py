@@ -153,7 +153,7 @@ def test_gradients_along_directions_are_those_of_the_jacobian(
             potential = potential.with_energy_bounds((low, high))
             assert close is not None
         edges = potential.edges(atoms)
-        assert potential._is_short_ranged(edges, atoms.numbers) == is_short_ranged
+        assert potential._is_short_ranged(edges, atoms.numbers, 1) == is_short_ranged
         for group in ("core.1", "core.2"):
             d_qr = rng.normal(size=(potential.spec.shapes[group][0], 3))
             jacobian = Sensitivities(potential, (group,)).jacobian(edges, atoms.numbers, with_virial=False)
