@@ -42,6 +42,7 @@ from etnpot.errors import SpecificationError
 from etnpot.kernels import assemble, sites
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
+from etnpot.potential.feature_model import explain
 from etnpot.potential.threads import run_ranges
 
 if TYPE_CHECKING:
@@ -197,6 +198,8 @@ class Reliability:
             d_ir = b_iq @ self.deviation_qr
             norm_i[part] = np.sqrt(np.einsum("ir,ir->i", d_ir, d_ir))
             total_r += d_ir.sum(axis=0)
+        if not np.isfinite(grade_i.sum() + total_r.sum()):
+            explain(edges)
         return Assessment(
             grade_i=grade_i,
             energy_std=self.energy_scale * float(np.linalg.norm(total_r)),
@@ -319,4 +322,6 @@ def gradients_along(
         force_ic = np.empty((len(type_i), 3))
         assemble.forces(edges.first, edges.neighbor, gradient_pc, force_ic)
         row_c[:] = -force_ic.ravel()
+    if not np.isfinite(rows_rc.sum()):
+        explain(edges)
     return np.ascontiguousarray(rows_rc.T)

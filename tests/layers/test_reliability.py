@@ -344,6 +344,18 @@ def test_ghosts_are_refused() -> None:
             call(edges, np.array([13, 28]))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_no_grade_of_vectors_that_are_none(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cause: NaN is above no threshold, and a monitor that sees one goes on."""
+    monkeypatch.setattr("etnpot.potential.reliability._ATOMS_PER_DIRECTION", 0)
+    known = calibrated("deep")
+    r_pc = np.array([[2.5, 0.0, 0.0], [bad, 0.0, 0.0]])
+    edges = EdgeList(np.array([0, 1, 2]), np.array([1, 0]), r_pc)
+    for call in (known.assess, known.force_deviations):
+        with pytest.raises(StructureError):
+            call(edges, np.array([13, 28]))
+
+
 # -------------------------------------------------------------------------------------------------- dynamics
 
 
