@@ -67,7 +67,7 @@ def evaluation_stages(potential: Potential, budget: float) -> dict[str, dict[str
     alone = isolated(n)
     calls = {
         "whole": lambda: potential.evaluate(edges, numbers, threads=1),
-        "forward": lambda: potential.features(edges, numbers),
+        "forward": lambda: potential.features(edges, numbers, threads=1),
         "train": lambda: potential.evaluate(alone, numbers, threads=1),
     }
     timings = common.minimum_in_turns(calls, budget=budget, rounds=8)

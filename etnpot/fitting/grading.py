@@ -75,7 +75,7 @@ def grade_all(
     dataset : sequence of Labelled
         Labels are not needed.
     forces : bool
-        Also the standard deviation of every force component, which takes some twenty times as long.
+        Also the standard deviation of every force component, which takes some twenty times as long, with layers up to eighty.
     threads : int, optional
 
     Returns
@@ -94,7 +94,7 @@ def grade_all(
         edges, numbers = potential.edges(labelled.atoms), labelled.atoms.numbers
         assessment = potential.assess(edges, numbers, threads=threads)
         evaluation = potential.evaluate(edges, numbers, threads=threads)
-        full = potential.force_deviations(edges, numbers) if forces else None
+        full = potential.force_deviations(edges, numbers, threads=threads) if forces else None
         graded.append(Graded(labelled, assessment, evaluation.energy, evaluation.forces, full))
     return graded
 

@@ -1,7 +1,7 @@
 """What a potential knows of its own errors, from the data that it was fitted to: see `etnpot.potential.reliability`.
 
-One core is chosen, the largest that is not too large. With b_i the derivatives of the energy of a training atom by its
-entries, and m_z their mean over the atoms of element z,
+One core of the last train is chosen, the largest that is not too large. With b_i the derivatives of the energy of a training
+atom by its entries, and m_z their mean over the atoms of element z,
 
     K = sum_i (b_i - m)(b_i - m)^T = U w U^T,     z_i = w^{-1/2} U^T (b_i - m)                                    (1)
 
@@ -39,7 +39,7 @@ from etnpot.fitting.problem import NormalEquations, Problem
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.io.structures import Labelled
 from etnpot.potential import Potential, Reliability
-from etnpot.potential.reliability import NO_GRADES, site_gradients
+from etnpot.potential.reliability import site_gradients
 from etnpot.potential.threads import default_threads
 
 __all__ = ["assessed", "blocks_of", "chosen_core"]
@@ -98,10 +98,8 @@ def assessed(
     DataError
         If there is nothing to learn from.
     SpecificationError
-        If the derivatives of all training atoms are the same, and for a potential with layers.
+        If the derivatives of all training atoms are the same.
     """
-    if potential.spec.layers:
-        raise SpecificationError(NO_GRADES)
     started = time.monotonic()
     if not train.n_energies and not train.n_forces:
         raise DataError("grades need the training set with its energies or forces; this one has neither")
@@ -146,7 +144,7 @@ def blocks_of(
     """b_i and types of the atoms of configurations, given as edges and atomic numbers."""
     for edges, numbers in configurations:
         type_i = potential.type_index(numbers)[: edges.n_atoms]
-        v_if = potential.features(edges, numbers)
+        v_if = potential.features(edges, numbers, threads=threads)
         yield site_gradients(potential, group, v_if, type_i, threads=threads), type_i
 
 
@@ -261,7 +259,7 @@ def _calibrated(
         error_ic = evaluation.forces - labelled.forces
         ratios["proxy"].append(_ratio(error_ic, assessment.force_std_i[:, None]).ravel())
         if index in in_full:
-            deviation_ic = reliability.force_deviations(potential, edges, numbers)
+            deviation_ic = reliability.force_deviations(potential, edges, numbers, threads=threads)
             ratios["force"].append(_ratio(error_ic, deviation_ic).ravel())
     energy, force, proxy = (_trimmed(ratios[name]) for name in ("energy", "force", "proxy"))
     return energy, force, proxy

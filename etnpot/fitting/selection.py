@@ -66,12 +66,12 @@ class _Pool:
 
     def __init__(self, potential: Potential, pool: Sequence[Labelled], threads: int | None) -> None:
         known = potential.known_reliability()
-        self.potential, self.pool, self.known = potential, pool, known
+        self.potential, self.pool, self.known, self.threads = potential, pool, known, threads
         coefficients, deviations, owner = [], [], []
         for index, labelled in enumerate(pool):
             edges, numbers = potential.edges(labelled.atoms), labelled.atoms.numbers
             type_i = potential.type_index(numbers)
-            v_if = potential.features(edges, numbers)
+            v_if = potential.features(edges, numbers, threads=threads)
             b_iq = site_gradients(potential, known.group, v_if, type_i, threads=threads)
             c_ir = known.coefficients(b_iq, type_i)
             if len(c_ir) > _MOST_ATOMS:
@@ -107,7 +107,8 @@ class _Pool:
             self.c_ir = self.active.coefficients(self.original_ir)
         atoms = self.pool[index].atoms
         edges = self.potential.edges(atoms)
-        force_rows = self.known.force_rows(self.potential, edges, atoms.numbers) @ self._metric_rr
+        rows_cr = self.known.force_rows(self.potential, edges, atoms.numbers, threads=self.threads)
+        force_rows = rows_cr @ self._metric_rr
         taught = np.eye(force_rows.shape[1]) + force_rows.T @ force_rows / self.known.force_noise**2
         # (1 + R^T R / s^2) = K K^T, so that L = K^-T
         lower = scipy.linalg.cholesky(taught, lower=True)

@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import SpeciesError, SpecificationError, StructureError
 from etnpot.kernels import evaluate
+from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.network import Train
 from etnpot.potential.spec import NetworkSpec
 from etnpot.potential.tables import BasisTables, TrainTables, basis_tables, train_tables
+from etnpot.potential.threads import run_ranges
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -36,6 +38,9 @@ __all__ = [
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Spec = TypeVar("Spec", bound=NetworkSpec)
+
+#: Fewer atoms than this are not worth another thread.
+_ATOMS_PER_THREAD = 64
 
 
 class FeatureModel(Generic[Spec]):
@@ -149,14 +154,18 @@ class FeatureModel(Generic[Spec]):
         check_distances(edges)
         return edges
 
-    def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def features(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Floats:
         """Features v_i in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
         type_i = self.type_index(numbers)
         first, r_pc, type_p = self._feature_pairs(edges, type_i)
         v_if = np.empty((edges.n_atoms, self.spec.feature.dimension))
-        evaluate.features(
-            first, r_pc, type_i, type_p, self.basis_tables, self.radial_table, 0, edges.n_atoms, v_if
-        )
+
+        def work(start: int, stop: int) -> None:
+            evaluate.features(
+                first, r_pc, type_i, type_p, self.basis_tables, self.radial_table, start, stop, v_if
+            )
+
+        run_ranges(work, edges.n_atoms, threads=threads, block=LANES, smallest=_ATOMS_PER_THREAD)
         return v_if
 
     def bonds(self, edges: EdgeList, numbers: ArrayLike) -> list[Floats]:

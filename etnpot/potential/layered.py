@@ -17,6 +17,7 @@ and x and y swapped alike.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -391,6 +392,15 @@ class LayeredPass:
     def tangent(self, direction_pc: Floats) -> LayeredTangent:
         """Tangents of everything along r'_p = d_p."""
         return LayeredTangent(self, direction_pc)
+
+    def with_last_train(self, weights: Floats) -> LayeredPass:
+        """The same features with another head and other cores of the last train."""
+        last, all_weights = len(self.tables.layers), self.tables.weights.copy()
+        all_weights[self.tables.places[last]] = weights
+        twin = copy.copy(self)
+        twin.tables = self.tables._replace(weights=all_weights)
+        twin.energy_i = np.ascontiguousarray(twin._bonds(last)[:, -1])
+        return twin
 
 
 class LayeredColumns:

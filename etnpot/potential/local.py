@@ -65,6 +65,10 @@ class LocalPass:
         """Along r'_p = d_p."""
         return LocalTangent(self, direction_pc)
 
+    def with_last_train(self, weights: Floats) -> LocalPass:
+        """The same pairs with another head and other cores."""
+        return LocalPass((*self._arguments[:-1], weights), self._edges, self._threads)
+
 
 class LocalTangent:
     """Tangents along one direction, and the gradient by the parameters."""

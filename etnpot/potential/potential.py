@@ -36,7 +36,7 @@ from etnpot.potential.feature_model import (
 from etnpot.potential.layered import LayeredPass, LayeredTables
 from etnpot.potential.layers import layer_tables, local_columns
 from etnpot.potential.local import Arguments, LocalPass
-from etnpot.potential.reliability import NO_GRADES, PREFIX, Assessment, Reliability
+from etnpot.potential.reliability import PREFIX, Assessment, Reliability
 from etnpot.potential.short_range import ShortRange, short_range
 from etnpot.potential.spec import PotentialSpec
 from etnpot.potential.tables import train_tables
@@ -125,8 +125,6 @@ class Potential(FeatureModel[PotentialSpec]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.reliability is not None:
-            if self.spec.layers:
-                raise SpecificationError(NO_GRADES)
             self.reliability.check(self.spec)
 
     # --------------------------------------------------------------------------------------------- what it is
@@ -293,14 +291,12 @@ class Potential(FeatureModel[PotentialSpec]):
         """
         return self.known_reliability().assess(self, edges, numbers, threads=threads)
 
-    def force_deviations(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def force_deviations(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Floats:
         """Standard deviations of all force components, float64 [n_sites, 3], eV/Å; slower than `assess`."""
-        return self.known_reliability().force_deviations(self, edges, numbers)
+        return self.known_reliability().force_deviations(self, edges, numbers, threads=threads)
 
     def known_reliability(self) -> Reliability:
         """What grades and standard deviations need; a SpecificationError if this potential carries none of it."""
-        if self.spec.layers:
-            raise SpecificationError(NO_GRADES)
         if self.reliability is None:
             raise SpecificationError(
                 "this potential does not carry what grades need: it was never fitted, or fitted without it; add it "
@@ -308,12 +304,12 @@ class Potential(FeatureModel[PotentialSpec]):
             )
         return self.reliability
 
-    def features(self, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def features(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Floats:
         """Features of the train in the order of ``spec.feature``, float64 [n_atoms, f]; the first is the constant."""
         if not self.spec.layers:
-            return super().features(edges, numbers)
+            return super().features(edges, numbers, threads=threads)
         arguments, _ = self._arguments(edges, self.type_index(numbers))
-        way = self._pass(edges, arguments, 1)
+        way = self._pass(edges, arguments, threads)
         assert isinstance(way, LayeredPass)
         return way.v[-1]
 
@@ -372,6 +368,13 @@ class Potential(FeatureModel[PotentialSpec]):
     def _bounds(self) -> tuple[float, float]:
         bounds = self.spec.energy_bounds
         return (-np.inf, np.inf) if bounds is None else bounds
+
+    def _is_short_ranged(self, edges: EdgeList, numbers: ArrayLike, threads: int | None) -> bool:
+        """Whether the short range acts: pairs where the repulsion does, or energies of atoms beyond their bounds."""
+        arguments, close = self._arguments(edges, self.type_index(numbers))
+        if close is not None or self.spec.energy_bounds is None:
+            return close is not None
+        return self._leaves_bounds(self._pass(edges, arguments, threads).energy_i)
 
     def _leaves_bounds(self, energy_i: Floats) -> bool:
         """Whether the learned energy of any atom lies beyond ``spec.energy_bounds``."""

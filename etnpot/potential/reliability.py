@@ -1,7 +1,8 @@
 """How far a potential can be trusted on an atom: extrapolation grade and standard deviations, from the linearised potential.
 
-The energy of an atom is linear in the entries A of one core, with derivatives b_i = dE_i/dA (`etnpot.kernels.sites`). What
-the training set says of them is kept in three arrays:
+The energy of an atom is linear in the entries A of one core of the last train, with derivatives b_i = dE_i/dA
+(`etnpot.kernels.sites`) that follow from the features of the atom, whether layers made these or not. What the training set says
+of them is kept in three arrays:
 
     c_i = G^T (b_i - m[z_i]),        grade_i = max_r |c_i[r]|                                               (1)
     d_i = D^T b_i,                   std of E_i = s_E |d_i|,     std of sum_i E_i = s_E |sum_i d_i|         (2)
@@ -36,28 +37,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from etnpot.basis import bounded
 from etnpot.errors import SpecificationError
-from etnpot.kernels import sites
+from etnpot.kernels import assemble, sites
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
+from etnpot.potential.feature_model import explain
 from etnpot.potential.threads import run_ranges
 
 if TYPE_CHECKING:
     from etnpot.potential.potential import Potential
     from etnpot.potential.spec import PotentialSpec
 
-__all__ = ["PREFIX", "Assessment", "Reliability", "site_gradients"]
+__all__ = ["PREFIX", "Assessment", "Reliability", "gradients_along", "site_gradients"]
 
 Floats = NDArray[np.float64]
 
-#: Why a potential with layers has none.
-NO_GRADES = (
-    "potentials with layers have no grades: the energy of an atom depends on more than its own neighbours"
-)
 #: What the names of these arrays begin with in a potential file.
 PREFIX = "reliability."
 #: Atoms whose derivatives are held at a time.
 _CHUNK = 2048
+#: With layers every site touches every atom, and the cost of a Jacobian grows with the square of their number: with more
+#: atoms than this for each column of D, `gradients_along` is faster, and its memory is that of an evaluation.
+_ATOMS_PER_DIRECTION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +188,7 @@ class Reliability:
     ) -> Assessment:
         """Eqs. (1) and (2), and (3) from the energies: see `Potential.assess`."""
         type_i = potential.type_index(numbers)[: edges.n_atoms]
-        v_if = potential.features(edges, numbers)
+        v_if = potential.features(edges, numbers, threads=threads)
         grade_i, norm_i = np.empty(edges.n_atoms), np.empty(edges.n_atoms)
         total_r = np.zeros(self.deviation_qr.shape[1])
         for start in range(0, edges.n_atoms, _CHUNK):
@@ -196,6 +198,8 @@ class Reliability:
             d_ir = b_iq @ self.deviation_qr
             norm_i[part] = np.sqrt(np.einsum("ir,ir->i", d_ir, d_ir))
             total_r += d_ir.sum(axis=0)
+        if not np.isfinite(grade_i.sum() + total_r.sum()):
+            explain(edges)
         return Assessment(
             grade_i=grade_i,
             energy_std=self.energy_scale * float(np.linalg.norm(total_r)),
@@ -203,16 +207,25 @@ class Reliability:
             force_std_i=self.proxy_scale * norm_i,
         )
 
-    def force_deviations(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def force_deviations(
+        self, potential: Potential, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None
+    ) -> Floats:
         """Eq. (3) in full, float64 [n_sites, 3], eV/Å: the cost is that of the Jacobian of a core."""
-        d_cr = self.force_rows(potential, edges, numbers)
+        d_cr = self.force_rows(potential, edges, numbers, threads=threads)
         return self.force_scale * np.sqrt(np.einsum("cr,cr->c", d_cr, d_cr)).reshape(-1, 3)
 
-    def force_rows(self, potential: Potential, edges: EdgeList, numbers: ArrayLike) -> Floats:
+    def force_rows(
+        self, potential: Potential, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None
+    ) -> Floats:
         """D^T dE/dx dA, float64 [3 n_sites, r'], eV/Å."""
+        has_many = edges.n_atoms > _ATOMS_PER_DIRECTION * self.deviation_qr.shape[1]
+        if (potential.spec.layers and has_many) or potential._is_short_ranged(edges, numbers, threads):
+            return gradients_along(potential, self.group, self.deviation_qr, edges, numbers, threads=threads)
         from etnpot.potential.sensitivity import Sensitivities
 
-        jacobian = Sensitivities(potential, (self.group,)).jacobian(edges, numbers, with_virial=False)
+        jacobian = Sensitivities(potential, (self.group,)).jacobian(
+            edges, numbers, per_atom=False, with_virial=False
+        )
         return np.asarray(jacobian.gradient_qc.T @ self.deviation_qr)
 
 
@@ -262,3 +275,53 @@ def site_gradients(
 
     run_ranges(work, len(v_if), threads=threads, block=LANES, smallest=4 * LANES)
     return gradient_iq
+
+
+def gradients_along(
+    potential: Potential,
+    group: str,
+    direction_qr: Floats,
+    edges: EdgeList,
+    numbers: ArrayLike,
+    *,
+    threads: int | None = None,
+) -> Floats:
+    """Derivatives of dE/dx along directions of one core, float64 [3 n_sites, r], eV/Å: the cost of forces for each of them.
+
+    The learned energy e_i is linear in a core and has no constant part: its derivative along D_r is the energy e_ir with D_r in
+    the place of the core. Where f bounds it (section 16 of the theory),
+
+        d/dA_r sum_i df(e_i)/dx = sum_i f'(e_i) de_ir/dx + f''(e_i) e_ir de_i/dx.                               (4)
+
+    Parameters
+    ----------
+    potential : Potential
+    group : str
+        "core.1" and so on.
+    direction_qr : float64 [q, r]
+        D.
+    edges, numbers, threads
+        As for `Potential.evaluate`.
+    """
+    type_i = potential.type_index(numbers)
+    arguments, close = potential._arguments(edges, type_i)
+    way, slope_i, curvature_i = potential._pass(edges, arguments, threads), None, None
+    if potential._leaves_bounds(way.energy_i):
+        _, slope_i, curvature_i = bounded(way.energy_i, *potential._bounds)
+    where, head = potential.spec.slices[group], potential.spec.slices["head"].start
+    rows_rc = np.empty((direction_qr.shape[1], 3 * len(type_i)))
+    for row_c, direction_q in zip(rows_rc, direction_qr.T, strict=True):
+        weights = potential.weights.copy()
+        weights[where.start - head : where.stop - head] = direction_q
+        along = way.with_last_train(weights)
+        gradient_pc = along.derivatives(slope_i)
+        if curvature_i is not None:
+            gradient_pc = gradient_pc + way.derivatives(curvature_i * along.energy_i)
+        if close is not None:
+            close.hold(gradient_pc)
+        force_ic = np.empty((len(type_i), 3))
+        assemble.forces(edges.first, edges.neighbor, gradient_pc, force_ic)
+        row_c[:] = -force_ic.ravel()
+    if not np.isfinite(rows_rc.sum()):
+        explain(edges)
+    return np.ascontiguousarray(rows_rc.T)

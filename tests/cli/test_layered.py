@@ -1,9 +1,12 @@
-"""Commands with potentials that have layers: settings and their mistakes, errors, what is refused."""
+"""Commands with potentials that have layers: settings and their mistakes, errors, grades."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
 
 import etnpot
@@ -73,21 +76,55 @@ def test_a_wrong_setting_of_a_file_is_named_by_line(
 
 @pytest.mark.slow
 def test_a_fit_and_what_its_potential_can_do(in_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The fit warns that there will be no grades and goes on; commands of grades say why not."""
+    """Without a warning, with grades; the export to LAMMPS leaves these out and says so."""
     layers = "[{kind: message, carry: {0e: 1, 1o: 1}, ranks: 1}, {kind: pool, carry: {0e: 1}, ranks: 1}]"
     arguments = ["fit", "--train", "train.extxyz", "--valid-fraction", "0", *TINY, "--layers", layers]
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()
-    assert "layers" in out and "no extrapolation grades: potentials with layers have no grades" in err
+    assert "layers" in out and "grades" not in err
     potential = etnpot.load("fit/potential.etn")
     assert [layer.kind for layer in potential.spec.layers] == ["message", "pool"]
-    assert potential.reliability is None
+    assert potential.reliability is not None
     assert cli.main(["evaluate", "fit/potential.etn", "test.extxyz"]) == 0
     assert "F, eV/Å" in capsys.readouterr().out
-    for command in (
-        ["grade", "fit/potential.etn", "test.extxyz"],
-        ["select", "fit/potential.etn", "test.extxyz", "--n", "1"],
-        ["calibrate", "fit/potential.etn", "--train", "train.extxyz"],
-    ):
-        assert cli.main(command) == 2
-        assert "potentials with layers have no grades" in capsys.readouterr().err
+    assert cli.main(["grade", "fit/potential.etn", "train.extxyz", "--forces", "--json", "g.json"]) == 0
+    assert "rank correlation" in capsys.readouterr().out
+    grades = [one["grade"] for one in json.loads(Path("g.json").read_text())["configurations"]]
+    assert len(grades) == 10 and max(grades) <= 1.02
+    assert cli.main(["lammps", "fit/potential.etn", "--out", "run"]) == 0
+    assert "grades       are not in the exported file" in capsys.readouterr().out
+    assert "\ngrade" not in Path("run/potential.lammps").read_text()
+
+
+def test_calibrate_grade_and_select(in_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A random potential with layers learns what its training set is, and what of a pool lies outside of it."""
+    layers = [
+        {"kind": "message", "carry": {"0e": 1, "1o": 1}, "ranks": 1, "attention": "normalised", "heads": 1}
+    ]
+    layers += [{"kind": "pool", "carry": {"0e": 1}, "ranks": 1}]
+    model = dict(cutoff=3.6, order=2, l_max=1, radial_size=4, channels=[2, 2], ranks=2, species_rank=2)
+    etnpot.ETN(["Ni", "Cu"], **model, layers=layers, seed=0).save("random.etn")
+    assert cli.main(["grade", "random.etn", "test.extxyz"]) == 2
+    assert "etnpot calibrate POTENTIAL --train DATA" in capsys.readouterr().err
+    data = ["--train", "train.extxyz", "--valid", "valid.extxyz"]
+    assert cli.main(["calibrate", "random.etn", *data, "--out", "known.etn"]) == 0
+    assert "active configurations, calibrated on the validation set" in capsys.readouterr().out
+    assert cli.main(["info", "known.etn"]) == 0
+    assert "atoms in the active set" in capsys.readouterr().out
+    assert cli.main(["grade", "known.etn", "test.extxyz", "--forces", "--json", "g.json"]) == 0
+    potential = etnpot.load("known.etn")
+    found = json.loads(Path("g.json").read_text())["configurations"]
+    for atoms, one in zip(ase.io.read("test.extxyz", ":"), found, strict=True):
+        edges = potential.edges(atoms)
+        assert one["grades"] == pytest.approx(potential.assess(edges, atoms.numbers).grade_i.tolist())
+        components_ic = np.array(one["force_components_std"])
+        np.testing.assert_allclose(
+            components_ic, potential.force_deviations(edges, atoms.numbers), rtol=1e-9, atol=1e-12
+        )
+    # of the training set and strangers, strangers are chosen
+    pool = [atoms.copy() for atoms in ase.io.read("train.extxyz", ":")]
+    pool[3].set_cell(0.85 * pool[3].cell, scale_atoms=True)
+    ase.io.write("pool.extxyz", pool)
+    assert cli.main(["select", "known.etn", "pool.extxyz", "--n", "1", "--json", "s.json"]) == 0
+    (choice,) = json.loads(Path("s.json").read_text())["choices"]
+    assert choice["index"] == 3 and choice["rule"] == "grade" and choice["grade"] > 1.5

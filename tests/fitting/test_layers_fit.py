@@ -193,3 +193,37 @@ def test_groups_of_a_file_reach_the_fit(data: tuple[DataSet, DataSet], tmp_path:
         assert abs(rows[0]) == pytest.approx(abs(energy - labelled.energy) / 2.0, rel=1e-9)  # sqrt of 4 atoms
     whole = Problem.from_dataset(data[0], 4.0, weights)
     assert problem.loss(potential) != pytest.approx(whole.loss(potential), rel=1e-6)
+
+
+def test_a_fit_ends_with_grades(data: tuple[DataSet, DataSet], caplog: pytest.LogCaptureFixture) -> None:
+    """Cause: it warned that potentials with layers have none."""
+    potential = etnpot.fit(data[0], **TINY, valid_fraction=0.0, layers=KINDS["message"]).potential
+    assert potential.spec.layers and potential.reliability is not None
+    assert not [record for record in caplog.records if "grades" in record.message]
+    assert potential.provenance["reliability"]["calibrated_on"] == "training set"
+    grades = [potential.assess(potential.edges(c.atoms), c.atoms.numbers).grade for c in data[0]]
+    assert max(grades) <= 1.02
+
+
+@pytest.mark.slow
+def test_a_fit_that_was_stopped_gives_the_same_grades(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
+    settings = {**TINY, "layers": KINDS["deep"], "polish_steps": 2}
+    whole = etnpot.fit(*data, **settings).potential
+    assert whole.spec.layers and whole.reliability is not None
+
+    class Stopped(Exception):
+        pass
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["stage"] == "layers":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        etnpot.fit(*data, out=tmp_path / "stopped", callback=stop, **settings)
+    etnpot.fit(*data, out=tmp_path / "stopped", resume=True, **settings)
+    again = etnpot.load(tmp_path / "stopped/potential.etn")
+    np.testing.assert_array_equal(again.parameters, whole.parameters)
+    assert again.reliability is not None
+    expected = whole.reliability.to_arrays()
+    for name, array in again.reliability.to_arrays().items():
+        np.testing.assert_array_equal(array, expected[name])

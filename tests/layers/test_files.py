@@ -1,4 +1,4 @@
-"""Potentials with layers in files, in calculators, and where they are not known: grades."""
+"""Potentials with layers in files and in calculators."""
 
 from __future__ import annotations
 
@@ -123,11 +123,3 @@ def test_calculator(
         for calc in (crystal.calc, again):
             assert calc.get_potential_energy(crystal) == pytest.approx(fresh.energy, abs=1e-12)
             np.testing.assert_allclose(calc.get_forces(crystal), fresh.forces, atol=1e-12)
-
-
-def test_grades_are_refused(make_layered: Make, crystal: Atoms, tmp_path: Path) -> None:
-    potential = make_layered("message")
-    with pytest.raises(SpecificationError, match="potentials with layers have no grades"):
-        potential.assess(potential.edges(crystal), crystal.numbers)
-    with pytest.raises(SpecificationError, match="potentials with layers have no grades"):
-        etnpot.ETNCalculator(potential).assess(crystal)

@@ -378,7 +378,9 @@ void *PairETN::extract(const char *name, int &dim)
   dim = 0;
   if (std::strcmp(name, "grade_flag") != 0) return nullptr;
   if (layered)
-    error->all(FLERR, "pair style etn: potentials with layers have no extrapolation grades; remove 'fix pair' from the input");
+    error->all(FLERR,
+               "pair style etn: extrapolation grades of potentials with layers are not computed in LAMMPS; remove 'fix pair' from "
+               "the input, and take them from 'etnpot grade'");
   if (!model || !model->grade_entries)
     error->all(FLERR,
                "pair style etn: the potential has no extrapolation grades (or pair_coeff comes after this command); add them with "
