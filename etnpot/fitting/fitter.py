@@ -215,6 +215,8 @@ class Fitter:
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
+        #: Of the coordinates in which steps are damped and penalised.
+        self._lower_nn = self._problem.radial_factor(self.potential.spec.radial)
         self._samples: dict[int, Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
@@ -445,7 +447,8 @@ class Fitter:
         """Gauss-Newton on the radial and species factors with all cores fixed, damped where it must be."""
         progress, problem = self._progress, self._working_problem().demanding(None)
         step = polish_step(
-            problem, self.potential, Damping(), groups=self.potential.spec.shared_groups, fixed_ridge=True
+            problem, self.potential, Damping(), groups=self.potential.spec.shared_groups, fixed_ridge=True,
+            lower_nn=self._lower_nn,
         )  # fmt: skip
         self.potential = step.potential
         progress.sweep_at += 1
@@ -463,7 +466,11 @@ class Fitter:
         if settings.method == "l-bfgs":
             before = self.potential
             self.potential, loss = lbfgs_steps(
-                problem, self.potential, ridge=progress.ridge, steps=_LBFGS_ITERATIONS
+                problem,
+                self.potential,
+                ridge=progress.ridge,
+                steps=_LBFGS_ITERATIONS,
+                lower_nn=self._lower_nn,
             )
             moved = not np.array_equal(before.parameters, self.potential.parameters)
             gain, effective = float("inf") if moved else 0.0, float(self.potential.n_parameters)
@@ -473,6 +480,7 @@ class Fitter:
                 self.potential,
                 Damping(progress.mu, progress.ridge),
                 fixed_ridge=settings.ridge is not None,
+                lower_nn=self._lower_nn,
             )
             self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
             progress.mu, progress.ridge = step.damping.mu, step.damping.ridge
@@ -542,7 +550,9 @@ class Fitter:
             core = sweep_order(order, forward=progress.polish_at % 2 == 0)[progress.cycle_at - 1] + 1
             damping, groups = Damping(_LINEAR_DAMPING, progress.ridge), (f"core.{core}",)
             record["core"] = core
-        step = polish_step(problem, self.potential, damping, groups=groups, fixed_ridge=True)
+        step = polish_step(
+            problem, self.potential, damping, groups=groups, fixed_ridge=True, lower_nn=self._lower_nn
+        )
         self.potential = step.potential
         if not is_core:
             progress.feature_mu = min(step.damping.mu, _FIRST_DAMPING)

@@ -3,9 +3,10 @@
     minimise   loss(theta) + lambda sum_q w_q theta_q^2,      (G + lambda w + mu D) s = b - lambda w theta          (1)
     D_q = sqrt(max(G_qq, 1e-4 g) g),      g = mean of G_qq                                                           (2)
 
-with G, b the normal equations at theta, w zero for the reference energies and one elsewhere. The damping D lies half-way
-between the two customary choices, 1 and G_qq: the first ignores that parameters act with different strength, the second
-lets those run away that act weakly.
+with G, b the normal equations at theta, w zero for the reference energies and one elsewhere, all of them in coordinates in
+which the radial functions are orthogonal on the training set (`etnpot.fitting.coordinates`). The damping D lies half-way between
+the two customary choices, 1 and G_qq: the first ignores that parameters act with different strength, the second lets those run
+away that act weakly.
 
 The potential is multilinear in its cores, so that the model curves along the straight step s. With the second derivative of
 the weighted predictions p along s, p'' = [p(theta + h s) - 2 p(theta) + p(theta - h s)] / h^2, the step is bent,
@@ -30,6 +31,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from etnpot.errors import ConvergenceError
+from etnpot.fitting.coordinates import Coordinates
 from etnpot.fitting.least_squares import LeastSquares, ModelT
 from etnpot.fitting.problem import NormalEquations
 from etnpot.fitting.ridge import rounded
@@ -96,6 +98,7 @@ def polish_step(
     *,
     groups: tuple[str, ...] | None = None,
     fixed_ridge: bool = False,
+    lower_nn: Floats | None = None,
 ) -> PolishStep[ModelT]:
     """One Levenberg-Marquardt step, eqs. (1) to (3), and the new ridge, eq. (4).
 
@@ -109,6 +112,8 @@ def polish_step(
         Consecutive groups of parameters that move (see `Sensitivities`); all by default.
     fixed_ridge : bool
         Leave lambda as it is.
+    lower_nn : float64 [n, n], optional
+        L of `etnpot.fitting.coordinates`; without it parameters are their own coordinates.
 
     Returns
     -------
@@ -121,7 +126,11 @@ def polish_step(
     slices = potential.spec.slices
     names = list(slices) if groups is None else groups
     moving = slice(slices[names[0]].start, slices[names[-1]].stop)
-    theta = potential.parameters[moving]
+    coordinates = Coordinates(potential.spec, moving, lower_nn)
+    theta = coordinates.of(potential.parameters[moving])
+    equations = replace(
+        equations, gram=coordinates.gram(equations.gram), rhs=coordinates.gradient(equations.rhs)
+    )
     weights = _penalised(potential.spec)[moving]
     diagonal = np.diag(equations.gram)
     scale = float(diagonal.mean())
@@ -130,32 +139,32 @@ def polish_step(
     before = equations.loss + float(penalty @ theta**2)
     rhs = equations.rhs - penalty * theta
     mu = max(damping.mu, _LEAST_DAMPING)
-    found: tuple[ModelT, float, float] | None = None
+    found: tuple[ModelT, Floats, float, float] | None = None
     while found is None and mu < _LARGEST_DAMPING:
         total = penalty + mu * metric
         if linear:
             step = _straight_step(equations.gram, total, rhs)
         else:
-            step = _curved_step(problem, potential, moving, rows, equations.gram, total, metric, rhs)
+            step = _curved_step(
+                problem, potential, moving, coordinates, rows, equations.gram, total, metric, rhs
+            )
         if step is not None:
-            trial = _moved(potential, moving, step)
+            trial = _moved(potential, moving, coordinates.parameters(step))
             loss = problem.loss(trial)
-            after = loss + float(penalty @ trial.parameters[moving] ** 2)
+            after = loss + float(penalty @ (theta + step) ** 2)
             if after < before:
-                found = trial, loss, after
+                found = trial, theta + step, loss, after
                 break
         mu *= _RAISE
     if found is None:
         return PolishStep(
             potential, replace(damping, mu=_LARGEST_DAMPING), equations.loss, equations.loss, 0.0, 0.0
         )
-    trial, loss, after = found
+    trial, theta, loss, after = found
     gain = before - after
     ridge, effective = damping.ridge, float(len(theta))
     if not fixed_ridge and gain < _SETTLED * before:
-        ridge, effective = _evidence_ridge(
-            equations, trial.parameters[moving], weights, damping.ridge, loss, scale
-        )
+        ridge, effective = _evidence_ridge(equations, theta, weights, damping.ridge, loss, scale)
     return PolishStep(trial, Damping(mu / _LOWER, ridge), equations.loss, loss, gain, effective)
 
 
@@ -184,6 +193,7 @@ def _curved_step(
     problem: LeastSquares[ModelT],
     potential: ModelT,
     moving: slice,
+    coordinates: Coordinates,
     rows: list[Floats],
     gram: Floats,
     damping: Floats,
@@ -195,11 +205,12 @@ def _curved_step(
     if factor is None:
         return None
     straight = np.asarray(scipy.linalg.cho_solve(factor, rhs, check_finite=False))
-    forward = problem.residuals(_moved(potential, moving, _PROBE * straight))
-    backward = problem.residuals(_moved(potential, moving, -_PROBE * straight))
+    probe = _PROBE * coordinates.parameters(straight)
+    forward = problem.residuals(_moved(potential, moving, probe))
+    backward = problem.residuals(_moved(potential, moving, -probe))
     # rows hold reference - prediction, so that these are -p''
     curvature = [(f - 2.0 * r + b) / _PROBE**2 for f, r, b in zip(forward, rows, backward, strict=True)]
-    projected = problem.project(potential, curvature)[moving]
+    projected = coordinates.gradient(problem.project(potential, curvature)[moving])
     bend = np.asarray(scipy.linalg.cho_solve(factor, projected, check_finite=False))
     if not np.isfinite(bend).all() or bend @ (metric * bend) > straight @ (metric * straight):
         return None
@@ -239,7 +250,12 @@ def _evidence_ridge(
 
 
 def lbfgs_steps(
-    problem: LeastSquares[ModelT], potential: ModelT, *, ridge: float, steps: int
+    problem: LeastSquares[ModelT],
+    potential: ModelT,
+    *,
+    ridge: float,
+    steps: int,
+    lower_nn: Floats | None = None,
 ) -> tuple[ModelT, float]:
     """Some L-BFGS iterations on the penalised loss: memory linear in the number of parameters.
 
@@ -251,6 +267,8 @@ def lbfgs_steps(
         lambda, on all parameters but the reference energies.
     steps : int
         Iterations.
+    lower_nn : float64 [n, n], optional
+        As for `polish_step`.
 
     Returns
     -------
@@ -261,13 +279,15 @@ def lbfgs_steps(
     import scipy.optimize
 
     weights = ridge * _penalised(potential.spec)
+    coordinates = Coordinates(potential.spec, slice(0, potential.n_parameters), lower_nn)
 
     def objective(theta: Floats) -> tuple[float, Floats]:
-        loss, gradient = problem.gradient(potential.with_parameters(theta))
-        return loss + float(weights @ theta**2), gradient + 2.0 * weights * theta
+        loss, gradient = problem.gradient(potential.with_parameters(coordinates.parameters(theta)))
+        return loss + float(weights @ theta**2), coordinates.gradient(gradient) + 2.0 * weights * theta
 
     result = scipy.optimize.minimize(
-        objective, potential.parameters, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 20}
-    )
-    better: ModelT = potential.with_parameters(result.x)
+        objective, coordinates.of(potential.parameters), jac=True, method="L-BFGS-B",
+        options={"maxiter": steps, "maxcor": 20},
+    )  # fmt: skip
+    better: ModelT = potential.with_parameters(coordinates.parameters(result.x))
     return better, float(result.fun) - float(weights @ result.x**2)

@@ -42,6 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from etnpot.basis import RadialBasis
+from etnpot.fitting.coordinates import radial_factor, radial_moments
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.prepared import Batch, LossWeights, Prepared, batches
 from etnpot.potential import Jacobian, Potential, Sensitivities
@@ -164,6 +166,10 @@ class Problem:
     def n_rows(self) -> int:
         """Rows of the data, of all ranks."""
         return int(self._summed(np.array([float(sum(c.n_rows for c in self.data))]))[0])
+
+    def radial_factor(self, radial: RadialBasis) -> Floats:
+        """L of `etnpot.fitting.coordinates` for the data, of all ranks."""
+        return radial_factor(self._summed(radial_moments(radial, (c.edges for c in self.data))))
 
     def subset(self, indices: Sequence[int]) -> Problem:
         """The problem of some of the data, by their ascending number in the whole, and of all constraints."""
