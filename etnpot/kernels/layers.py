@@ -1,6 +1,8 @@
 """Layers between the features of atoms and the last train: pairs, messages, and trains on features that are given.
 
-Every pair p = (i, j) has features of its own, whose sums over the neighbours are the local features and which carry messages:
+Parameter derivatives take pairs and messages from here; energies and forces take those of ``messages``, which keep nothing
+of a pair. Every pair p = (i, j) has features of its own, whose sums over the neighbours are the local features and which
+carry messages:
 
     w_p[l, m, c] = R_lc(r_p) Y_lm(u_p)                                                                       (1)
     v_i[l, m, c] += sum_p w_p[l, m, c],      v_i[l', m', a] += sum_p sum_{m mu} C w_p[l, m, a] x_j[lambda, mu, a]  (2)

@@ -63,9 +63,9 @@ def gather_carried(neighbor, order_p, n_pairs, n_filled, carried, x_jo, weight_p
     """x and alpha of the pairs of one atom, and alpha x, which is not written without attention; zero where filled up."""
     n_heads, step = weight_ph.shape[1], x_cp.shape[1]
     for k in range(n_pairs):
-        j = neighbor[order_p[k]]
+        row = entry(neighbor, entry(order_p, k)) * x_jo.shape[1]
         for c in range(carried.shape[0]):
-            x_cp[c, k] = x_jo[j, carried[c, 0]]
+            x_cp[c, k] = entry(x_jo, row + entry(carried, 3 * c))
         for h in range(n_heads):
             alpha_hp[h, k] = weight_ph[order_p[k], h]
     for k in range(n_pairs, n_filled):
