@@ -4,9 +4,9 @@
     D_q = sqrt(max(G_qq, 1e-4 g) g),      g = mean of G_qq                                                           (2)
 
 with G, b the normal equations at theta, w zero for the reference energies and one elsewhere, all of them in coordinates in
-which the radial functions are orthogonal on the training set (`etnpot.fitting.coordinates`). The damping D lies half-way between
-the two customary choices, 1 and G_qq: the first ignores that parameters act with different strength, the second lets those run
-away that act weakly.
+which the radial functions are orthogonal on the training set (`etnpot.fitting.coordinates`). The damping D lies half-way
+between the two customary choices, 1 and G_qq: the first ignores that parameters act with different strength, the second lets
+those run away that act weakly.
 
 The potential is multilinear in its cores, so that the model curves along the straight step s. With the second derivative of
 the weighted predictions p along s, p'' = [p(theta + h s) - 2 p(theta) + p(theta - h s)] / h^2, the step is bent,

@@ -51,7 +51,7 @@ from etnpot.kernels.lanes import (
 )
 from etnpot.kernels.train import adjoint, forward
 
-__all__ = ["bonds", "evaluate", "features"]
+__all__ = ["bonds", "evaluate", "features", "features_adjoint"]
 
 
 @njit(inner=True)
@@ -354,6 +354,35 @@ def features(first, r_pc, type_i, type_p, basis, radial_table, start, stop, v_if
         for b in range(n_lanes):
             for f in range(v_if.shape[1]):
                 v_if[block + b, f] = v_fb[f, b]
+
+
+@njit
+def features_adjoint(first, r_pc, type_i, type_p, basis, radial_table, g_if, start, stop, dE_dr_pc):
+    """Eq. (3) for atoms ``start:stop``, from dE/dv that is given.
+
+    Parameters
+    ----------
+    first, r_pc, type_i, type_p, basis, radial_table, start, stop, dE_dr_pc
+        As for `evaluate`.
+    g_if : float64 [i, f]
+        dE/dv, eV.
+    """
+    n_p = pair_capacity(first, start, stop)
+    l_max = basis.feature_first.shape[0] - 1
+    n_radial, n_channels = basis.recurrence.shape[1], radial_table.shape[3]
+    type_first, order_p = np.empty(radial_table.shape[1] + 2, np.int64), np.empty(n_p, np.int64)
+    r_p, u_cp = np.empty(n_p), np.empty((4, n_p))
+    phi_np, dphi_np = np.zeros((n_radial, n_p)), np.zeros((n_radial, n_p))
+    legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
+    radial_lp, dradial_lp = np.empty((n_channels, n_p)), np.empty((n_channels, n_p))
+    for i in range(start, stop):
+        sort_by_type(first, type_p, i, type_first, order_p)
+        n_filled = gather_pairs(first, r_pc, i, basis.constants[1], order_p, r_p, u_cp)
+        radial_functions(r_p[:n_filled], basis.codes, basis.constants, basis.recurrence, phi_np, dphi_np)
+        combine_radial(radial_table, type_i[i], type_first, n_filled, phi_np, dphi_np, radial_lp, dradial_lp)
+        pair_derivatives(
+            basis, first[i + 1] - first[i], u_cp, legendre_tb, circle_mb, radial_lp, dradial_lp, g_if[i], order_p, dE_dr_pc
+        )  # fmt: skip
 
 
 @njit

@@ -1,6 +1,8 @@
 """Layers between the features of atoms and the last train: pairs, messages, and trains on features that are given.
 
-Every pair p = (i, j) has features of its own, whose sums over the neighbours are the local features and which carry messages:
+Parameter derivatives take pairs and messages from here; energies and forces take those of ``messages``, which keep nothing
+of a pair. Every pair p = (i, j) has features of its own, whose sums over the neighbours are the local features and which
+carry messages:
 
     w_p[l, m, c] = R_lc(r_p) Y_lm(u_p)                                                                       (1)
     v_i[l, m, c] += sum_p w_p[l, m, c],      v_i[l', m', a] += sum_p sum_{m mu} C w_p[l, m, a] x_j[lambda, mu, a]  (2)
@@ -28,18 +30,19 @@ import numpy as np
 from etnpot._jit import njit
 from etnpot.kernels.basis import harmonics_gradient, legendre_rows, radial_functions
 from etnpot.kernels.lanes import LANES, OCTET
-from etnpot.kernels.train import forward, forward_tangent, pull_back, pull_back_tangent
+from etnpot.kernels.train import adjoint, forward, forward_tangent, pull_back, pull_back_tangent
 
 __all__ = [
     "bonds_adjoint",
     "bonds_adjoint_tangent",
     "bonds_tangent",
+    "energies",
     "gather",
     "gather_adjoint",
     "gather_columns",
+    "last_bonds",
     "local_columns_adjoint",
     "message_columns_adjoint",
-    "pair_adjoint",
     "pair_basis",
     "pair_features",
     "pair_tangent",
@@ -133,45 +136,6 @@ def pair_features(r_pc, zi_p, zj_p, basis, table, start, stop, w_pf):
                     for c in range(basis.channel_first[l], basis.channel_first[l + 1]):
                         w_pf[p, f] = radial_c[c] * y
                         f += 1
-
-
-@njit
-def pair_adjoint(r_pc, zi_p, zj_p, basis, table, wbar_pf, start, stop, dE_dr_pc):
-    """dE/dr of the pairs ``start:stop`` from dE/dw: sum over f of dE/dw (R' Y u + R dY/du / r).
-
-    Parameters
-    ----------
-    r_pc, zi_p, zj_p, basis, table, start, stop
-        As for `pair_features`.
-    wbar_pf : float64 [p, f]
-        dE/dw.
-    dE_dr_pc : float64 [p, c]
-        Written for the range.
-    """
-    l_max = basis.channel_first.shape[0] - 2
-    r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb = block_scratch(basis)
-    radial_c, dradial_c = np.empty(table.shape[3]), np.empty(table.shape[3])
-    for at in range(start, stop, LANES):
-        block_basis(r_pc, at, stop, basis, r_b, u_cb, phi_nb, dphi_nb, legendre_tb, circle_mb, y_mb, dy_cmb)
-        for b in range(min(LANES, stop - at)):
-            p, f = at + b, 0
-            radial_rows(table, zi_p[p], zj_p[p], phi_nb, dphi_nb, b, radial_c, dradial_c)
-            slope, gx, gy, gz = 0.0, 0.0, 0.0, 0.0
-            for l in range(l_max + 1):
-                for m in range(2 * l + 1):
-                    lm = l * l + m
-                    along, across = 0.0, 0.0
-                    for c in range(basis.channel_first[l], basis.channel_first[l + 1]):
-                        along += wbar_pf[p, f] * dradial_c[c]
-                        across += wbar_pf[p, f] * radial_c[c]
-                        f += 1
-                    slope += along * y_mb[lm, b]
-                    gx += across * dy_cmb[0, lm, b]
-                    gy += across * dy_cmb[1, lm, b]
-                    gz += across * dy_cmb[2, lm, b]
-            dE_dr_pc[p, 0] = slope * u_cb[0, b] + gx / r_b[b]
-            dE_dr_pc[p, 1] = slope * u_cb[1, b] + gy / r_b[b]
-            dE_dr_pc[p, 2] = slope * u_cb[2, b] + gz / r_b[b]
 
 
 @njit(inner=True)
@@ -580,6 +544,46 @@ def lanes_of(block, stop, type_i, v_if, type_b, v_fb):
         for f in range(v_fb.shape[0]):
             v_fb[f, b] = v_if[block + b, f]
     return n_lanes
+
+
+@njit
+def last_bonds(v_if, type_i, train, weights, start, stop, x_io):
+    """The last bond of atoms ``start:stop``: `x_io` [i, o] is written."""
+    v_fb, x_ab = np.zeros((train.n_features, LANES)), np.empty((train.n_bond_rows, LANES))
+    work_ab, type_b = np.empty((train.n_work_rows, LANES)), np.zeros(LANES, dtype=np.int64)
+    last = train.bond_first[train.bond_first.shape[0] - 2]
+    for block in range(start, stop, LANES):
+        n_lanes = lanes_of(block, stop, type_i, v_if, type_b, v_fb)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
+        for b in range(n_lanes):
+            for o in range(x_io.shape[1]):
+                x_io[block + b, o] = x_ab[last + o, b]
+
+
+@njit
+def energies(v_if, type_i, train, weights, start, stop, energy_i, g_if):
+    """Energies of atoms ``start:stop`` and their derivatives by the features, for a train that ends in one scalar.
+
+    Parameters
+    ----------
+    v_if, type_i, train, weights, start, stop
+        As for `bonds_adjoint`.
+    energy_i : float64 [i]
+        Written for the range: without the reference energy, eV.
+    g_if : float64 [i, f]
+        Written for the range: dE/dv, eV.
+    """
+    v_fb, g_fb = np.zeros((train.n_features, LANES)), np.empty((train.n_features, LANES))
+    x_ab, y_ab = np.empty((train.n_bond_rows, LANES)), np.empty((train.n_bond_rows, LANES))
+    work_ab, type_b = np.empty((train.n_work_rows, LANES)), np.zeros(LANES, dtype=np.int64)
+    for block in range(start, stop, LANES):
+        n_lanes = lanes_of(block, stop, type_i, v_if, type_b, v_fb)
+        forward(train, weights, type_b, v_fb, work_ab, x_ab)
+        adjoint(train, weights, v_fb, x_ab, work_ab, y_ab, g_fb)
+        for b in range(n_lanes):
+            energy_i[block + b] = x_ab[train.n_bond_rows - 1, b]
+            for f in range(train.n_features):
+                g_if[block + b, f] = g_fb[f, b]
 
 
 @njit

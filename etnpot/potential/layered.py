@@ -1,7 +1,7 @@
 """Energies, forces and gradients of a potential with layers (see `etnpot.potential.layers`).
 
-A pass goes through the layers once and keeps what the ways back need: pair features w, the features V^k, what every layer
-passes on, and the weights of attention. Three ways back begin with seeds on the energies of the atoms:
+A pass goes through the layers once and keeps what the ways back need: the features V^k, what every layer passes on, and the
+weights of attention. Three ways back begin with seeds on the energies of the atoms:
 
     `derivatives`   dL/dr_p of L = sum_i s_i E_i
     `tangent`       E'_i and all tangents along r'_p = d_p
@@ -12,7 +12,9 @@ dL/dz and dL/dz' of its result
 
     dL/dx = B^T(dL/dz, y) + B^T(dL/dz', y'),     dL/dx' = B^T(dL/dz', y),                                  (1)
 
-and x and y swapped alike.
+and x and y swapped alike. Energies and `derivatives` take the kernels of `etnpot.kernels.messages`, which couple once for each
+atom and keep nothing of a pair; `tangent`, `gradient` and `columns` those of `etnpot.kernels.layers` with the features w of
+every pair, which are made when they are asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 
 from etnpot.conventions import VOIGT
 from etnpot.errors import StructureError
-from etnpot.kernels import evaluate, layers
+from etnpot.kernels import evaluate, layers, messages
 from etnpot.kernels.lanes import LANES
 from etnpot.potential.layers import LayerTables
 from etnpot.potential.tables import BasisTables, TrainTables
@@ -42,6 +44,11 @@ __all__ = ["LayeredColumns", "LayeredPass", "LayeredTables", "LayeredTangent", "
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+#: First arguments of the kernels of messages.
+MessageArguments = tuple[
+    Integers, Integers, Floats, Integers, Integers, BasisTables, Floats, Integers, Integers, Floats, Floats, Floats
+]  # fmt: skip
+
 #: Fewer atoms, or pairs, than this are not worth another thread.
 _ATOMS_PER_THREAD, _PAIRS_PER_THREAD = 64, 2048
 
@@ -49,12 +56,15 @@ _ATOMS_PER_THREAD, _PAIRS_PER_THREAD = 64, 2048
 class LayeredTables(NamedTuple):
     """All tables of a potential with layers.
 
-    ``basis``, ``local_source``, ``local_target``: of pairs and local features; ``layers``, ``trains``: of each layer, and of
-    the train of each and the last one; ``places``: where the parameters of each train are in ``weights``, those of all;
-    ``widths``: lengths of V^0 .. V^L; ``attention``: of each layer.
+    ``basis``, ``local_source``, ``local_target``: of pairs and local features; ``local_basis``, ``radial_tables``: the basis
+    of the local features alone, and the parts of the radial table that belong to them and to each layer; ``layers``,
+    ``trains``: of each layer, and of the train of each and the last one; ``places``: where the parameters of each train are
+    in ``weights``, those of all; ``widths``: lengths of V^0 .. V^L; ``attention``: of each layer.
     """
 
     basis: BasisTables
+    local_basis: BasisTables
+    radial_tables: tuple[Floats, ...]
     local_source: Integers
     local_target: Integers
     layers: tuple[LayerTables, ...]
@@ -67,11 +77,9 @@ class LayeredTables(NamedTuple):
 
 @dataclass(eq=False)
 class _Attention:
-    """Weights of the messages of one layer, [p, h], and what they were made of."""
+    """Weights of the messages of one layer, [p, h]; where normalised their denominators Z as `attend` scales them, [i, h]."""
 
     weight: Floats
-    score: Floats
-    envelope: Floats | None = None
     total_i: Floats | None = None
 
 
@@ -108,27 +116,14 @@ class LayeredPass:
             )
         self.potential, self.tables, self.threads = potential, potential.layered_tables, threads
         self.first, self.neighbor, self.r_pc, self.type_i = first, neighbor, r_pc, type_i
-        self.center = np.repeat(np.arange(n, dtype=np.int64), np.diff(first))
-        self.zi_p, self.zj_p = type_i[self.center], type_i[neighbor]
+        self.type_p = type_i[neighbor]
         self.group_i = np.zeros(n, dtype=np.int64) if group_i is None else group_i
-        self.w_pf = np.empty(
-            (len(neighbor), len(self.tables.local_source) + sum(len(t.columns) for t in self.tables.layers))
-        )
-        self._over_pairs(
-            lambda a, b: layers.pair_features(
-                r_pc, self.zi_p, self.zj_p, self.tables.basis, potential.radial_table, a, b, self.w_pf
-            )
-        )
-        #: V^0 .. V^L, what each layer passes on, attention, and w with it.
-        self.v = [self._local(self.w_pf, 1.0)]
+        #: V^0 .. V^L, what each layer passes on, and attention.
+        self.v = [self._local()]
         self.x: list[Floats] = []
         self.attention: list[_Attention | None] = []
-        self.carriers: list[Floats] = []
         for k in range(len(self.tables.layers)):
-            self.x.append(self._bonds(k)[:, self.last(k)])
             self._append(k)
-        last = len(self.tables.layers)
-        self.energy_i = np.ascontiguousarray(self._bonds(last)[:, -1])
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -146,50 +141,94 @@ class LayeredPass:
         first = self.tables.trains[k].bond_first
         return slice(int(first[-2]), int(first[-1]))
 
-    def _bonds(self, k: int) -> Floats:
-        """Every bond of train k on V^k."""
-        train = self.tables.trains[k]
-        x_ia = np.empty((self.n_atoms, train.n_bond_rows))
-
-        def work(start: int, stop: int) -> None:
-            evaluate.bonds(
-                self.v[k][start:stop], self.type_i[start:stop], train, self._weights(k), x_ia[start:stop]
-            )
-
-        self._over_atoms(work)
-        return x_ia
-
-    def _local(self, w_pf: Floats, constant: float) -> Floats:
-        """Local features, or with tangents and 0 for the constant theirs."""
+    def _local(self) -> Floats:
+        """Local features V^0."""
         tables = self.tables
-        v_if = np.zeros((self.n_atoms, tables.widths[0]))
-        v_if[:, 0] = constant
+        v_if = np.empty((self.n_atoms, tables.widths[0]))
         self._over_atoms(
-            lambda a, b: layers.sum_pairs(
-                self.first, tables.local_source, tables.local_target, w_pf, a, b, v_if
+            lambda a, b: evaluate.features(
+                self.first, self.r_pc, self.type_i, self.type_p, tables.local_basis, tables.radial_tables[0], a, b, v_if
             )
-        )
+        )  # fmt: skip
         return v_if
 
     def _append(self, k: int) -> None:
-        """V^{k+1} from V^k and what layer k passes on."""
-        layer, x_jo = self.tables.layers[k], np.ascontiguousarray(self.x[k])
-        self.x[k] = x_jo
+        """x^k, attention, and V^{k+1} from V^k."""
+        layer, train, last = self.tables.layers[k], self.tables.trains[k], self.last(k)
+        x_jo = np.empty((self.n_atoms, last.stop - last.start))
+        self._over_atoms(
+            lambda a, b: layers.last_bonds(self.v[k], self.type_i, train, self._weights(k), a, b, x_jo)
+        )
+        self.x.append(x_jo)
+        self.attention.append(None if self.tables.attention[k] == "none" else self._attend(k))
         v_if = np.zeros((self.n_atoms, self.tables.widths[k + 1]))
         v_if[:, layer.kept] = self.v[k]
-        attention = None
-        carrier = self.w_pf
         if len(layer.source):
             v_if[:, layer.target] = self._pooled(x_jo[:, layer.source])
         else:
-            if self.tables.attention[k] != "none":
-                attention = self._attend(k, x_jo)
-                carrier = self.w_pf.copy()
-                carrier[:, layer.columns] *= attention.weight[:, layer.heads]
-            self._gather(layer, carrier, x_jo, v_if)
-        self.attention.append(attention)
-        self.carriers.append(carrier)
+            arguments = self._message(k)
+            self._over_atoms(lambda a, b: messages.messages(*arguments, a, b, v_if))
         self.v.append(v_if)
+
+    def _message(self, k: int) -> MessageArguments:
+        """First arguments of the kernels of messages."""
+        tables, layer = self.tables, self.tables.layers[k]
+        return (
+            self.first, self.neighbor, self.r_pc, self.type_i, self.type_p, tables.basis, tables.radial_tables[k + 1],
+            layer.carried, layer.coupling_index, layer.term_value, self.scale_ph(k), self.x[k],
+        )  # fmt: skip
+
+    @property
+    def energy_i(self) -> Floats:
+        """Learned energy of every atom, eV."""
+        return self._energies[0]
+
+    @cached_property
+    def _energies(self) -> tuple[Floats, Floats]:
+        """E_i and dE_i/dV^L."""
+        k = len(self.tables.layers)
+        train, v_if = self.tables.trains[k], self.v[k]
+        energy_i, g_if = np.empty(self.n_atoms), np.empty_like(v_if)
+        self._over_atoms(
+            lambda a, b: layers.energies(v_if, self.type_i, train, self._weights(k), a, b, energy_i, g_if)
+        )
+        return energy_i, g_if
+
+    # ------------------------------------------------------------------------------------ features of pairs
+
+    @cached_property
+    def center(self) -> Integers:
+        """Centre of every pair, int64 [p]."""
+        return np.repeat(np.arange(self.n_atoms, dtype=np.int64), np.diff(self.first))
+
+    @cached_property
+    def zi_p(self) -> Integers:
+        """Type of the centre of every pair, int64 [p]; ``type_p`` are those of the neighbours."""
+        return self.type_i[self.center]
+
+    @cached_property
+    def w_pf(self) -> Floats:
+        """Features w of every pair, of the local features and all layers, float64 [p, f]."""
+        n_columns = len(self.tables.local_source) + sum(len(t.columns) for t in self.tables.layers)
+        w_pf = np.empty((len(self.neighbor), n_columns))
+        self._over_pairs(
+            lambda a, b: layers.pair_features(
+                self.r_pc, self.zi_p, self.type_p, self.tables.basis, self.potential.radial_table, a, b, w_pf
+            )
+        )  # fmt: skip
+        return w_pf
+
+    @cached_property
+    def carriers(self) -> list[Floats]:
+        """w of each layer with its weights of attention; without attention w itself."""
+        carriers = []
+        for layer, attention in zip(self.tables.layers, self.attention, strict=True):
+            carrier = self.w_pf
+            if attention is not None:
+                carrier = carrier.copy()
+                carrier[:, layer.columns] *= attention.weight[:, layer.heads]
+            carriers.append(carrier)
+        return carriers
 
     def _gather(self, layer: LayerTables, w_pf: Floats, x_jo: Floats, v_if: Floats) -> None:
         self._over_atoms(
@@ -201,28 +240,36 @@ class LayeredPass:
     def _gather_adjoint(
         self, layer: LayerTables, w_pf: Floats, x_jo: Floats, g_if: Floats, wbar_pf: Floats, xbar_jo: Floats
     ) -> None:
-        parts: dict[int, Floats] = {}
-
-        def work(start: int, stop: int) -> None:
-            parts[start] = xbar = np.zeros_like(xbar_jo)
+        def work(start: int, stop: int, xbar: Floats) -> None:
             layers.gather_adjoint(
                 self.first, self.neighbor, layer.term_index, layer.term_value, w_pf, x_jo, g_if, start, stop, wbar_pf, xbar
             )  # fmt: skip
 
-        self._over_atoms(work)
+        self._to_neighbors(work, xbar_jo)
+
+    def _to_neighbors(self, work: Callable[[int, int, Floats], None], xbar_jo: Floats) -> None:
+        """Work on ranges of atoms that adds to any row: of an array for each range, all of which are added to `xbar_jo`."""
+        parts: dict[int, Floats] = {}
+
+        def of_range(start: int, stop: int) -> None:
+            parts[start] = np.zeros_like(xbar_jo)
+            work(start, stop, parts[start])
+
+        self._over_atoms(of_range)
         for start in sorted(parts):
             xbar_jo += parts[start]
 
     @cached_property
-    def _groups(self) -> tuple[Integers, Floats]:
+    def _groups(self) -> tuple[Integers, Integers, Integers]:
+        """Of every atom the place of its group; atoms in the order of these; how many each has."""
         _, place_i, count_g = np.unique(self.group_i, return_inverse=True, return_counts=True)
-        return place_i.reshape(-1), count_g.astype(np.float64)
+        place_i = place_i.reshape(-1)
+        return place_i, np.argsort(place_i, kind="stable"), count_g
 
     def _pooled(self, x_i: Floats) -> Floats:
         """Mean over the group of every atom, [i, ...]; it is its own adjoint."""
-        place_i, count_g = self._groups
-        sums = np.zeros((len(count_g), *x_i.shape[1:]))
-        np.add.at(sums, place_i, x_i)
+        place_i, order_i, count_g = self._groups
+        sums = np.add.reduceat(x_i[order_i], np.cumsum(count_g) - count_g, axis=0)
         sums /= count_g.reshape(-1, *(1,) * (x_i.ndim - 1))
         return np.asarray(sums[place_i])
 
@@ -239,24 +286,35 @@ class LayeredPass:
         scale = 1.0 / np.sqrt(layer.queries.shape[1])
         return scale * x_jo[self.center][:, layer.queries], x_jo[self.neighbor][:, layer.keys]
 
-    def _attend(self, k: int, x_jo: Floats) -> _Attention:
-        query, key = self.query_key(k, x_jo)
-        score = np.einsum("phd,phd->ph", query, key)
-        if self.tables.attention[k] == "bilinear":
-            return _Attention(score, score)
-        envelope, _ = self._envelope()
-        # numerator and denominator times exp(-max(0, s)) of each centre, a constant of all derivatives: no overflow
-        top_i = np.zeros((self.n_atoms, score.shape[1]))
-        np.maximum.at(top_i, self.center, score)
-        exponential = envelope[:, None] * np.exp(score - top_i[self.center])
-        total_i = np.exp(-top_i) + self.sum_at_center(exponential)
-        return _Attention(exponential / total_i[self.center], score, exponential, total_i)
+    def _attend(self, k: int) -> _Attention:
+        layer, x_jo, normalised = self.tables.layers[k], self.x[k], self.tables.attention[k] == "normalised"
+        n_heads = len(layer.queries)
+        weight_ph, total_ih = np.empty((len(self.neighbor), n_heads)), np.empty((self.n_atoms, n_heads))
+        envelope_p = self._envelope[0] if normalised else np.zeros(0)
+        self._over_atoms(
+            lambda a, b: messages.attend(
+                self.first, self.neighbor, x_jo, layer.queries, layer.keys, envelope_p, normalised, a, b, weight_ph, total_ih
+            )
+        )  # fmt: skip
+        return _Attention(weight_ph, total_ih if normalised else None)
 
+    def exponentials(self, attention: _Attention) -> Floats:
+        """e of every pair, scaled as Z is, float64 [p, h]."""
+        assert attention.total_i is not None
+        return np.asarray(attention.weight * attention.total_i[self.center])
+
+    @cached_property
     def _envelope(self) -> tuple[Floats, Floats]:
         """(1 - r^2 / r_c^2)^3 of every pair and its derivative by r^2."""
         reach = self.potential.cutoff**2
         rest = np.maximum(1.0 - np.einsum("pc,pc->p", self.r_pc, self.r_pc) / reach, 0.0)
         return rest**3, -3.0 * rest**2 / reach
+
+    @cached_property
+    def _log_slope(self) -> Floats:
+        """d log f / d r^2 of every pair, zero where f vanishes."""
+        envelope, slope = self._envelope
+        return np.divide(slope, envelope, out=np.zeros_like(slope), where=envelope > 0)
 
     def sum_at_center(self, values: Floats) -> Floats:
         """Sums over the pairs of every atom, [p, ...] to [i, ...]."""
@@ -284,51 +342,42 @@ class LayeredPass:
 
     def derivatives(self, seed_i: Floats | None = None) -> Floats:
         """dL/dr_p of L = sum_i s_i E_i, float64 [p, c]; all s are 1 by default."""
-        n_layers = len(self.tables.layers)
-        seed_io = (np.ones(self.n_atoms) if seed_i is None else np.asarray(seed_i, dtype=np.float64))[:, None]
-        g_if = self._bonds_adjoint(n_layers, np.ascontiguousarray(seed_io))
-        wbar_pf = np.zeros_like(self.w_pf)
-        extra_pc = np.zeros_like(self.r_pc)
-        for k in range(n_layers - 1, -1, -1):
-            layer, x_jo = self.tables.layers[k], self.x[k]
-            xbar_jo = np.zeros_like(x_jo)
+        tables = self.tables
+        g_if = self._energies[1] if seed_i is None else self._energies[1] * seed_i[:, None]
+        slope_pc = np.zeros_like(self.r_pc)
+        for k in range(len(tables.layers) - 1, -1, -1):
+            layer, xbar_jo = tables.layers[k], np.zeros_like(self.x[k])
             if len(layer.source):
                 xbar_jo[:, layer.source] = self._pooled(g_if[:, layer.target])
             else:
-                attention = self.attention[k]
-                if attention is None:
-                    self._gather_adjoint(layer, self.w_pf, x_jo, g_if, wbar_pf, xbar_jo)
-                else:
-                    carried_bar = np.zeros_like(self.w_pf)
-                    self._gather_adjoint(layer, self.carriers[k], x_jo, g_if, carried_bar, xbar_jo)
-                    bar = carried_bar[:, layer.columns]
-                    wbar_pf[:, layer.columns] += bar * attention.weight[:, layer.heads]
-                    weight_bar = by_head(layer, bar * self.w_pf[:, layer.columns])
-                    score_bar = weight_bar
-                    if attention.envelope is not None and attention.total_i is not None:
-                        score_bar = self._normalised_adjoint(attention, weight_bar)
-                        # e = f exp(s): dL/dlog f = dL/ds
-                        along = score_bar.sum(axis=1) * self._log_slope()
-                        extra_pc += 2.0 * along[:, None] * self.r_pc
-                    self._add_query_key(k, x_jo, score_bar, xbar_jo)
+                self._message_adjoint(k, g_if, slope_pc, xbar_jo)
             g_if = g_if[:, layer.kept] + self._bonds_adjoint(k, xbar_jo)
-        self._over_atoms(
-            lambda a, b: layers.sum_pairs_adjoint(
-                self.first, self.tables.local_source, self.tables.local_target, g_if, a, b, wbar_pf
-            )
-        )
         derivative_pc = np.empty_like(self.r_pc)
-        self._over_pairs(
-            lambda a, b: layers.pair_adjoint(
-                self.r_pc, self.zi_p, self.zj_p, self.tables.basis, self.potential.radial_table, wbar_pf, a, b, derivative_pc
+        self._over_atoms(
+            lambda a, b: evaluate.features_adjoint(
+                self.first, self.r_pc, self.type_i, self.type_p, tables.local_basis, tables.radial_tables[0], g_if, a, b,
+                derivative_pc,
             )
         )  # fmt: skip
-        return derivative_pc + extra_pc
+        derivative_pc += slope_pc
+        return derivative_pc
 
-    def _normalised_adjoint(self, attention: _Attention, weight_bar: Floats) -> Floats:
-        """dL/ds of eq. (4) of `etnpot.potential.layers`, from dL/dalpha: alpha (bar - sum alpha bar)."""
-        along_i = self.sum_at_center(attention.weight * weight_bar)
-        return attention.weight * (weight_bar - along_i[self.center])
+    def _message_adjoint(self, k: int, g_if: Floats, slope_pc: Floats, xbar_jo: Floats) -> None:
+        """From dL/dV^{k+1} by way of messages and their attention: dL/dr is added to `slope_pc`, dL/dx to `xbar_jo`."""
+        layer, arguments, weight_ph = self.tables.layers[k], self._message(k), self.scale_ph(k)
+        weight_bar_ph = np.empty_like(weight_ph)
+        normalised = self.tables.attention[k] == "normalised"
+        log_slope_p = self._log_slope if normalised else np.zeros(0)
+
+        def work(start: int, stop: int, xbar: Floats) -> None:
+            messages.messages_adjoint(*arguments, g_if, start, stop, slope_pc, xbar, weight_bar_ph)
+            if weight_ph.shape[1]:
+                messages.attend_adjoint(
+                    self.first, self.neighbor, self.r_pc, self.x[k], layer.queries, layer.keys, log_slope_p, normalised,
+                    weight_ph, weight_bar_ph, start, stop, slope_pc, xbar,
+                )  # fmt: skip
+
+        self._to_neighbors(work, xbar_jo)
 
     def _bonds_adjoint(self, k: int, seed_io: Floats) -> Floats:
         train, g_if = self.tables.trains[k], np.empty_like(self.v[k])
@@ -362,10 +411,10 @@ class LayeredPass:
         query, key = self.query_key(k, self.x[k])
         dquery, dkey = dx_joc[:, layer.queries][self.center], dx_joc[:, layer.keys][self.neighbor]
         dscore = scale * np.einsum("phdc,phd->phc", dquery, key) + np.einsum("phd,phdc->phc", query, dkey)
-        if attention.envelope is None or attention.total_i is None:
+        if attention.total_i is None:
             return dscore
         dscore += self._log_envelope_columns(n_strain)[:, None]
-        dexponential = attention.envelope[:, :, None] * dscore
+        dexponential = self.exponentials(attention)[:, :, None] * dscore
         dtotal = self.sum_at_center(dexponential)[self.center]
         found: Floats = (dexponential - attention.weight[:, :, None] * dtotal) / attention.total_i[
             self.center
@@ -374,7 +423,7 @@ class LayeredPass:
 
     def _log_envelope_columns(self, n_strain: int) -> Floats:
         """Derivative of log f of every pair, zero where f vanishes, float64 [p, column]."""
-        rate_pc = 2.0 * self._log_slope()[:, None] * self.r_pc
+        rate_pc = 2.0 * self._log_slope[:, None] * self.r_pc
         pairs, n = np.arange(len(self.neighbor)), self.n_atoms
         found = np.zeros((len(pairs), 3 * n + n_strain))
         for c in range(3):
@@ -383,11 +432,6 @@ class LayeredPass:
         for s, (a, b) in enumerate(VOIGT[:n_strain]):
             found[:, 3 * n + s] = 0.5 * (rate_pc[:, a] * self.r_pc[:, b] + rate_pc[:, b] * self.r_pc[:, a])
         return found
-
-    def _log_slope(self) -> Floats:
-        """d log f / d r^2 of every pair, zero where f vanishes."""
-        envelope, slope = self._envelope()
-        return np.divide(slope, envelope, out=np.zeros_like(slope), where=envelope > 0)
 
     def tangent(self, direction_pc: Floats) -> LayeredTangent:
         """Tangents of everything along r'_p = d_p."""
@@ -399,7 +443,7 @@ class LayeredPass:
         all_weights[self.tables.places[last]] = weights
         twin = copy.copy(self)
         twin.tables = self.tables._replace(weights=all_weights)
-        twin.energy_i = np.ascontiguousarray(twin._bonds(last)[:, -1])
+        twin.__dict__.pop("_energies", None)  # all else that is kept does not depend on the last train
         return twin
 
 
@@ -426,7 +470,7 @@ class LayeredColumns:
             dw_pf, unit_pc = np.empty_like(base.w_pf), np.zeros_like(base.r_pc)
             unit_pc[:, c] = 1.0
             layers.pair_tangent(
-                base.r_pc, unit_pc, base.zi_p, base.zj_p, tables.basis, base.potential.radial_table, 0, len(unit_pc), dw_pf
+                base.r_pc, unit_pc, base.zi_p, base.type_p, tables.basis, base.potential.radial_table, 0, len(unit_pc), dw_pf
             )  # fmt: skip
             self.dw_pfc[:, :, c] = dw_pf
         self.dw_pfs = np.zeros((*base.w_pf.shape, self.n_strain))
@@ -486,10 +530,16 @@ class LayeredTangent:
         self.w_pf = np.empty_like(base.w_pf)
         base._over_pairs(
             lambda a, b: layers.pair_tangent(
-                base.r_pc, direction_pc, base.zi_p, base.zj_p, tables.basis, base.potential.radial_table, a, b, self.w_pf
+                base.r_pc, direction_pc, base.zi_p, base.type_p, tables.basis, base.potential.radial_table, a, b, self.w_pf
             )
         )  # fmt: skip
-        self.v = [base._local(self.w_pf, 0.0)]
+        dv_if = np.zeros((base.n_atoms, tables.widths[0]))
+        base._over_atoms(
+            lambda a, b: layers.sum_pairs(
+                base.first, tables.local_source, tables.local_target, self.w_pf, a, b, dv_if
+            )
+        )
+        self.v = [dv_if]
         self.x: list[Floats] = []
         self.carriers: list[Floats] = []
         #: Tangents of the attention of each layer: of s, e, and alpha.
@@ -534,9 +584,9 @@ class LayeredTangent:
         query, key = base.query_key(k, base.x[k])
         dquery, dkey = base.query_key(k, self.x[k])
         dscore = np.einsum("phd,phd->ph", dquery, key) + np.einsum("phd,phd->ph", query, dkey)
-        if attention.envelope is None or attention.total_i is None:
+        if attention.total_i is None:
             return dscore, dscore, dscore
-        exponential, total = attention.envelope, attention.total_i[base.center]
+        exponential, total = base.exponentials(attention), attention.total_i[base.center]
         dexponential = exponential * (dscore + self._log_envelope()[:, None])
         dtotal = base.sum_at_center(dexponential)[base.center]
         return dscore, dexponential, (dexponential - attention.weight * dtotal) / total
@@ -544,7 +594,7 @@ class LayeredTangent:
     def _log_envelope(self) -> Floats:
         """(log f)' of every pair, zero where f vanishes."""
         base = self.base
-        return np.asarray(2.0 * base._log_slope() * np.einsum("pc,pc->p", base.r_pc, self.direction_pc))
+        return np.asarray(2.0 * base._log_slope * np.einsum("pc,pc->p", base.r_pc, self.direction_pc))
 
     def gradient(
         self, e_i: Floats, s_i: Floats | None, table_gradient: Floats, train_gradient: Floats
@@ -582,7 +632,7 @@ class LayeredTangent:
                 base.first, tables.local_source, tables.local_target, bar_if, 0, base.n_atoms, bar_pf
             )
         layers.table_adjoint(
-            base.r_pc, self.direction_pc, base.zi_p, base.zj_p, tables.basis, wbar_pf, dwbar_pf, 0, len(base.neighbor),
+            base.r_pc, self.direction_pc, base.zi_p, base.type_p, tables.basis, wbar_pf, dwbar_pf, 0, len(base.neighbor),
             table_gradient,
         )  # fmt: skip
 
@@ -621,8 +671,8 @@ class LayeredTangent:
         weight_bar = by_head(layer, bar * w + dbar * dw)
         dweight_bar = by_head(layer, dbar * w)
         score_bar, dscore_bar = weight_bar, dweight_bar
-        if attention.envelope is not None and attention.total_i is not None:
-            e, total = attention.envelope, attention.total_i[base.center]
+        if attention.total_i is not None:
+            e, total = base.exponentials(attention), attention.total_i[base.center]
             dtotal = base.sum_at_center(dexponential)[base.center]
             # alpha = e / D, alpha' = e' / D - e D' / D^2
             e_bar = weight_bar / total - dweight_bar * dtotal / total**2

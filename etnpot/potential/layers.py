@@ -43,7 +43,16 @@ from etnpot.errors import SpecificationError
 from etnpot.network import SCALAR, Bond
 from etnpot.so3 import Irrep, coupling_table
 
-__all__ = ["ATTENTIONS", "KINDS", "Layer", "LayerTables", "feature_bonds", "layer_tables", "pair_channels"]
+__all__ = [
+    "ATTENTIONS",
+    "KINDS",
+    "Layer",
+    "LayerTables",
+    "feature_bonds",
+    "layer_tables",
+    "pair_channels",
+    "split_radial_table",
+]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -204,6 +213,18 @@ def pair_channels(channels: Sequence[int], layers: Sequence[Layer]) -> tuple[int
     return tuple(count + messages for count in channels)
 
 
+def split_radial_table(table: Floats, channels: Sequence[int], layers: Sequence[Layer]) -> list[Floats]:
+    """Radial tables of the local features and of every layer, [z_i, z_j, n, lc], all l in turn; of no channels for pools."""
+    copies = [sum(rank for _, rank in layer.carried) * (layer.kind == "message") for layer in layers]
+    parts: list[list[Floats]] = [[] for _ in range(1 + len(copies))]
+    at = 0
+    for count in channels:
+        for part, n in zip(parts, (count, *copies), strict=True):
+            part.append(table[..., at : at + n])
+            at += n
+    return [np.concatenate(part, axis=-1) for part in parts]
+
+
 class LayerTables(NamedTuple):
     """Where the numbers of one layer lie.
 
@@ -213,9 +234,11 @@ class LayerTables(NamedTuple):
         Columns of V^k that are those of V^{k-1}.
     source, target : int64 [f]
         Of a pool: columns of x^k, and of V^k.
-    term_index : int64 [t, 4]
+    carried : int64 [c, 3]
+        Row in x^k, copy and head of every component that is passed on.
+    coupling_index, term_index : int64 [t, 4]
     term_value : float64 [t]
-        Of messages: see `etnpot.kernels.layers`.
+        Of messages: the sums as `etnpot.kernels.messages` and `etnpot.kernels.layers` take them; the coefficients of both.
     columns : int64 [f]
         Of messages: the columns of w that carry them.
     heads : int64 [f]
@@ -227,6 +250,8 @@ class LayerTables(NamedTuple):
     kept: Integers
     source: Integers
     target: Integers
+    carried: Integers
+    coupling_index: Integers
     term_index: Integers
     term_value: Floats
     columns: Integers
@@ -258,20 +283,18 @@ def layer_tables(channels: tuple[int, ...], layers: tuple[Layer, ...]) -> tuple[
     first_w = np.cumsum([0, *((2 * l + 1) * total[l] for l in range(l_max + 1))])
     tables, used = [], 0  # channels of each l that earlier layers took
     for k, layer in enumerate(layers):
-        old, new, passed, carried = bonds[k], bonds[k + 1], layer.bonds[-1], layer.carried
+        old, new, carried = bonds[k], bonds[k + 1], layer.carried
         kept = np.concatenate([_places(new, irrep, 0, rank) for irrep, rank in old])
         n_keys = layer.heads * layer.width
         scalars = carried.rank(SCALAR) + np.arange(2 * n_keys, dtype=np.int64)
         queries, keys = (part.reshape(layer.heads, layer.width) for part in np.split(scalars, 2))
         source = target = columns = heads = np.zeros(0, dtype=np.int64)
-        index, value = np.zeros((0, 4), dtype=np.int64), np.zeros(0)
+        coupling = index = np.zeros((0, 4), dtype=np.int64)
+        value, carried_rows = np.zeros(0), _carried(layer)
         if layer.kind == "pool":
-            source = np.concatenate([_places(passed, irrep, 0, rank) for irrep, rank in carried])
+            source = carried_rows[:, 0]
             target = np.concatenate([_places(new, irrep, old.rank(irrep), rank) for irrep, rank in carried])
         else:
-            first_copy = dict(
-                zip(carried.irreps, np.cumsum([0, *(rank for _, rank in carried)]), strict=False)
-            )
             n_copies = sum(rank for _, rank in carried)
             head_a = np.concatenate([np.arange(rank) % max(layer.heads, 1) for _, rank in carried])
             columns = np.concatenate(
@@ -282,9 +305,19 @@ def layer_tables(channels: tuple[int, ...], layers: tuple[Layer, ...]) -> tuple[
                 ]
             )
             heads = np.tile(head_a, (l_max + 1) ** 2)
-            index, value = _terms(layer, l_max, first_w, total, channels, used, first_copy, old, new)
+            coupling, value = _couplings(layer, l_max, carried_rows[:, 0], old, new)
+            lm, component = coupling[:, 0], coupling[:, 1]
+            l = np.sqrt(lm).astype(np.int64)
+            w = first_w[l] + (lm - l * l) * np.array(total)[l] + np.array(channels)[l] + used
+            index = np.stack(
+                [w + carried_rows[component, 1], carried_rows[component, 0], *coupling[:, 2:].T], axis=1
+            )
             used += n_copies
-        tables.append(LayerTables(kept, source, target, index, value, columns, heads, queries, keys))
+        tables.append(
+            LayerTables(
+                kept, source, target, carried_rows, coupling, index, value, columns, heads, queries, keys
+            )
+        )
     return tuple(tables)
 
 
@@ -294,31 +327,32 @@ def _places(bond: Bond, irrep: Irrep, copy: int, count: int) -> Integers:
     return np.asarray(bond.offset(irrep) + (m[:, None] * bond.rank(irrep) + a).ravel(), dtype=np.int64)
 
 
-def _terms(
-    layer: Layer,
-    l_max: int,
-    first_w: Integers,
-    total: Sequence[int],
-    channels: Sequence[int],
-    used: int,
-    first_copy: Mapping[Irrep, int],
-    old: Bond,
-    new: Bond,
+def _carried(layer: Layer) -> Integers:
+    """Row in the last bond, copy and head of every component that a layer passes on, int64 [c, 3]."""
+    rows, first = [], 0
+    for irrep, rank in layer.carried:
+        copies = np.arange(rank)
+        of_irrep = np.stack([copies, first + copies, copies % max(layer.heads, 1)], axis=1)
+        for m in range(irrep.dim):
+            row = layer.bonds[-1].offset(irrep) + m * layer.bonds[-1].rank(irrep)
+            rows.append(of_irrep + np.array([row, 0, 0]))
+        first += rank
+    return np.concatenate(rows).astype(np.int64)
+
+
+def _couplings(
+    layer: Layer, l_max: int, carried_row: Integers, old: Bond, new: Bond
 ) -> tuple[Integers, Floats]:
-    """The sums of eq. (2)."""
+    """The sums of eq. (2): lm, first component that is carried, first feature, copies; the coefficients."""
     passed, taken = layer.bonds[-1], {irrep: old.rank(irrep) for irrep in new.irreps}
+    component = {int(row): c for c, row in enumerate(carried_row)}
     rows, values = [], []
     for l, irrep, out_l in message_paths(layer, l_max):
         out, rank = Irrep.natural(out_l), layer.carried.rank(irrep)
         for (m1, m2, m3), c in zip(*coupling_table(l, irrep.l, out_l), strict=True):
-            rows.append(
-                [
-                    first_w[l] + m1 * total[l] + channels[l] + used + first_copy[irrep],
-                    passed.offset(irrep) + m2 * passed.rank(irrep),
-                    new.offset(out) + m3 * new.rank(out) + taken[out],
-                    rank,
-                ]
-            )
+            row = passed.offset(irrep) + m2 * passed.rank(irrep)
+            feature = new.offset(out) + m3 * new.rank(out) + taken[out]
+            rows.append([l * l + m1, component[int(row)], feature, rank])
             values.append(c)
         taken[out] += rank
     return np.array(rows, dtype=np.int64).reshape(-1, 4), np.array(values, dtype=np.float64)

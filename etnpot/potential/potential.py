@@ -34,7 +34,7 @@ from etnpot.potential.feature_model import (
     neighbor_types,
 )
 from etnpot.potential.layered import LayeredPass, LayeredTables
-from etnpot.potential.layers import layer_tables, local_columns
+from etnpot.potential.layers import layer_tables, local_columns, split_radial_table
 from etnpot.potential.local import Arguments, LocalPass
 from etnpot.potential.reliability import PREFIX, Assessment, Reliability
 from etnpot.potential.short_range import ShortRange, short_range
@@ -355,6 +355,8 @@ class Potential(FeatureModel[PotentialSpec]):
         starts = np.cumsum([0, *(layout.n_parameters for layout in layouts)])
         return LayeredTables(
             self.basis_tables,
+            self.basis_tables._replace(channel_first=np.cumsum([0, *spec.channels], dtype=np.int64)),
+            tuple(split_radial_table(self.radial_table, spec.channels, spec.layers)),
             *local_columns(spec.channels, spec.layers),
             layer_tables(spec.channels, spec.layers),
             tuple(train_tables(layout) for layout in layouts),

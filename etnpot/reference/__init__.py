@@ -20,6 +20,7 @@ module        twins
 `sites`       derivatives of the energy of every atom by the entries of the train
 `outputs`     derivatives of the components of the last bond by pair vectors and parameters
 `layers`      pair features, messages, and trains on given features
+`messages`    messages and attention from the features of every pair, and their adjoints
 `assemble`    forces and virials
 `short_range` the repulsion, and what it makes of the learned energy
 `pairs`       vectors of listed pairs, and which of them are within the cutoff
@@ -34,6 +35,7 @@ from etnpot.reference import (
     gradient,
     jacobian,
     layers,
+    messages,
     outputs,
     pairs,
     short_range,
@@ -49,6 +51,7 @@ __all__ = [
     "gradient",
     "jacobian",
     "layers",
+    "messages",
     "outputs",
     "pairs",
     "short_range",

@@ -29,7 +29,15 @@ from etnpot.reference.train import adjoint, forward
 if TYPE_CHECKING:
     from etnpot.potential.tables import BasisTables, TrainTables
 
-__all__ = ["bonds", "evaluate", "feature_slices", "features", "pair_basis", "pair_features"]
+__all__ = [
+    "bonds",
+    "evaluate",
+    "feature_slices",
+    "features",
+    "features_adjoint",
+    "pair_basis",
+    "pair_features",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -118,6 +126,24 @@ def features(
         v_if[i, 0] = 1.0
 
 
+def features_adjoint(
+    first: Integers,
+    r_pc: Floats,
+    type_i: Integers,
+    type_p: Integers,
+    basis: BasisTables,
+    radial_table: Floats,
+    g_if: Floats,
+    start: int,
+    stop: int,
+    dE_dr_pc: Floats,
+) -> None:
+    """Eq. (4) for atoms ``start:stop`` from `g_if` [i, f], dE/dv; other arguments as for `evaluate`."""
+    pairs, center = slice(first[start], first[stop]), centers(first)
+    _, dv_pfc = pair_features(r_pc, type_i[center], type_p, basis, radial_table)
+    dE_dr_pc[pairs] = np.einsum("pf,pfc->pc", g_if[center[pairs]], dv_pfc[pairs])
+
+
 def bonds(v_if: Floats, type_i: Integers, train: TrainTables, weights: Floats, x_ia: Floats) -> None:
     """Every bond vector of every atom from its features: `x_ia` [i, a] is written, bonds stacked."""
     forward(train, weights, type_i[: len(v_if)], v_if.T, None, x_ia.T)
@@ -167,6 +193,6 @@ def evaluate(
     forward(train, weights, type_i[start:stop], v_fb, None, x_ab)
     adjoint(train, weights, v_fb, x_ab, None, y_ab, g_fb)
     energy_i[start:stop] = x_ab[train.bond_first[-2]]
-    pairs, center = slice(first[start], first[stop]), centers(first)
-    _, dv_pfc = pair_features(r_pc, type_i[center], type_p, basis, radial_table)
-    dE_dr_pc[pairs] = np.einsum("fp,pfc->pc", g_fb[:, center[pairs] - start], dv_pfc[pairs])  # eq. (4)
+    g_if = np.zeros_like(v_if)
+    g_if[start:stop] = g_fb.T
+    features_adjoint(first, r_pc, type_i, type_p, basis, radial_table, g_if, start, stop, dE_dr_pc)

@@ -40,13 +40,14 @@ __all__ = [
     "bonds_adjoint",
     "bonds_adjoint_tangent",
     "bonds_tangent",
+    "energies",
     "gather",
     "gather_adjoint",
     "gather_columns",
     "gather_tensor",
+    "last_bonds",
     "local_columns_adjoint",
     "message_columns_adjoint",
-    "pair_adjoint",
     "pair_basis",
     "pair_features",
     "pair_functions",
@@ -121,22 +122,6 @@ def pair_features(
         Written for the range.
     """
     w_pf[start:stop] = pair_functions(r_pc, zi_p, zj_p, basis, table)[0][start:stop]
-
-
-def pair_adjoint(
-    r_pc: Floats,
-    zi_p: Integers,
-    zj_p: Integers,
-    basis: BasisTables,
-    table: Floats,
-    wbar_pf: Floats,
-    start: int,
-    stop: int,
-    dE_dr_pc: Floats,
-) -> None:
-    """dE/dr of the pairs ``start:stop`` from dE/dw: arguments as of the kernel of this name."""
-    dw_pfc = pair_functions(r_pc, zi_p, zj_p, basis, table)[1]
-    dE_dr_pc[start:stop] = np.einsum("pf,pfc->pc", wbar_pf[start:stop], dw_pfc[start:stop])
 
 
 def pair_tangent(
@@ -502,6 +487,38 @@ def _by_features(cores: list[Floats], v_k: list[Floats | None], x_0: Floats) -> 
     return np.sum(
         [contract_chain(cores, with_place(v_k, s, None), left=x_0) for s in range(len(cores))], axis=0
     )
+
+
+def last_bonds(
+    v_if: Floats,
+    type_i: Integers,
+    train: TrainTables,
+    weights: Floats,
+    start: int,
+    stop: int,
+    x_io: Floats,
+) -> None:
+    """The last bond of atoms ``start:stop``: `x_io` [i, o] is written."""
+    cores = dense_cores(train, weights)
+    x_0 = head(train, weights, type_i[start:stop])
+    x_io[start:stop] = contract_chain(cores, [v_if[start:stop]] * len(cores), left=x_0)
+
+
+def energies(
+    v_if: Floats,
+    type_i: Integers,
+    train: TrainTables,
+    weights: Floats,
+    start: int,
+    stop: int,
+    energy_i: Floats,
+    g_if: Floats,
+) -> None:
+    """Energies of atoms ``start:stop`` and their derivatives by the features, both written: arguments as of the kernel."""
+    x_io, seed_io = np.zeros((len(energy_i), 1)), np.ones((len(energy_i), 1))
+    last_bonds(v_if, type_i, train, weights, start, stop, x_io)
+    energy_i[start:stop] = x_io[start:stop, 0]
+    bonds_adjoint(v_if, type_i, train, weights, seed_io, start, stop, g_if)
 
 
 def bonds_adjoint(

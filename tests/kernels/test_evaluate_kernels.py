@@ -63,6 +63,19 @@ def test_evaluate(neighborhoods: Any, assert_close: Callable[..., None]) -> None
     assert_close(actual[1], expected[1])
 
 
+def test_adjoint_of_features(neighborhoods: Any, assert_close: Callable[..., None]) -> None:
+    """Over ranges, and with seeds that no train gives."""
+    n = neighborhoods.edges.n_atoms
+    g_if = np.random.default_rng(0).normal(size=(n, neighborhoods.potential.spec.feature.dimension))
+    found = []
+    for module in (kernels, reference.evaluate):
+        dE_dr_pc = np.full(neighborhoods.edges.r_pc.shape, np.nan)
+        for start, stop in ((0, n // 3), (n // 3, n), (n, n)):
+            module.features_adjoint(*neighborhoods.pair_arguments, g_if, start, stop, dE_dr_pc)
+        found.append(dE_dr_pc)
+    assert_close(*found)
+
+
 def test_forces_and_virials(
     models: dict[str, Potential],
     rng: np.random.Generator,

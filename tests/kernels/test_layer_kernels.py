@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from etnpot import reference
 from etnpot.kernels import layers as kernels
+from etnpot.kernels import messages as message_kernels
 from etnpot.kernels.lanes import LANES
 from etnpot.potential import Potential
 from etnpot.potential.layers import LayerTables
@@ -112,18 +113,17 @@ class Case:
 
 
 def pair_stage(module: Any, case: Case) -> list[np.ndarray]:
-    """w, w', dL/dr and dL/dT."""
+    """w, w' and dL/dT."""
     table, (zi_p, zj_p, basis) = case.potential.radial_table, case.pairs
     r_pc, d_pc = case.r_pc, case.random(case.n_pairs, 3)
     wbar_pf, dwbar_pf = case.random(case.n_pairs, case.n_w), case.random(case.n_pairs, case.n_w, salt=1)
     w_pf, dw_pf = np.full(wbar_pf.shape, np.nan), np.full(wbar_pf.shape, np.nan)
-    by_r_pc, by_table = np.full(r_pc.shape, np.nan), np.full(table.shape, 0.5)
+    by_table = np.full(table.shape, 0.5)
     for start, stop in case.ranges(case.n_pairs):
         module.pair_features(r_pc, zi_p, zj_p, basis, table, start, stop, w_pf)
         module.pair_tangent(r_pc, d_pc, zi_p, zj_p, basis, table, start, stop, dw_pf)
-        module.pair_adjoint(r_pc, zi_p, zj_p, basis, table, wbar_pf, start, stop, by_r_pc)
         module.table_adjoint(r_pc, d_pc, zi_p, zj_p, basis, wbar_pf, dwbar_pf, start, stop, by_table)
-    return [w_pf, dw_pf, by_r_pc, by_table]
+    return [w_pf, dw_pf, by_table]
 
 
 def sums(module: Any, case: Case) -> list[np.ndarray]:
@@ -230,15 +230,67 @@ def trains(module: Any, case: Case) -> list[np.ndarray]:
         train, weights, n_o = case.train(k)
         v_if, dv_if = case.random(n, width), case.random(n, width, salt=1)
         seed_io, dseed_io = case.random(n, n_o, salt=2), case.random(n, n_o, salt=3)
-        plain_if, g_if, h_if = (np.full(v_if.shape, np.nan) for _ in range(3))
-        dx_io, by_weight = np.full(seed_io.shape, np.nan), np.full(weights.shape, 0.5)
+        plain_if, g_if, h_if, slope_if = (np.full(v_if.shape, np.nan) for _ in range(4))
+        x_io, dx_io = (np.full(seed_io.shape, np.nan) for _ in range(2))
+        by_weight, energy_i = np.full(weights.shape, 0.5), np.full(n, np.nan)
         for start, stop in case.ranges(n):
+            module.last_bonds(v_if, type_i, train, weights, start, stop, x_io)
+            if n_o == 1:
+                module.energies(v_if, type_i, train, weights, start, stop, energy_i, slope_if)
             module.bonds_adjoint(v_if, type_i, train, weights, seed_io, start, stop, plain_if)
             module.bonds_tangent(v_if, dv_if, type_i, train, weights, start, stop, dx_io)
             module.bonds_adjoint_tangent(
                 v_if, dv_if, type_i, train, weights, dseed_io, seed_io, start, stop, g_if, h_if, by_weight
             )
-        found += [plain_if, dx_io, g_if, h_if, by_weight]
+        found += [plain_if, x_io, dx_io, g_if, h_if, by_weight]
+        if n_o == 1:
+            found += [energy_i, slope_if]
+    return found
+
+
+def arguments_of_messages(case: Case, k: int, layer: LayerTables, n_heads: int) -> tuple[Any, ...]:
+    """Arguments of the kernels of messages up to x."""
+    type_i, tables, n_x = case.neighborhoods.type_i, case.potential.layered_tables, case.train(k)[2]
+    return (
+        case.first, case.neighbor, case.r_pc, type_i, type_i[case.neighbor], tables.basis, tables.radial_tables[k + 1],
+        layer.carried, layer.coupling_index, layer.term_value, case.random(case.n_pairs, n_heads),
+        case.random(case.n_atoms, n_x),
+    )  # fmt: skip
+
+
+def sums_of_products(module: Any, case: Case) -> list[np.ndarray]:
+    """Messages and their adjoint with and without attention; attention, normalised or not, and its adjoint."""
+    n, n_pairs, found = case.n_atoms, case.n_pairs, []
+    for k, layer in case.messages:
+        n_x, n_v = case.train(k)[2], case.potential.layered_tables.widths[k + 1]
+        x_jo, g_if = case.random(n, n_x), case.random(n, n_v)
+        for n_heads in {0, len(layer.queries)}:
+            given = arguments_of_messages(case, k, layer, n_heads)
+            v_if, by_r_pc, xbar_jo = (
+                np.full((n, n_v), 0.5),
+                np.full((n_pairs, 3), 0.5),
+                np.full((n, n_x), 0.5),
+            )
+            weight_bar_ph = np.full((n_pairs, n_heads), np.nan)
+            for start, stop in case.ranges(n):
+                module.messages(*given, start, stop, v_if)
+                module.messages_adjoint(*given, g_if, start, stop, by_r_pc, xbar_jo, weight_bar_ph)
+            found += [v_if, by_r_pc, xbar_jo, weight_bar_ph]
+        n_heads = len(layer.queries)
+        for normalised in (False, True) if n_heads else ():
+            weight_ph, total_ih = np.full((n_pairs, n_heads), np.nan), np.full((n, n_heads), 0.5)
+            by_r_pc, xbar_jo = np.full((n_pairs, 3), 0.5), np.full((n, n_x), 0.5)
+            places = layer.queries, layer.keys
+            for start, stop in case.ranges(n):
+                module.attend(
+                    case.first, case.neighbor, x_jo, *places, case.random(n_pairs) ** 2, normalised, start, stop, weight_ph,
+                    total_ih,
+                )  # fmt: skip
+                module.attend_adjoint(
+                    case.first, case.neighbor, case.r_pc, x_jo, *places, case.random(n_pairs, salt=1), normalised,
+                    case.random(n_pairs, n_heads), case.random(n_pairs, n_heads, salt=1), start, stop, by_r_pc, xbar_jo,
+                )  # fmt: skip
+            found += [weight_ph, total_ih, by_r_pc, xbar_jo]
     return found
 
 
@@ -248,7 +300,16 @@ STAGES = {
     "messages": messages,
     "table": table_columns,
     "trains": trains,
+    "products": sums_of_products,
 }
+
+
+def twins(stage: str, case: Case) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What the kernels of a stage give, and their references."""
+    modules = (kernels, reference.layers)
+    if stage == "products":
+        modules = (message_kernels, reference.messages)
+    return zip(*(STAGES[stage](module, case) for module in modules), strict=True)
 
 
 @pytest.fixture(scope="session")
@@ -268,9 +329,7 @@ def test_kernels_are_their_references(
 ) -> None:
     potential = layered_models[name]
     case = Case(potential, make_neighborhoods(potential, rng, [2, 0, 3, 1], n_ghosts=0), seed=1)
-    for actual, expected in zip(
-        STAGES[stage](kernels, case), STAGES[stage](reference.layers, case), strict=True
-    ):
+    for actual, expected in twins(stage, case):
         assert_close(actual, expected)
 
 
@@ -284,8 +343,8 @@ def test_few_neighbors(
 ) -> None:
     potential = layered_models["scalars"]
     case = Case(potential, make_neighborhoods(potential, rng, counts, n_ghosts=0), seed=2)
-    for stage in STAGES.values():
-        for actual, expected in zip(stage(kernels, case), stage(reference.layers, case), strict=True):
+    for stage in STAGES:
+        for actual, expected in twins(stage, case):
             assert_close(actual, expected)
 
 
@@ -298,8 +357,8 @@ def test_more_than_a_block_of_atoms_and_pairs(
     potential = layered_models["scalars"]
     counts = rng.integers(0, 3, size=3 * LANES + 2)
     case = Case(potential, make_neighborhoods(potential, rng, counts, n_ghosts=0), seed=3)
-    for stage in STAGES.values():
-        for actual, expected in zip(stage(kernels, case), stage(reference.layers, case), strict=True):
+    for stage in STAGES:
+        for actual, expected in twins(stage, case):
             assert_close(actual, expected)
 
 
@@ -345,13 +404,42 @@ def test_kernels_over_random_layouts(
     potential = make_model(seed, **chosen)
     pairs = make_neighborhoods(potential, np.random.default_rng(seed), counts, n_ghosts=0)
     case = Case(potential, pairs, seed)
-    for stage in STAGES.values():
-        for actual, expected in zip(stage(kernels, case), stage(reference.layers, case), strict=True):
+    for stage in STAGES:
+        for actual, expected in twins(stage, case):
             assert_close(actual, expected)
 
 
-def test_every_public_kernel_has_a_twin_of_the_same_arguments() -> None:
-    for name in kernels.__all__:
-        kernel, twin = getattr(kernels, name), getattr(reference.layers, name)
+@pytest.mark.parametrize("name", ["message, bilinear", "two messages and a pool"])
+def test_both_orders_of_the_sums_are_the_same(
+    name: str,
+    layered_models: dict[str, Potential],
+    rng: np.random.Generator,
+    assert_close: Callable[..., None],
+    make_neighborhoods: Callable[..., Any],
+) -> None:
+    """Coupled for every pair, or once for each atom."""
+    potential = layered_models[name]
+    case = Case(potential, make_neighborhoods(potential, rng, [9, 0, 17, 1], n_ghosts=0), seed=4)
+    table, (zi_p, zj_p, basis) = potential.radial_table, case.pairs
+    w_pf = np.empty((case.n_pairs, case.n_w))
+    kernels.pair_features(case.r_pc, zi_p, zj_p, basis, table, 0, case.n_pairs, w_pf)
+    for k, layer in case.messages:
+        given = arguments_of_messages(case, k, layer, len(layer.queries))
+        weight_ph, x_jo = given[-2:]
+        carrier_pf = w_pf.copy()
+        if len(layer.queries):
+            carrier_pf[:, layer.columns] *= weight_ph[:, layer.heads]
+        by_atom, by_pair = np.zeros((2, case.n_atoms, potential.layered_tables.widths[k + 1]))
+        message_kernels.messages(*given, 0, case.n_atoms, by_atom)
+        kernels.gather(*case.terms(layer), carrier_pf, x_jo, 0, case.n_atoms, by_pair)
+        assert np.abs(by_pair).max() > 0.0
+        assert_close(by_atom, by_pair)
+
+
+@pytest.mark.parametrize("module", [kernels, message_kernels], ids=["layers", "messages"])
+def test_every_public_kernel_has_a_twin_of_the_same_arguments(module: Any) -> None:
+    for name in module.__all__:
+        twin = getattr(getattr(reference, module.__name__.rsplit(".", 1)[1]), name)
+        kernel = getattr(module, name)
         code = getattr(kernel, "py_func", kernel).__code__
         assert code.co_varnames[: code.co_argcount] == twin.__code__.co_varnames[: twin.__code__.co_argcount]

@@ -240,7 +240,7 @@ def test_a_denominator_that_jumps_is_found(
     def abrupt(self: LayeredPass) -> tuple[np.ndarray, np.ndarray]:
         return np.ones(len(self.r_pc)), np.zeros(len(self.r_pc))
 
-    monkeypatch.setattr(LayeredPass, "_envelope", abrupt)
+    monkeypatch.setattr(LayeredPass, "_envelope", property(abrupt))
     check_forces(molecule, calc, components=2)  # consistent, but not continuous
     assert not check_cutoff_smoothness(molecule, calc, calc.potential.cutoff, raise_on_failure=False).passed
 
@@ -253,7 +253,8 @@ def test_large_scores_do_not_overflow(make_layered: Make, molecule: Atoms) -> No
     arguments, _ = loud._arguments(edges, loud.type_index(molecule.numbers))
     way = loud._pass(edges, arguments, 1)
     assert isinstance(way, LayeredPass) and way.attention[0] is not None
-    assert way.attention[0].score.max() > 710.0  # exp of it is infinite
+    query, key = way.query_key(0, way.x[0])
+    assert np.einsum("phd,phd->ph", query, key).max() > 710.0  # exp of it is infinite
     weight = way.attention[0].weight
     assert np.isfinite(weight).all() and weight.min() >= 0.0 and 0.5 < weight.max() <= 1.0
     check_forces(molecule, calculator(loud), components=3, steps=(4e-5, 2e-5, 1e-5))

@@ -76,7 +76,7 @@ from etnpot.errors import PotentialFileError
 from etnpot.io.atomic import write_bytes_atomically
 from etnpot.network import SCALAR, TrainLayout
 from etnpot.potential import Potential
-from etnpot.potential.layers import ATTENTIONS, KINDS
+from etnpot.potential.layers import ATTENTIONS, KINDS, split_radial_table
 from etnpot.so3 import Irrep, coupling_table
 
 __all__ = [
@@ -199,7 +199,7 @@ def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str,
     yield "harmonics_norms", "real", recurrence_constants(spec.l_max)
     yield "feature_first", "integer", [local.offset(irrep) + (irrep.l == 0) for irrep in irreps]
     yield "feature_rank", "integer", [local.rank(irrep) for irrep in irreps]
-    local_table, *layer_tables = _radial_tables(potential)
+    local_table, *layer_tables = split_radial_table(potential.radial_table, spec.channels, spec.layers)
     yield "radial_table", "real", local_table
     repulsion, bounds = spec.repulsion, spec.energy_bounds
     yield "repulsion_charges", "integer", spec.species
@@ -237,19 +237,6 @@ def _train(prefix: str, layout: TrainLayout, weights: np.ndarray) -> Iterator[tu
     yield f"{prefix}weights", "real", weights
 
 
-def _radial_tables(potential: Potential) -> list[np.ndarray]:
-    """The radial tables of the local features and of every layer, whose channels alternate per l; empty for pools."""
-    spec = potential.spec
-    copies = [sum(rank for _, rank in layer.carried) * (layer.kind == "message") for layer in spec.layers]
-    parts: list[list[np.ndarray]] = [[] for _ in range(1 + len(copies))]
-    at = 0
-    for count in spec.channels:
-        for part, n in zip(parts, (count, *copies), strict=True):
-            part.append(potential.radial_table[..., at : at + n])
-            at += n
-    return [np.concatenate(part, axis=-1) for part in parts]
-
-
 def _layers(potential: Potential, radial_tables: Sequence[np.ndarray]) -> Iterator[tuple[str, str, Any]]:
     """The tables of the layers, whose features are those of `etnpot.potential.layers` in another order: appended at the end."""
     spec, tables = potential.spec, potential.layered_tables
@@ -259,29 +246,21 @@ def _layers(potential: Potential, radial_tables: Sequence[np.ndarray]) -> Iterat
         prefix, n_old, n_new = f"layer_{k + 1}_", len(place), tables.widths[k + 1]
         yield f"{prefix}order", "integer", place
         last, carried = layer.bonds[-1], layer.carried
-        rows, copies, heads, n_copies = [], [], [], 0
-        for irrep, rank in carried:
-            for m in range(irrep.dim):
-                for a in range(rank):
-                    rows.append(last.offset(irrep) + m * last.rank(irrep) + a)
-                    copies.append(n_copies + a)
-                    heads.append(a % max(layer.heads, 1))
-            n_copies += rank
+        n_copies = sum(rank for _, rank in carried)
         kind = [KINDS.index(layer.kind), ATTENTIONS.index(layer.attention), layer.heads, layer.width]
         kind += [carried.rank(SCALAR), last.dimension, n_copies, n_new - n_old]
         yield f"{prefix}kind", "integer", kind
-        yield f"{prefix}carried", "integer", np.stack([rows, copies, heads], axis=1)
+        yield f"{prefix}carried", "integer", table.carried
         new = np.setdiff1d(np.arange(n_new), table.kept)
         appended = np.empty(n_new, dtype=np.int64)
         appended[new] = np.arange(len(new))
-        component = np.empty(last.dimension, dtype=np.int64)
-        component[rows] = np.arange(len(rows))
         if layer.kind == "pool":
-            terms = np.stack([0 * new, component[table.source], appended[table.target], 1 + 0 * new], axis=1)
+            component = np.arange(len(table.source))
+            terms = np.stack([0 * new, component, appended[table.target], 1 + 0 * new], axis=1)
             values = np.ones(len(new))
         else:
-            w, x, v, count = table.term_index.T
-            terms = np.stack([_harmonic(potential, w), component[x], appended[v], count], axis=1)
+            lm, component, v, count = table.coupling_index.T
+            terms = np.stack([lm, component, appended[v], count], axis=1)
             values = table.term_value
         yield f"{prefix}terms", "integer", terms
         yield f"{prefix}term_value", "real", values
@@ -292,15 +271,6 @@ def _layers(potential: Potential, radial_tables: Sequence[np.ndarray]) -> Iterat
         following[table.kept], following[new] = place, n_old + np.arange(len(new))
         place = following
     yield "order", "integer", place
-
-
-def _harmonic(potential: Potential, w: np.ndarray) -> np.ndarray:
-    """l * l + l + m of columns of the pair features."""
-    channels = potential.spec.pair_channels
-    of_column = np.repeat(
-        np.arange(len(channels) ** 2), [channels[l] for l in range(len(channels)) for _ in range(2 * l + 1)]
-    )
-    return np.asarray(of_column[w])
 
 
 def _paths(layout: TrainLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
