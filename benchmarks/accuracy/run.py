@@ -68,14 +68,8 @@ ALLOY = {
     "order": 4, "l_max": 4, "radial_size": 8, "channels": [4, 3, 3, 2, 1],
     "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0,
 }  # fmt: skip
-ELEMENT = {
-    "order": 4, "l_max": 4, "radial_size": 12, "channels": [6, 4, 3, 2, 1],
-    "ranks": {"0e": 5, "1o": 4, "2e": 3, "3o": 2, "4e": 1}, "cutoff": 5.0, "time_limit": 285,
-}  # fmt: skip
-NICKEL = {
-    "order": 5, "l_max": 4, "radial_size": 8, "channels": [4, 3, 2, 2, 1],
-    "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 4.5, "time_limit": 285, "energy_weight": 1000.0,
-}  # fmt: skip
+ELEMENT = {"size": "large", "cutoff": 5.0, "time_limit": 285}
+
 MOLECULE = {
     "order": 5, "l_max": 4, "radial_size": 8, "channels": [5, 4, 3, 2, 1],
     "ranks": {"0e": 5, "1o": 4, "2e": 3, "3o": 2, "4e": 1}, "species_rank": 6, "r_min": 0.8, "cutoff": 5.0,
@@ -92,16 +86,14 @@ ROWS: dict[str, Row] = {
         "RMSE: MLIP-3 level 12 7.9, 0.104 (797 s); NequIP 12.0, 0.061 (150 s); MACE 33, 0.047 (339 s)",
         valid="emt6/valid.extxyz",
     ),
-    "Mo": Row("zuo2020/Mo/train.extxyz", {"test": "zuo2020/Mo/test.extxyz"},
-              {**ELEMENT, "order": 5, "l_max": 5, "radial_size": 8, "channels": [4, 3, 3, 2, 2, 1],
-               "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1, "5o": 1}, "robust": 1.0},
+    "Mo": Row("zuo2020/Mo/train.extxyz", {"test": "zuo2020/Mo/test.extxyz"}, {**ELEMENT, "robust": 1.0},
               "MAE: GAP 2.24, 0.09; MTP 2.83, 0.090"),
-    "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"},
-              {**ELEMENT, "robust": 1.0}, "MAE: MTP 2.21, 0.056"),
-    "Ni": Row("zuo2020/Ni/train.extxyz", {"test": "zuo2020/Ni/test.extxyz"}, NICKEL,
+    "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"}, {**ELEMENT, "robust": 1.0},
+              "MAE: MTP 2.21, 0.056"),
+    "Ni": Row("zuo2020/Ni/train.extxyz", {"test": "zuo2020/Ni/test.extxyz"}, {**ELEMENT, "energy_weight": 1000.0},
               "MAE: GAP 0.42, 0.02; MTP 0.48, 0.0140"),
-    "Cu": Row("zuo2020/Cu/train.extxyz", {"test": "zuo2020/Cu/test.extxyz"},
-              {**ELEMENT, "energy_weight": 1000.0}, "MAE: MTP 0.41, 0.0069"),
+    "Cu": Row("zuo2020/Cu/train.extxyz", {"test": "zuo2020/Cu/test.extxyz"}, {**ELEMENT, "energy_weight": 600.0},
+              "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},
         {**ALLOY, "species_rank": 4, "robust": 1.0, "time_limit": 960},
