@@ -215,8 +215,10 @@ class Fitter:
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
-        #: Of the coordinates in which steps are damped and penalised.
-        self._lower_nn = self._problem.radial_factor(self.potential.spec.radial)
+        #: Of the coordinates in which steps are damped and penalised, if these are not the parameters.
+        self._lower_nn = (
+            self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None
+        )
         self._samples: dict[int, Problem] = {}
         self._progress = _Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential

@@ -3,8 +3,8 @@
     minimise   loss(theta) + lambda sum_q w_q theta_q^2,      (G + lambda w + mu D) s = b - lambda w theta          (1)
     D_q = sqrt(max(G_qq, 1e-4 g) g),      g = mean of G_qq                                                           (2)
 
-with G, b the normal equations at theta, w zero for the reference energies and one elsewhere, all of them in coordinates in
-which the radial functions are orthogonal on the training set (`etnpot.fitting.coordinates`). The damping D lies half-way
+with G, b the normal equations at theta, w zero for the reference energies and one elsewhere; all of them may be in coordinates
+in which the radial functions are orthogonal on the training set (`etnpot.fitting.coordinates`). The damping D lies half-way
 between the two customary choices, 1 and G_qq: the first ignores that parameters act with different strength, the second lets
 those run away that act weakly.
 

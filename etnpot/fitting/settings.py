@@ -111,6 +111,9 @@ class FitSettings:
         Relative Frobenius error of the splits.
     polish_steps : int
         Most Levenberg-Marquardt steps over all parameters.
+    orthogonal : bool
+        Damp and penalise the steps of all parameters in radial functions that are orthogonal on the pairs of the training
+        set. The loss falls faster; with few data for each parameter, fits generalise less well than without.
     method : {"levenberg-marquardt", "l-bfgs"}
         Of the polish; L-BFGS never forms the Gram matrix, for models of very many parameters.
     ridge : float, optional
@@ -165,6 +168,7 @@ class FitSettings:
     enrichment: int = 0
     rank_tolerance: float = 1e-3
     polish_steps: int = 60
+    orthogonal: bool = False
     method: str = "levenberg-marquardt"
     ridge: float | None = None
     patience: int = 6
@@ -209,7 +213,7 @@ class FitSettings:
             raise SpecificationError(
                 f"repulsion: expected {' or '.join(map(repr, REPULSIONS))}, got {self.repulsion!r}"
             )
-        for name in ("pseudotensors", "stress_shift", "two_site", "growth"):
+        for name in ("pseudotensors", "stress_shift", "two_site", "growth", "orthogonal"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecificationError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         for name in ("cutoff", "r_min", "neighbor_scale"):  # their ranges are checked by the model

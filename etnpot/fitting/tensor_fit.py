@@ -335,7 +335,6 @@ class _TensorFitter:
         settings = self.settings
         self._offsets()
         ridge = settings.ridge
-        lower_nn = self.problem.radial_factor(self.model.spec.radial)
         for half_sweep in range(settings.sweeps):
             for core in sweep_order(self.model.spec.order, forward=half_sweep % 2 == 1):
                 solved = one_site(self.problem, self.model, core, ridge=ridge)
@@ -343,18 +342,14 @@ class _TensorFitter:
                 self._judge("sweep", core=core + 1, ridge=solved.solution.ridge)
             if settings.polish_steps:
                 shared = self.model.spec.shared_groups
-                step = polish_step(
-                    self.problem, self.model, Damping(), groups=shared, fixed_ridge=True, lower_nn=lower_nn
-                )
+                step = polish_step(self.problem, self.model, Damping(), groups=shared, fixed_ridge=True)
                 self.model = step.potential
                 self._judge("features", damping=step.damping.mu)
         self.model = self.model.with_train(balanced(self.model.train))
         damping = Damping(ridge=settings.ridge or 0.0)
         self._stale = 0
         for _ in range(settings.polish_steps):
-            found = polish_step(
-                self.problem, self.model, damping, fixed_ridge=settings.ridge is not None, lower_nn=lower_nn
-            )
+            found = polish_step(self.problem, self.model, damping, fixed_ridge=settings.ridge is not None)
             self.model, damping = found.potential, found.damping
             self._judge("polish", damping=damping.mu, ridge=damping.ridge)
             if found.gain <= 0:

@@ -30,9 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from etnpot.basis import RadialBasis
 from etnpot.errors import DataError
-from etnpot.fitting.coordinates import radial_factor, radial_moments
 from etnpot.fitting.problem import NormalEquations
 from etnpot.io.tensor_labels import TensorLabel
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
@@ -113,10 +111,6 @@ class TensorProblem:
     def n_rows(self) -> int:
         """Rows of the least-squares problem."""
         return sum(chunk.target_rs.size for chunk in self._chunks)
-
-    def radial_factor(self, radial: RadialBasis) -> Floats:
-        """L of `etnpot.fitting.coordinates`."""
-        return radial_factor(radial_moments(radial, (chunk.edges for chunk in self._chunks)))
 
     def predictions(self, model: TensorModel) -> list[Floats]:
         """Components of every tensor, [row, s] of each chunk, without the part Q x̄."""
