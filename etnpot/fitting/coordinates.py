@@ -37,6 +37,7 @@ __all__ = ["Coordinates", "radial_factor", "radial_moments"]
 
 Floats = NDArray[np.float64]
 
+#: eps of eq. (1).
 _FLOOR = 1e-10
 
 
@@ -73,27 +74,27 @@ class Coordinates:
     """
 
     def __init__(self, spec: NetworkSpec, moving: slice, lower_nn: Floats | None) -> None:
+        #: Places of the radial coefficients among these parameters, and their shapes.
         self._parts: list[tuple[slice, tuple[int, ...]]] = []
-        if lower_nn is None:
-            return
-        self._upper = np.ascontiguousarray(lower_nn.T)
-        self._inverse = scipy.linalg.solve_triangular(lower_nn, np.eye(len(lower_nn)), lower=True)
-        for name, where in spec.slices.items():
+        lower = np.eye(spec.radial.size) if lower_nn is None else lower_nn
+        self._upper = np.ascontiguousarray(lower.T)
+        self._inverse = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
+        for name, where in spec.slices.items() if lower_nn is not None else ():
             if name.startswith("radial.") and moving.start <= where.start and where.stop <= moving.stop:
                 part = slice(where.start - moving.start, where.stop - moving.start)
                 self._parts.append((part, spec.shapes[name]))
 
     def of(self, parameters: Floats) -> Floats:
         """Coordinates of parameters, [q]."""
-        return self._applied(self._upper, parameters) if self._parts else parameters
+        return self._applied(self._upper, parameters)
 
     def parameters(self, coordinates: Floats) -> Floats:
         """The inverse of `of`, [q]."""
-        return self._applied(self._inverse.T, coordinates) if self._parts else coordinates
+        return self._applied(self._inverse.T, coordinates)
 
     def gradient(self, by_parameters: Floats) -> Floats:
         """Derivatives by the coordinates from those by the parameters, [q, ...]."""
-        return self._applied(self._inverse, by_parameters) if self._parts else by_parameters
+        return self._applied(self._inverse, by_parameters)
 
     def gram(self, by_parameters: Floats) -> Floats:
         """J^T J of derivatives by the coordinates, [q, q]."""
@@ -103,8 +104,11 @@ class Coordinates:
         return np.ascontiguousarray(self.gradient(half).T)
 
     def _applied(self, matrix_nn: Floats, array: Floats) -> Floats:
+        """B' = matrix B for every channel and species function; what has no radial coefficients comes back as it is."""
+        if not self._parts:
+            return array
         result = np.array(array)
-        for part, (channels, size, k) in self._parts:
+        for part, (channels, size, _) in self._parts:
             block = result[part].reshape(channels, size, -1)
-            result[part] = (matrix_nn @ block).reshape(channels * size * k, *result.shape[1:])
+            result[part] = (matrix_nn @ block).reshape(-1, *result.shape[1:])
         return result
