@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,7 @@ __all__ = [
     "plot_group_errors",
     "plot_learning_curves",
     "plot_parity",
+    "plot_tensor_parity",
     "style_axis",
 ]
 
@@ -47,11 +48,21 @@ INK, MUTED, _GRID = "#1a1a1a", "#666666", "#e3e3e3"
 _COLOURS = {"train": "#0072B2", "valid": "#D55E00", "test": "#009E73"}
 _OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
-# Title, axis unit, factor to it, unit of the errors, factor to that.
+
+class _Parity(NamedTuple):
+    """What a parity panel shows: title, axis unit and the factor to it, unit of the errors and the factor to that."""
+
+    title: str
+    unit: str
+    factor: float
+    error_unit: str
+    error_factor: float
+
+
 _PARITY = {
-    "energy": ("Energy per atom", "eV/atom", 1.0, "meV/atom", 1e3),
-    "forces": ("Force components", "eV/Å", 1.0, "meV/Å", 1e3),
-    "stress": ("Stress components", "GPa", _GPA, "GPa", _GPA),
+    "energy": _Parity("Energy per atom", "eV/atom", 1.0, "meV/atom", 1e3),
+    "forces": _Parity("Force components", "eV/Å", 1.0, "meV/Å", 1e3),
+    "stress": _Parity("Stress components", "GPa", _GPA, "GPa", _GPA),
 }
 _ERRORS = {
     "energy": ("Energy", "meV/atom", 1e3),
@@ -101,13 +112,32 @@ def plot_parity(
     figure = plain_figure(4.0 * len(quantities), 3.75 * len(rows) + (0.35 if title else 0.0))
     axes = figure.subplots(len(rows), len(quantities), squeeze=False)
     for column, quantity in enumerate(quantities):
-        limits = _limits([part[quantity] for part in pairs.values()], _PARITY[quantity][2])
+        shown = _PARITY[quantity]
+        if quantity == "energy" and reference_energies is not None:
+            shown = shown._replace(title=f"{shown.title} − E₀")
+        limits = _limits([part[quantity] for part in pairs.values()], shown.factor)
         for row, names in enumerate(rows):
-            _parity_panel(
-                axes[row, column], quantity, {name: pairs[name][quantity] for name in names}, limits,
-                relative=reference_energies is not None, row_of_its_own=len(rows) > 1,
-            )  # fmt: skip
+            parts = {name: pairs[name][quantity] for name in names}
+            _parity_panel(axes[row, column], shown, parts, limits, row_of_its_own=len(rows) > 1)
     return finish(figure, path, title)
+
+
+def plot_tensor_parity(pairs: Pairs, name: str, unit: str, path: str | Path | None = None) -> Figure:
+    """Predicted against reference components of a tensor.
+
+    Parameters
+    ----------
+    pairs
+        `TensorComparison.pairs`.
+    name, unit
+        Of the quantity.
+    path
+        File to write.
+    """
+    figure = plain_figure(4.0, 3.75)
+    shown = _Parity(f"{name.capitalize()} components", unit, 1.0, unit, 1.0)
+    _parity_panel(figure.subplots(), shown, {"test": pairs}, _limits([pairs], 1.0), row_of_its_own=False)
+    return finish(figure, path, None)
 
 
 def plot_learning_curves(
@@ -272,14 +302,13 @@ def plot_group_errors(
 
 def _parity_panel(
     axis: Axes,
-    quantity: str,
+    shown: _Parity,
     parts: Mapping[str, Pairs],
     limits: tuple[float, float],
     *,
-    relative: bool,
     row_of_its_own: bool,
 ) -> None:
-    heading, unit, factor, error_unit, error_factor = _PARITY[quantity]
+    heading, unit, factor, error_unit, error_factor = shown
     low, high = limits
     axis.plot([low, high], [low, high], color="#888888", linewidth=0.9, zorder=1)
     notes = []
@@ -304,8 +333,7 @@ def _parity_panel(
     axis.set_ylim(low, high)
     axis.set_aspect("equal")
     suffix = f" · {next(iter(parts))}" if row_of_its_own else ""
-    relative_to = " − E₀" if relative and quantity == "energy" else ""
-    axis.set_title(f"{heading}{relative_to} ({unit}){suffix}", fontsize=10.5, color=INK)
+    axis.set_title(f"{heading}{f' ({unit})' if unit else ''}{suffix}", fontsize=10.5, color=INK)
     axis.set_xlabel("reference", fontsize=9.5, color=MUTED)
     axis.set_ylabel("predicted", fontsize=9.5, color=MUTED)
     from matplotlib.ticker import MaxNLocator

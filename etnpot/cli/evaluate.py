@@ -1,10 +1,11 @@
-"""``etnpot evaluate POTENTIAL DATA...``: how far a potential is from reference data."""
+"""``etnpot evaluate MODEL DATA...``: how far a potential, or a tensor model, is from reference data."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +17,22 @@ if TYPE_CHECKING:
 
     from etnpot.cli import _WithCommonOptions
     from etnpot.fitting.dataset import DataSet
+    from etnpot.fitting.tensor_evaluation import TensorComparison
     from etnpot.io.structures import Labelled
     from etnpot.metrics import Prediction
 
-__all__ = ["add_parser", "predicted_atoms", "run"]
+__all__ = ["add_parser", "predicted_atoms", "run", "tensor_atoms"]
 
 
 def add_parser(subparsers: _WithCommonOptions) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="errors of a potential on reference data",
-        description="Errors of energies, forces and stresses: over all data, by element, by group, and where "
-        "they are largest.",
+        help="errors of a potential or of a tensor model on reference data",
+        description="Errors of energies, forces and stresses, or of dipoles, polarizabilities and other tensors: over all "
+        "data, by element, by group, and where they are largest.",
     )
-    parser.add_argument("potential", metavar="POTENTIAL", help="potential file")
+    parser.add_argument("potential", metavar="MODEL", help="potential file, or file of a tensor model")
     parser.add_argument("data", metavar="DATA", nargs="+", help="anything that ASE reads, or MLIP .cfg")
     parser.add_argument(
         "--json",
@@ -42,23 +44,50 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
         "--write",
         metavar="OUT.extxyz",
         help="write the configurations with predicted energy, forces and stress, and the references as "
-        "ref_energy, ref_forces, ref_stress",
+        "ref_energy, ref_forces, ref_stress (of a tensor model its quantity, such as dipole and ref_dipole)",
     )
     parser.add_argument(
         "--worst", metavar="N", type=int, default=5, help="configurations in the list of the worst [5]"
     )
     add_reading_options(parser)
+    tensors = parser.add_argument_group("labels of tensor models")
+    tensors.add_argument(
+        "--key",
+        metavar="NAME",
+        help="entry that holds the label; that of the fit, or the usual names, by default",
+    )
+    tensors.add_argument(
+        "--unit", metavar="UNIT", help="of the data, as in the fit; that of the fit by default"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write."""
+    from etnpot.io.potential_file import POTENTIAL, TENSOR, read_potential_file
+
+    check_outputs(args.json, args.plot, args.write)
+    check_threads(args.threads)
+    if read_potential_file(args.potential, (POTENTIAL, TENSOR)).kind == TENSOR:
+        return _run_tensor(args)
+    _refuse(args, ("key", "unit"), "a potential", "name its labels with --energy-key, --forces-key and so on")
+    return _run_potential(args)
+
+
+def _refuse(args: argparse.Namespace, options: Sequence[str], kind: str, instead: str) -> None:
+    """Raise DataError for options that mean nothing for this kind of model."""
+    given = [f"--{name.replace('_', '-')}" for name in options if getattr(args, name) is not None]
+    if given:
+        raise DataError(
+            f"{' and '.join(given)} mean nothing for {kind}, which is what {args.potential} holds; {instead}"
+        )
+
+
+def _run_potential(args: argparse.Namespace) -> int:
     import etnpot
     from etnpot.fitting.evaluation import predict
     from etnpot.metrics import evaluate_errors
 
-    check_outputs(args.json, args.plot, args.write)
-    check_threads(args.threads)
     potential = etnpot.load(args.potential)
     dataset = read_data(args, args.data, require_labels=args.write is None)
     predictions = predict(potential, dataset, threads=args.threads)
@@ -85,17 +114,63 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_tensor(args: argparse.Namespace) -> int:
+    import etnpot
+    from etnpot.fitting.tensor_evaluation import compare_tensors
+    from etnpot.io.tensor_labels import read_tensors
+
+    names = ("energy_key", "forces_key", "stress_key", "virial_key", "type_map")
+    _refuse(args, names, "a tensor model", "name the label with --key")
+    model = etnpot.load_tensor(args.potential)
+    quantity = model.quantity
+    # another entry has another unit
+    fitted = model.provenance if args.key is None else {}
+    key = args.key or fitted.get("key")
+    unit = args.unit or fitted.get("unit_of_data")
+    labels = read_tensors(
+        args.data, quantity.name, quantity.shape, per_atom=quantity.per_atom, key=key, unit=unit, index=args.index,
+        format=args.format,
+    )  # fmt: skip
+    found = compare_tensors(model, labels, threads=args.threads)
+    text = sys.stderr if args.json == "-" else sys.stdout
+    where = (f" under {key}" if key else "") + (
+        f", in {unit or quantity.unit}" if unit or quantity.unit else ""
+    )
+    print(f"{model!r}\n{len(labels)} configurations with a {quantity.name}{where}", file=text)
+    unit_text = f" ({quantity.unit})" if quantity.unit else ""
+    print(f"\nerrors of the components{unit_text}\n{found.table(n_worst=max(args.worst, 0))}", file=text)
+    if args.json is not None:
+        write_json({"model": args.potential, "data": args.data, **found.to_json()}, args.json)
+    if args.plot is not None:
+        from etnpot.plots import plot_tensor_parity
+
+        with _drawing(args.plot):
+            plot_tensor_parity(found.pairs(), quantity.name, quantity.unit, args.plot)
+    if args.write is not None:
+        from ase.io import write
+
+        write(args.write, tensor_atoms(found))
+    return 0
+
+
+@contextmanager
+def _drawing(path: str) -> Iterator[None]:
+    """What matplotlib says of a file name becomes a DataError."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"cannot draw {path}: {error}") from error
+
+
 def _plot(potential: Any, dataset: DataSet, predictions: Sequence[Prediction], path: str) -> None:
     from etnpot.plots import plot_parity
 
     energies = dict(zip(potential.species, potential.arrays["reference_energies"].tolist(), strict=True))
     name = "test" if len({c.source for c in dataset}) > 1 else Path(dataset[0].source or "data").stem
-    try:
+    with _drawing(path):
         plot_parity({name: (dataset, predictions)}, path, reference_energies=energies)
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"cannot draw {path}: {error}") from error
 
 
 def predicted_atoms(dataset: Sequence[Labelled], predictions: Sequence[Prediction]) -> list[Atoms]:
@@ -123,5 +198,19 @@ def predicted_atoms(dataset: Sequence[Labelled], predictions: Sequence[Predictio
         atoms.calc = SinglePointCalculator(
             atoms, **{name: value for name, value in results.items() if value is not None}
         )
+        frames.append(atoms)
+    return frames
+
+
+def tensor_atoms(comparison: TensorComparison) -> list[Atoms]:
+    """Atoms with predictions under the name of the quantity, and labels as ``ref_`` and that name."""
+    name, frames = comparison.quantity.name, []
+    for label, predicted in zip(comparison.labels, comparison.totals(), strict=True):
+        atoms = label.atoms.copy()
+        for entry, value in ((name, predicted), (f"ref_{name}", label.value)):
+            if comparison.quantity.per_atom:
+                atoms.set_array(entry, value.reshape(len(atoms), *((-1,) if value.ndim > 1 else ())))
+            else:
+                atoms.info[entry] = value
         frames.append(atoms)
     return frames

@@ -27,6 +27,7 @@ from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.polish import Damping, polish_step
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.fitting.sweeps import one_site, sweep_order
+from etnpot.fitting.tensor_evaluation import TensorMetrics, metrics_table, problem_metrics
 from etnpot.fitting.tensor_problem import TensorProblem
 from etnpot.io.tensor_labels import TensorLabel, read_tensors
 from etnpot.neighbors import neighbor_list
@@ -35,7 +36,7 @@ from etnpot.potential import Quantity, TensorModel, make_tensor_model
 from etnpot.potential.build import symbols_to_numbers
 from etnpot.potential.tensor_spec import QUANTITIES
 
-__all__ = ["TensorFitResult", "TensorFitSettings", "TensorMetrics", "fit_tensor", "tensor_errors"]
+__all__ = ["TensorFitResult", "TensorFitSettings", "fit_tensor"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,31 +127,6 @@ _MODEL = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TensorMetrics:
-    """Errors of Cartesian components over a set.
-
-    Attributes
-    ----------
-    n : int
-        Tensors.
-    mae, rmse, largest : float
-        Of the components, in the unit of the quantity.
-    spread : float
-        Root mean square of the references about their mean, component by component: what a constant would do.
-    """
-
-    n: int
-    mae: float
-    rmse: float
-    largest: float
-    spread: float
-
-    def to_json(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, eq=False)
 class TensorFitResult:
     """Outcome of a fit.
@@ -176,39 +152,7 @@ class TensorFitResult:
 
     def table(self) -> str:
         """Errors of every set as text."""
-        from etnpot.metrics import format_table
-
-        rows = [
-            [
-                name,
-                str(m.n),
-                f"{m.mae:.4g}",
-                f"{m.rmse:.4g}",
-                f"{m.largest:.4g}",
-                f"{100 * m.rmse / m.spread:.3g}",
-            ]
-            if m.spread > 0
-            else [name, str(m.n), f"{m.mae:.4g}", f"{m.rmse:.4g}", f"{m.largest:.4g}", "-"]
-            for name, m in self.metrics.items()
-        ]
-        return format_table(["set", "tensors", "MAE", "RMSE", "largest", "RMSE, % of spread"], rows)
-
-
-def tensor_errors(model: TensorModel, labels: Sequence[TensorLabel]) -> TensorMetrics:
-    """Errors of a model on labelled configurations."""
-    return _metrics(TensorProblem(labels, model.quantity, model.cutoff), model)
-
-
-def _metrics(problem: TensorProblem, model: TensorModel) -> TensorMetrics:
-    errors, targets = problem.errors(model), problem.targets()
-    about = targets - targets.mean(axis=0)
-    return TensorMetrics(
-        n=len(errors),
-        mae=float(np.abs(errors).mean()),
-        rmse=float(np.sqrt((errors**2).mean())),
-        largest=float(np.abs(errors).max()),
-        spread=float(np.sqrt((about**2).mean())),
-    )
+        return metrics_table(self.metrics)
 
 
 def fit_tensor(
@@ -294,7 +238,7 @@ def fit_tensor(
     fitter = _TensorFitter(problems["train"], problems.get("valid"), model, settings, callback)
     best, reason = fitter.run()
     seconds = time.monotonic() - started
-    metrics = {name: _metrics(problem, best) for name, problem in problems.items()}
+    metrics = {name: problem_metrics(problem, best) for name, problem in problems.items()}
     provenance = {
         "etnpot": etnpot.__version__,
         "quantity": quantity.name,

@@ -14,7 +14,7 @@ from ase.io import write
 import etnpot
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting import tensor_problem
-from etnpot.fitting.tensor_fit import tensor_errors
+from etnpot.fitting.tensor_evaluation import tensor_errors
 from etnpot.fitting.tensor_problem import TensorProblem
 from etnpot.io.tensor_labels import UNITS, TensorLabel, read_tensors
 from etnpot.potential import Quantity, TensorModel, make_tensor_model
