@@ -68,7 +68,7 @@ ALLOY = {
     "order": 4, "l_max": 4, "radial_size": 8, "channels": [4, 3, 3, 2, 1],
     "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0,
 }  # fmt: skip
-ELEMENT = {"size": "large", "cutoff": 5.0, "orthogonal": True, "time_limit": 285}
+ELEMENT = {"size": "large", "cutoff": 5.0, "time_limit": 285}
 
 MOLECULE = {
     "order": 5, "l_max": 4, "radial_size": 8, "channels": [5, 4, 3, 2, 1],

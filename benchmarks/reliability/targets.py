@@ -1007,7 +1007,7 @@ _SOUND: dict[str, list[Any]] = {
     "channels": [2, [2, 1]], "ranks": [1, {"0e": 2, "1o": 1}, [2, 2]], "species_rank": [1, 2], "species_form": ["pair", "embedding"],
     "embedding": [[1, 2]], "bond_l_max": [1], "pseudotensors": [True], "head_rank": [1], "radial_family": ["bessel"],
     "cutoff_function": ["envelope"], "cutoff_power": [4], "r_min": [1.0], "neighbor_scale": [20.0], "energy_weight": [1.0],
-    "forces_weight": [0.5], "stress_weight": [0.0], "stress_shift": [False], "orthogonal": [True], "alpha": [2.0], "reference_energies": [{"Cu": -3.0}],
+    "forces_weight": [0.5], "stress_weight": [0.0], "stress_shift": [False], "orthogonal": [False], "alpha": [2.0], "reference_energies": [{"Cu": -3.0}],
     "valid_fraction": [0.3, 0.0], "sweeps": [0, 1, 2], "two_site": [True], "growth": [False], "enrichment": [1],
     "rank_tolerance": [0.1], "polish_steps": [0, 1], "method": ["l-bfgs"], "ridge": [1e-3], "patience": [1], "tolerance": [0.1],
     "robust": [3.0], "time_limit": [5.0], "seed": [1], "threads": [1],

@@ -5,16 +5,18 @@ mean products is 10^7 for eight Chebyshev polynomials times their cutoff. Dampin
 some changes of a radial function back a thousand times as much as others of the same size. With the mean over all pairs within
 the cutoff,
 
-    C = <phi phi^T> + eps tr(C)/N_r 1 = L L^T,        psi = L^-1 phi,    <psi psi^T> = 1,                           (1)
+    C = <phi phi^T> + eps tr <phi phi^T>/N_r 1 = L L^T,    psi = L^-1 phi,    <psi psi^T> = 1 but for eps,              (1)
     B'[c, :, k] = L^T B[c, :, k],                     sum_n B_n phi_n = sum_n B'_n psi_n,                           (2)
 
-the size of B' is that of the radial function where there are pairs. All other parameters are their own coordinates. The model,
-its files and the minimum without ridge know nothing of this; the way there does.
+the size of B' is that of the radial function where there are pairs. Of combinations that next to no pair sees, below the floor
+eps, it is that of the coefficients: the data do not say what they are, and without the floor neither damping nor ridge would
+hold them. All other parameters are their own coordinates. The model, its files and the minimum without ridge know nothing of
+this; the way there does.
 
 =============  =======================================  ====
 symbol         here                                     unit
 =============  =======================================  ====
-C              ``mean_nn``                              1
+<phi phi^T>    ``mean_nn``                              1
 L              ``lower_nn``                             1
 eps            `_FLOOR`                                 1
 =============  =======================================  ====
@@ -38,7 +40,7 @@ __all__ = ["Coordinates", "radial_factor", "radial_moments"]
 Floats = NDArray[np.float64]
 
 #: eps of eq. (1).
-_FLOOR = 1e-10
+_FLOOR = 1e-3
 
 
 def radial_moments(radial: RadialBasis, configurations: Iterable[EdgeList]) -> Floats:

@@ -31,6 +31,7 @@ p                 ``virial_shift`` [element], eV per atom
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -196,15 +197,19 @@ class Problem:
         return self._like([*data, *self.configurations[self._n_data :]], self._n_data)
 
     def demanding(self, potential: Potential | None) -> Problem:
-        """With those constraints alone whose forces the potential does not have by enough; with none for None."""
+        """With those constraints alone whose forces the potential does not have by enough; with none for None.
+
+        Where there are no data a force may be wrong by any factor. However wrong it is, a constraint counts no more than one
+        without any force would, lest the data be forgotten over it.
+        """
         constraints, kept = self.configurations[self._n_data :], []
         if potential is not None:
             forces = [found for batch in self._constraint_batches for found in batch.forces(potential)]
             for c, found in zip(constraints, forces, strict=True):
                 assert c.forces is not None
                 if float(np.vdot(found, c.forces)) < c.enough * float(np.vdot(c.forces, c.forces)):
-                    kept.append(c)
-        if len(kept) == len(constraints):
+                    kept.append(c.bounded(found))
+        if len(kept) == len(constraints) and all(map(operator.is_, kept, constraints)):
             return self
         fewer = self._like([*self.data, *kept], self._n_data)
         fewer._data_batches = self._data_batches  # the data are the same: their edges are gathered once

@@ -113,7 +113,7 @@ class FitSettings:
         Most Levenberg-Marquardt steps over all parameters.
     orthogonal : bool
         Damp and penalise the steps of all parameters in radial functions that are orthogonal on the pairs of the training
-        set. The loss falls faster; with few data for each parameter, fits generalise less well than without.
+        set, in place of the coefficients of Chebyshev polynomials.
     method : {"levenberg-marquardt", "l-bfgs"}
         Of the polish; L-BFGS never forms the Gram matrix, for models of very many parameters.
     ridge : float, optional
@@ -168,7 +168,7 @@ class FitSettings:
     enrichment: int = 0
     rank_tolerance: float = 1e-3
     polish_steps: int = 60
-    orthogonal: bool = False
+    orthogonal: bool = True
     method: str = "levenberg-marquardt"
     ridge: float | None = None
     patience: int = 6

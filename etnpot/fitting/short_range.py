@@ -8,7 +8,8 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
        w (F_d(r) + V'(r))²,     w = tau (F_rms / V'(r))²,     tau = min(1, n / (1000 n_d)),                                (1)
 
    with the root mean square F_rms of the n force components of the data. Little more than the sign is wanted: each of the n_d
-   dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a thousandth of them.
+   dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a thousandth of them,
+   and one that is wrong by more is weighed down at every step to count no more (`Prepared.bounded`).
    They count in the polish, and there only those whose force is below a tenth of that of nuclei: a potential whose dimers repel
    is left alone.
 

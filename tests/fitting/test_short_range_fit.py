@@ -125,6 +125,21 @@ def test_a_constraint_counts_along_its_force_until_there_is_enough(
         np.testing.assert_allclose(-2 * equations.rhs, gradient, rtol=1e-7, atol=1e-7 * abs(gradient).max())
 
 
+def test_a_constraint_never_counts_more_than_without_any_force(
+    result: etnpot.FitResult, alloys: DataSet
+) -> None:
+    potential = result.potential
+    atoms = alloys[0].atoms
+    found = potential.evaluate(potential.edges(atoms), atoms.numbers).forces
+    asked = np.zeros_like(found)
+    asked[0, 0] = -found[0, 0]
+    for size, expected in ((1.0, 1.0), (0.1, 0.1)):  # wrong by twice and by eleven times what is asked
+        constraint = DataSet([Labelled(atoms, forces=size * asked)])
+        problem = Problem.from_dataset(alloys, potential.cutoff, LossWeights(), [(constraint, 0.5)])
+        rows = problem.demanding(potential).residuals(potential)[-1][1:-6]
+        assert np.linalg.norm(rows) == pytest.approx(expected * abs(found[0, 0]), rel=1e-9)
+
+
 def test_bounds_are_around_the_energies_of_the_training_set(result: etnpot.FitResult) -> None:
     potential = result.potential
     bounds = potential.spec.energy_bounds
