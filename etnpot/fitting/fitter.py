@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -29,17 +29,19 @@ from numpy.typing import NDArray
 from etnpot.basis import Repulsion
 from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, EtnpotError, RunDirectoryError, SpecificationError
-from etnpot.fitting.dataset import DataSet, reference_energies
+from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import without_dispersion
-from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
+from etnpot.fitting.polish import Damping, PolishStep, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
+from etnpot.fitting.progress import FIRST_DAMPING, Progress
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import repulsive_radii, short_range_constraints
+from etnpot.fitting.start import initial_potential, lengthened, shortened
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.io.structures import Labelled
-from etnpot.network import Bond, Train, TrainLayout, balanced, grow_order, grow_ranks
+from etnpot.network import Train, balanced
 from etnpot.potential import Potential, PotentialSpec
-from etnpot.potential.build import add_layers, random_potential, symbols_to_numbers
+from etnpot.potential.build import add_layers, random_potential
 
 __all__ = ["Fitter"]
 
@@ -57,10 +59,6 @@ _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 #: Order of the first train, and the most steps of each order but the last; one that lowers the loss by less than this part
 #: of it is the last of its order.
 _FIRST_ORDER, _GROWTH_STEPS, _GROWTH_GAIN = 2, 4, 0.05
-#: No counter of a fit reaches this.
-_MOST = 2**53
-#: mu of the first polish step.
-_FIRST_DAMPING = 1e-3
 #: mu of the first step with a new core.
 _GROWTH_DAMPING = 1e-5
 #: Damping of the steps of one core, in which the model is linear.
@@ -76,53 +74,6 @@ _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
 _LBFGS_ITERATIONS = 20
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
 _BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.15, 0.5, 2.0, 10.0
-
-
-@dataclass
-class _Progress:
-    """Where the fit is; JSON values."""
-
-    step: int = 0
-    sweep_at: int = 0
-    growth_at: int = 0
-    polish_at: int = 0
-    cycle_at: int = 0
-    step_gain: float = 0.0
-    parts_gain: float = 0.0
-    skipped: int = 0
-    slow: bool = False
-    level: int = 0
-    sample_sizes: list[int] = field(default_factory=list)
-    stale: int = 0
-    mu: float = _FIRST_DAMPING
-    feature_mu: float = _FIRST_DAMPING
-    ridge: float = 0.0
-    best_loss: float = float("inf")
-    level_loss: float = float("inf")
-    level_stale: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    reason: str = ""
-
-    @classmethod
-    def from_dict(cls, values: Any) -> _Progress:
-        """The inverse of `asdict`; anything that a fit would not have written raises ValueError."""
-        made = cls(**values)
-        for item in fields(cls):
-            value, default = getattr(made, item.name), getattr(cls(), item.name)
-            numbers = value if isinstance(value, list) else [value]
-            kinds = (int,) if isinstance(default, int | list) else (int, float)
-            if isinstance(default, bool | str):
-                sound = type(value) is type(default)
-            else:
-                sound = isinstance(value, list) == isinstance(default, list) and all(
-                    (type(x) is type(default) and x == default)
-                    or (type(x) in kinds and 0 <= x < (_MOST if type(x) is int else float("inf")))
-                    for x in numbers
-                )
-            if not sound:
-                raise ValueError(f"{item.name} is {value!r:.100}")
-        return made
 
 
 class Fitter:
@@ -220,7 +171,7 @@ class Fitter:
             self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None
         )
         self._samples: dict[int, Problem] = {}
-        self._progress = _Progress(ridge=settings.ridge or 0.0)
+        self._progress = Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None
         self.history: list[dict[str, Any]] = []
@@ -293,7 +244,7 @@ class Fitter:
             raise SpecificationError(
                 f"the checkpoint was made with other settings of {changed}; use the same ones, or --force to begin anew"
             )
-        progress, history = _Progress.from_dict(values["progress"]), values["history"]
+        progress, history = Progress.from_dict(values["progress"]), values["history"]
         if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
             raise ValueError("the history is no list of records")
         if len(progress.sample_sizes) not in (0, _SAMPLE_LEVELS) or not all(progress.sample_sizes):
@@ -448,11 +399,7 @@ class Fitter:
     def _feature_step(self, half_sweep: int) -> dict[str, Any]:
         """Gauss-Newton on the radial and species factors with all cores fixed, damped where it must be."""
         progress, problem = self._progress, self._working_problem().demanding(None)
-        step = polish_step(
-            problem, self.potential, Damping(), groups=self.potential.spec.shared_groups, fixed_ridge=True,
-            lower_nn=self._lower_nn,
-        )  # fmt: skip
-        self.potential = step.potential
+        step = self._stepped(problem, Damping(), self.potential.spec.shared_groups)
         progress.sweep_at += 1
         if progress.sweep_at == self._n_local_solves:
             self.potential = self.potential.with_train(balanced(self.potential.train))
@@ -477,14 +424,8 @@ class Fitter:
             moved = not np.array_equal(before.parameters, self.potential.parameters)
             gain, effective = float("inf") if moved else 0.0, float(self.potential.n_parameters)
         else:
-            step = polish_step(
-                problem,
-                self.potential,
-                Damping(progress.mu, progress.ridge),
-                fixed_ridge=settings.ridge is not None,
-                lower_nn=self._lower_nn,
-            )
-            self.potential, gain, loss, effective = step.potential, step.gain, step.loss, step.effective
+            step = self._stepped(problem, Damping(progress.mu, progress.ridge))
+            gain, loss, effective = step.gain, step.loss, step.effective
             progress.mu, progress.ridge = step.damping.mu, step.damping.ridge
         record: dict[str, Any] = {
             "stage": "polish" if self._grown else "growth",
@@ -516,6 +457,17 @@ class Fitter:
                 progress.growth_at, progress.stale, progress.sample_sizes = 0, 0, []
                 progress.mu = max(progress.mu, _GROWTH_DAMPING)
         return record
+
+    def _stepped(
+        self, problem: Problem, damping: Damping, groups: tuple[str, ...] | None = None
+    ) -> PolishStep[Potential]:
+        """Take a step of some groups of parameters, or of all: only then the ridge follows the evidence."""
+        fixed = groups is not None or self.settings.ridge is not None
+        step = polish_step(
+            problem, self.potential, damping, groups=groups, fixed_ridge=fixed, lower_nn=self._lower_nn
+        )
+        self.potential = step.potential
+        return step
 
     def stages(self) -> list[Potential]:
         """Potentials of the forms that are still to come: this one, and one with its layers where these are not yet there."""
@@ -552,12 +504,9 @@ class Fitter:
             core = sweep_order(order, forward=progress.polish_at % 2 == 0)[progress.cycle_at - 1] + 1
             damping, groups = Damping(_LINEAR_DAMPING, progress.ridge), (f"core.{core}",)
             record["core"] = core
-        step = polish_step(
-            problem, self.potential, damping, groups=groups, fixed_ridge=True, lower_nn=self._lower_nn
-        )
-        self.potential = step.potential
+        step = self._stepped(problem, damping, groups)
         if not is_core:
-            progress.feature_mu = min(step.damping.mu, _FIRST_DAMPING)
+            progress.feature_mu = min(step.damping.mu, FIRST_DAMPING)
         # those of the features cost as much as one of all parameters where there are layers
         last = order if self.potential.spec.layers else order + 1
         progress.cycle_at = (progress.cycle_at + 1) % (last + 1)
@@ -669,71 +618,10 @@ class Fitter:
         return progress.sample_sizes[level] if level < _SAMPLE_LEVELS else n
 
 
-def initial_potential(
-    train: DataSet, settings: FitSettings, species: tuple[int, ...] | None = None
-) -> Potential:
-    """Random features and train in the range of the data, reference energies as the settings say."""
-    elements = train.species if species is None else symbols_to_numbers(species)
-    missing = sorted(set(train.species) - set(elements))
-    if missing:
-        raise DataError(
-            f"species: the training set holds elements {missing} that are not among {list(elements)}"
-        )
-    distances = train.min_distances()
-    shortest = min(distances.values(), default=0.5 * settings.cutoff)
-    r_min = min(0.97 * shortest, 0.8 * settings.cutoff)
-    spec = settings.spec(
-        elements,
-        r_min=round(r_min, 3),
-        neighbor_scale=_mean_neighbors(train, settings.cutoff),
-        distances=distances,
-    )
-    energies: dict[str | int, float] = {}
-    if train.n_energies:
-        energies = {
-            z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements
-        }
-    return random_potential(spec, np.random.default_rng([settings.seed, 0]), energies)
-
-
-def shortened(layout: TrainLayout, order: int) -> TrainLayout:
-    """The layout of a train of lower order, with the bonds nearest to the two ends."""
-    inner = layout.bonds[1:-1]
-    first, last = inner[: order // 2], inner[len(inner) - (order - 1) // 2 :]
-    return TrainLayout(
-        layout.n_species, layout.feature, (layout.bonds[0], *first, *last, layout.bonds[-1])
-    ).trimmed()
-
-
-def lengthened(train: Train, layout: TrainLayout, rng: np.random.Generator) -> Train:
-    """The same function with one core more and the ranks of `layout`; what is new of them is random on the left."""
-    order = train.layout.order
-    train = grow_order(train, (order + 1) // 2 if order > 1 else 1)
-    for k in range(1, order + 1):
-        old, new = train.layout.bonds[k], layout.bonds[k]
-        if old != new:
-            union = Bond.of(
-                {irrep: max(old.rank(irrep), new.rank(irrep)) for irrep in {*old.irreps, *new.irreps}}
-            )
-            train = grow_ranks(train, k, union, rng)
-    return train
-
-
 def _kind(labelled: Labelled) -> tuple[str, int, float]:
     """What configurations are sorted by before a sample is drawn: group, number of atoms, energy per atom."""
     energy = 0.0 if labelled.energy is None else labelled.energy / labelled.n_atoms
     return labelled.group or "", labelled.n_atoms, energy
-
-
-def _mean_neighbors(train: DataSet, cutoff: float) -> float:
-    from etnpot.neighbors import neighbor_list
-
-    step = max(1, len(train) // 50)
-    pairs = atoms = 0
-    for labelled in train[::step]:
-        pairs += neighbor_list(labelled.atoms, cutoff).n_pairs
-        atoms += labelled.n_atoms
-    return round(max(1.0, pairs / atoms), 2)
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from etnpot.network import Train
 
 if TYPE_CHECKING:
-    from etnpot.fitting.problem import NormalEquations
+    from etnpot.fitting.normal_equations import NormalEquations
     from etnpot.potential.spec import NetworkSpec
 
 __all__ = ["LeastSquares", "Model", "ModelT"]

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from etnpot.errors import ConvergenceError
 from etnpot.fitting.coordinates import Coordinates
 from etnpot.fitting.least_squares import LeastSquares, ModelT
-from etnpot.fitting.problem import NormalEquations
+from etnpot.fitting.normal_equations import NormalEquations
 from etnpot.fitting.ridge import rounded
 from etnpot.potential.spec import NetworkSpec
 

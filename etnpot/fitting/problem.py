@@ -22,9 +22,7 @@ multiplied by the projector 1 - N N^T, and all sums over squares and products be
 symbol            here
 ================  =========================================================================
 N_s, V_s          ``Prepared.edges.n_atoms``, ``Prepared.volume``
-J^T J, J^T r      ``NormalEquations.gram`` [q, q], ``NormalEquations.rhs`` [q]
-loss              ``NormalEquations.loss``
-N                 ``shift_row`` [n], the same for xx, yy and zz of a virial; zero in all other rows
+J^T J, J^T r      of `etnpot.fitting.normal_equations`, as are N and the loss
 p                 ``virial_shift`` [element], eV per atom
 ================  =========================================================================
 """
@@ -35,9 +33,8 @@ import operator
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,48 +43,21 @@ from threadpoolctl import threadpool_limits
 from etnpot.basis import RadialBasis
 from etnpot.fitting.coordinates import radial_factor, radial_moments
 from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.normal_equations import (
+    PRESSURE,
+    AccumulatorT,
+    GramAccumulator,
+    NormalEquations,
+    TriangularAccumulator,
+    triangle,
+)
 from etnpot.fitting.prepared import Batch, LossWeights, Prepared, batches
-from etnpot.potential import Jacobian, Potential, Sensitivities
+from etnpot.potential import Potential, Sensitivities
 from etnpot.potential.threads import default_threads
 
-__all__ = ["NormalEquations", "Problem"]
+__all__ = ["Problem"]
 
 Floats = NDArray[np.float64]
-
-#: xx, yy and zz among the rows of a configuration.
-_PRESSURE = slice(-6, -3)
-#: Columns of J^T gathered before they are multiplied into the Gram matrix.
-_GRAM_COLUMNS = 2048
-
-
-@dataclass(eq=False)
-class NormalEquations:
-    """J^T J, J^T r, |r|^2 and the number of rows.
-
-    Attributes
-    ----------
-    gram : float64 [q, q]
-    rhs : float64 [q]
-    loss : float
-    n_rows : int
-    """
-
-    gram: Floats
-    rhs: Floats
-    loss: float = 0.0
-    n_rows: int = 0
-
-    @classmethod
-    def zeros(cls, n: int) -> NormalEquations:
-        """Nothing yet."""
-        return cls(np.zeros((n, n)), np.zeros(n))
-
-    def __iadd__(self, other: NormalEquations) -> NormalEquations:
-        self.gram += other.gram
-        self.rhs += other.rhs
-        self.loss += other.loss
-        self.n_rows += other.n_rows
-        return self
 
 
 class Problem:
@@ -317,11 +287,11 @@ class Problem:
     def _shift(self, rows: Sequence[Floats], virial_shift: Floats) -> None:
         """Take a virial shift [element] off the reference."""
         for pressure, r in zip(self._counts_cz @ virial_shift, rows, strict=True):
-            r[_PRESSURE] -= pressure
+            r[PRESSURE] -= pressure
 
     def _best_shift(self, rows: Sequence[Floats]) -> Floats:
         """p, eV per atom: the shift that minimises the square of rows without one."""
-        pressures = np.array([r[_PRESSURE].sum() for r in rows])
+        pressures = np.array([r[PRESSURE].sum() for r in rows])
         along = self._summed(pressures @ self._counts_cz)
         return np.asarray(self._shift_basis @ (self._shift_basis.T @ along))
 
@@ -361,7 +331,7 @@ class Problem:
         `rows` are the `residuals` of this potential, where they are known.
         """
         sensitivities = Sensitivities(potential, groups)
-        partial = self._accumulated(_GramAccumulator, potential, sensitivities, rows)
+        partial = self._accumulated(GramAccumulator, potential, sensitivities, rows)
         n = self._shift_basis.shape[1]
         with threadpool_limits(self.threads, user_api="blas"):
             total = NormalEquations.zeros(n + sensitivities.n_parameters)
@@ -384,27 +354,27 @@ class Problem:
         sensitivities = Sensitivities(potential, groups)
         n_shifts = self._shift_basis.shape[1]
         n = n_shifts + sensitivities.n_parameters + 1
-        partial = self._accumulated(_TriangularAccumulator, potential, sensitivities, None)
+        partial = self._accumulated(TriangularAccumulator, potential, sensitivities, None)
         rank, size = self.shard
         factors = np.zeros((size, n, n))
         with threadpool_limits(self.threads, user_api="blas"):
             for accumulator in partial:
                 accumulator.flush()
-                factors[rank] = _triangle(np.vstack([factors[rank], accumulator.factor]))
+                factors[rank] = triangle(np.vstack([factors[rank], accumulator.factor]))
             # the columns of the shift come first: what is left of R without them is that of the projected rows
-            return _triangle(self._summed(factors).reshape(-1, n))[n_shifts:, n_shifts:]
+            return triangle(self._summed(factors).reshape(-1, n))[n_shifts:, n_shifts:]
 
     def _accumulated(
         self,
-        kind: type[_AccumulatorT],
+        kind: type[AccumulatorT],
         potential: Potential,
         sensitivities: Sensitivities,
         rows: Sequence[Floats] | None,
-    ) -> list[_AccumulatorT]:
+    ) -> list[AccumulatorT]:
         """All rows of J and r in one accumulator for each thread."""
         residuals = self.residuals(potential) if rows is None else rows
         local = threading.local()
-        partial: list[_AccumulatorT] = []
+        partial: list[AccumulatorT] = []
         shift_rows = self._counts_cz @ self._shift_basis
 
         def work(index: int) -> None:
@@ -473,98 +443,3 @@ class Problem:
             except BaseException:
                 stop.set()
                 raise
-
-
-class _Accumulator:
-    """Rows of [N, J] and r of one thread, gathered in blocks for `flush`."""
-
-    def __init__(self, n: int) -> None:
-        self._buffer_qc = np.empty((n, _GRAM_COLUMNS))
-        self._rows = np.empty(_GRAM_COLUMNS)
-        self._filled = 0
-
-    def add(self, c: Prepared, jacobian: Jacobian, rows: Floats, shift_row: Floats) -> None:
-        """The rows of one configuration; `shift_row` are those of N for the pressure."""
-        if c.energy is not None and c.scale_energy > 0:
-            self._append(c.scale_energy * jacobian.energy_iq.T, rows[:1])
-        if c.has_forces and c.at_rest:
-            self._absorb_constant(rows[1:-6])
-        elif c.has_forces:
-            scale = np.broadcast_to(c.scale_forces, (jacobian.n_sites, 3)).reshape(-1)
-            self._append(jacobian.gradient_qc[:, : 3 * jacobian.n_sites], rows[1:-6], scale)
-        if c.has_virial:
-            self._append(jacobian.gradient_qc[:, -6:-3], rows[_PRESSURE], c.scale_virial, shift_row)
-            self._append(jacobian.gradient_qc[:, -3:], rows[-3:], c.scale_virial)
-
-    def _append(
-        self,
-        columns_qc: Floats,
-        rows: Floats,
-        scale: float | Floats = 1.0,
-        shift_row: Floats | None = None,
-    ) -> None:
-        scale = np.broadcast_to(scale, len(rows))
-        at, first = 0, len(self._buffer_qc) - len(columns_qc)
-        while at < len(rows):
-            count = min(len(rows) - at, _GRAM_COLUMNS - self._filled)
-            target = slice(self._filled, self._filled + count)
-            np.multiply(
-                columns_qc[:, at : at + count], scale[at : at + count], out=self._buffer_qc[first:, target]
-            )
-            self._buffer_qc[:first, target] = 0.0 if shift_row is None else shift_row[:, None]
-            self._rows[target] = rows[at : at + count]
-            self._filled += count
-            at += count
-            if self._filled == _GRAM_COLUMNS:
-                self.flush()
-
-    def flush(self) -> None:
-        """Work the gathered rows in."""
-        self._absorb(self._buffer_qc[:, : self._filled], self._rows[: self._filled])
-        self._filled = 0
-
-    def _absorb(self, block: Floats, rows: Floats) -> None:
-        raise NotImplementedError
-
-    def _absorb_constant(self, rows: Floats) -> None:
-        """Rows that depend on no parameter."""
-        raise NotImplementedError
-
-
-class _GramAccumulator(_Accumulator):
-    """Normal equations."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__(n)
-        self.total = NormalEquations.zeros(n)
-
-    def _absorb(self, block: Floats, rows: Floats) -> None:
-        self.total.gram += block @ block.T
-        self.total.rhs += block @ rows
-        self._absorb_constant(rows)
-
-    def _absorb_constant(self, rows: Floats) -> None:
-        self.total.loss += float(rows @ rows)
-        self.total.n_rows += len(rows)
-
-
-class _TriangularAccumulator(_Accumulator):
-    """The triangular factor of [J, r]."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__(n)
-        self.factor = np.zeros((n + 1, n + 1))
-
-    def _absorb(self, block: Floats, rows: Floats) -> None:
-        self.factor = _triangle(np.vstack([self.factor, np.vstack([block, rows]).T]))
-
-    def _absorb_constant(self, rows: Floats) -> None:
-        self.factor[-1, -1] = np.hypot(self.factor[-1, -1], np.linalg.norm(rows))
-
-
-_AccumulatorT = TypeVar("_AccumulatorT", bound=_Accumulator)
-
-
-def _triangle(matrix: Floats) -> Floats:
-    """R of the QR decomposition of a tall matrix."""
-    return np.asarray(np.linalg.qr(matrix, mode="r"))

@@ -34,8 +34,9 @@ from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.active_set import maxvol
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import without_dispersion
+from etnpot.fitting.normal_equations import NormalEquations
 from etnpot.fitting.prepared import LossWeights
-from etnpot.fitting.problem import NormalEquations, Problem
+from etnpot.fitting.problem import Problem
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.io.structures import Labelled
 from etnpot.potential import Potential, Reliability

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from etnpot.errors import DataError
-from etnpot.fitting.problem import NormalEquations
+from etnpot.fitting.normal_equations import NormalEquations
 from etnpot.io.tensor_labels import TensorLabel
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.potential import Quantity, TensorModel

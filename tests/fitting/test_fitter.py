@@ -11,10 +11,11 @@ import pytest
 import etnpot
 from etnpot.errors import DataError, RunDirectoryError, SpecificationError
 from etnpot.fitting.dataset import DataSet
-from etnpot.fitting.fitter import Fitter, lengthened, shortened
+from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
+from etnpot.fitting.start import lengthened, shortened
 from etnpot.network import Train, balanced
 from etnpot.potential import Potential
 

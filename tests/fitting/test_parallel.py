@@ -26,9 +26,10 @@ from etnpot.fitting import fitter as fitter_module
 from etnpot.fitting import parallel
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
-from etnpot.fitting.fitter import Fitter, initial_potential
+from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
+from etnpot.fitting.start import initial_potential
 
 MODEL: dict[str, Any] = {
     "cutoff": 4.0, "order": 2, "l_max": 1, "channels": 2, "ranks": 2, "radial_size": 4, "species_rank": 2,

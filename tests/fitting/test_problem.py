@@ -180,7 +180,7 @@ def test_the_triangular_factor_is_that_of_the_normal_equations(
     threads: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("etnpot.fitting.problem._GRAM_COLUMNS", 40)
+    monkeypatch.setattr("etnpot.fitting.normal_equations._GRAM_COLUMNS", 40)
     problem, student = (
         problem_of(labelled_by(teacher, n=5), teacher.cutoff, threads=threads),
         reseeded(teacher, 5),
