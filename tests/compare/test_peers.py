@@ -20,6 +20,7 @@ from ase.io import read, write
 import etnpot
 from etnpot.compare import environments
 from etnpot.compare.results import StudyResult
+from etnpot.fitting.demo_data import emt_alloys
 
 pytestmark = pytest.mark.peers
 
@@ -213,6 +214,18 @@ def test_a_peer_is_trained_and_agrees_with_its_own_evaluation(kind: str, tmp_pat
     n = np.array([c.n_atoms for c in result.data["cuni"].tests["same"]])
     own = float(np.sqrt(np.mean((np.array(energies) / n - labels) ** 2)))
     assert record["metrics"]["same"]["energy"]["rmse"] == pytest.approx(own, rel=1e-3)
+
+
+def test_stresses_may_be_missing(tmp_path: Path) -> None:
+    """motep takes volumes in the order of the configurations that have a stress."""
+    frames = [c.to_atoms() for c in emt_alloys(8, symbols=["Cu", "Ni"], repeat=(1, 1, 2))]
+    for atoms in frames[:3]:
+        del atoms.calc.results["stress"]
+    write(tmp_path / "train.extxyz", frames)
+    asked = study("motep", {"epochs": 2})
+    asked["data"]["cuni"]["train"] = str(tmp_path / "train.extxyz")
+    result = etnpot.compare(asked, tmp_path / "study")
+    assert result.records[0]["error"] is None, result.records[0]["error"]
 
 
 @pytest.mark.parametrize("kind", ["motep", "ace", "painn", "mace"])

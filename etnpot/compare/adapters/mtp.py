@@ -52,7 +52,8 @@ class MomentTensor(Adapter):
         from etnpot.compare.adapters.moment_tensor import moment_tensor_potential
 
         settings = job.settings
-        frames = job.frames("train")
+        # where some have no stress, motep 0.2 takes the volume of another configuration, unless those are the last
+        frames = sorted(job.frames("train"), key=lambda atoms: "stress" not in atoms.calc.results)
         nearest = min(
             (float(d.min()) for d in (neighbor_list("d", atoms, 4.0) for atoms in frames) if len(d)),
             default=2.0,
