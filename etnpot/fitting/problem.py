@@ -157,7 +157,7 @@ class Problem:
         """
         rank, size = self.shard
         same = self._like(self.configurations, self._n_data)
-        same._data_batches, same._constraint_batches = self._data_batches, self._constraint_batches
+        same._data_batches = self._data_batches
         same._chosen = [i // size for i in indices if i % size == rank]
         return same
 
