@@ -20,7 +20,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,9 +54,6 @@ Reduce = Callable[[Floats], None]
 _ROWS_PER_PARAMETER, _SAMPLE_GROWTH, _SAMPLE_LEVELS = 8.0, 4.0, 2
 #: A sample larger than this part of the training set is not worth the detour.
 _LARGEST_SAMPLE = 0.4
-#: Rows for each parameter that moves from which the Gram matrix of a step is estimated, where that is at most this part of the
-#: training set, and the fewest configurations.
-_GRAM_ROWS, _GRAM_PART, _GRAM_LEAST = 25.0, 0.5, 200
 #: Steps without a gain of this much before the sample grows.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 #: Order of the first train, and the most steps of each order but the last; one that lowers the loss by less than this part
@@ -467,26 +463,11 @@ class Fitter:
     ) -> PolishStep[Potential]:
         """Take a step of some groups of parameters, or of all: only then the ridge follows the evidence."""
         fixed = groups is not None or self.settings.ridge is not None
-        slices = self.potential.spec.slices
-        moving = sum(slices[name].stop - slices[name].start for name in groups or slices)
-        estimating = self._estimating(problem, moving)
-        for chosen in (estimating, problem) if estimating is not problem else (problem,):
-            step = polish_step(
-                chosen, self.potential, damping, groups=groups, fixed_ridge=fixed, lower_nn=self._lower_nn
-            )
-            if step.gain > 0:
-                break
+        step = polish_step(
+            problem, self.potential, damping, groups=groups, fixed_ridge=fixed, lower_nn=self._lower_nn
+        )
         self.potential = step.potential
         return step
-
-    def _estimating(self, problem: Problem, n_moving: int) -> Problem:
-        """The problem with Gram matrices of a part of the data, another one in each step, where there are many more."""
-        n, rows = len(self.train), _GRAM_ROWS * n_moving
-        size = max(_GRAM_LEAST, round(n * rows / max(self._problem.n_rows, 1)))
-        if self._on_sample or size > _GRAM_PART * n:
-            return problem
-        rng = np.random.default_rng([self.settings.seed, 7, self._progress.step])
-        return problem.estimating(self._evenly(size, rng))
 
     def stages(self) -> list[Potential]:
         """Potentials of the forms that are still to come: this one, and one with its layers where these are not yet there."""
@@ -616,19 +597,11 @@ class Fitter:
         if size >= n:
             return self._problem
         if size not in self._samples:
-            rng = np.random.default_rng([self.settings.seed, 2])
-            self._samples = {size: self._problem.subset(self._evenly(size, rng))}
+            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
+            offset = np.random.default_rng([self.settings.seed, 2]).random()
+            places = ((np.arange(size) + offset) * n / size).astype(int)
+            self._samples = {size: self._problem.subset(sorted(kinds[place] for place in places))}
         return self._samples[size]
-
-    def _evenly(self, size: int, rng: np.random.Generator) -> list[int]:
-        """Numbers of that many configurations, evenly from the order of group, size and energy per atom, ascending."""
-        n = len(self.train)
-        places = ((np.arange(size) + rng.random()) * n / size).astype(int)
-        return sorted(self._by_kind[place] for place in places)
-
-    @cached_property
-    def _by_kind(self) -> list[int]:
-        return sorted(range(len(self.train)), key=lambda index: _kind(self.train[index]))
 
     def _sample_size(self, level: int) -> int:
         """Configurations of the samples of a level; all where a sample is not worth the detour.

@@ -94,8 +94,6 @@ class Problem:
         self._n_data = len(self.configurations) if n_data is None else n_data
         self.shifted = tuple(shifted)
         self.shard = shard
-        #: Data that stand for all of them in Gram matrices; None: all do.
-        self._chosen: list[int] | None = None
         self.threads = default_threads() if threads is None else threads
         self._reduce = reduce
 
@@ -149,17 +147,6 @@ class Problem:
         rank, size = self.shard
         mine = [self.configurations[i // size] for i in indices if i % size == rank]
         return self._like([*mine, *self.configurations[self._n_data :]], len(mine))
-
-    def estimating(self, indices: Sequence[int]) -> Problem:
-        """The same problem, with the Gram matrices of some of the data, by their number in the whole, scaled to all of them.
-
-        Losses and right-hand sides are those of all data: such steps are quasi-Newton steps that end where the others do.
-        """
-        rank, size = self.shard
-        same = self._like(self.configurations, self._n_data)
-        same._data_batches = self._data_batches
-        same._chosen = [i // size for i in indices if i % size == rank]
-        return same
 
     def _like(self, configurations: Sequence[Prepared], n_data: int) -> Problem:
         return Problem(
@@ -344,8 +331,7 @@ class Problem:
         `rows` are the `residuals` of this potential, where they are known.
         """
         sensitivities = Sensitivities(potential, groups)
-        residuals = self.residuals(potential) if rows is None else rows
-        partial = self._accumulated(GramAccumulator, potential, sensitivities, residuals, *self._sampled())
+        partial = self._accumulated(GramAccumulator, potential, sensitivities, rows)
         n = self._shift_basis.shape[1]
         with threadpool_limits(self.threads, user_api="blas"):
             total = NormalEquations.zeros(n + sensitivities.n_parameters)
@@ -354,24 +340,11 @@ class Problem:
                 total += accumulator.total
             self._summed(total.gram)
             self._summed(total.rhs)
+            scalars = self._summed(np.array([total.loss, float(total.n_rows)]))
             gram = total.gram[n:, n:]
             if n:
-                # [:n, :n] is the unit matrix, but for samples
-                gram = gram - total.gram[n:, :n] @ np.linalg.solve(total.gram[:n, :n], total.gram[:n, n:])
-            if self._chosen is None:
-                scalars = self._summed(np.array([total.loss, float(total.n_rows)]))
-                return NormalEquations(gram, total.rhs[n:], float(scalars[0]), int(scalars[1]))
-        rhs = self.project(potential, residuals)[sensitivities.start : sensitivities.stop]
-        n_rows = self._summed(np.array([float(sum(c.n_rows for c in self.configurations))]))
-        return NormalEquations(gram, rhs, self.square(residuals), int(n_rows[0]))
-
-    def _sampled(self) -> tuple[list[int], float]:
-        """Places of the configurations in Gram matrices, and the factor on the weights of those that are data."""
-        n = self._n_data
-        if self._chosen is None:
-            return list(range(len(self))), 1.0
-        held = self._summed(np.array([float(sum(self.data[i].n_rows for i in self._chosen))]))
-        return [*self._chosen, *range(n, len(self))], self.n_rows / max(float(held[0]), 1.0)
+                gram = gram - total.gram[n:, :n] @ total.gram[:n, n:]
+        return NormalEquations(gram, total.rhs[n:], float(scalars[0]), int(scalars[1]))
 
     def triangular_factor(self, potential: Potential, groups: tuple[str, ...] | None = None) -> Floats:
         """R [q + 1, q + 1] of a QR decomposition of [J, r], both weighted, by blocks of rows.
@@ -381,8 +354,7 @@ class Problem:
         sensitivities = Sensitivities(potential, groups)
         n_shifts = self._shift_basis.shape[1]
         n = n_shifts + sensitivities.n_parameters + 1
-        residuals, whole = self.residuals(potential), list(range(len(self)))
-        partial = self._accumulated(TriangularAccumulator, potential, sensitivities, residuals, whole, 1.0)
+        partial = self._accumulated(TriangularAccumulator, potential, sensitivities, None)
         rank, size = self.shard
         factors = np.zeros((size, n, n))
         with threadpool_limits(self.threads, user_api="blas"):
@@ -397,24 +369,19 @@ class Problem:
         kind: type[AccumulatorT],
         potential: Potential,
         sensitivities: Sensitivities,
-        residuals: Sequence[Floats],
-        places: Sequence[int],
-        factor: float,
+        rows: Sequence[Floats] | None,
     ) -> list[AccumulatorT]:
-        """Rows of J and r of the configurations at some places in one accumulator for each thread; data weigh `factor` times as
-        much as they do."""
+        """All rows of J and r in one accumulator for each thread."""
+        residuals = self.residuals(potential) if rows is None else rows
         local = threading.local()
         partial: list[AccumulatorT] = []
         shift_rows = self._counts_cz @ self._shift_basis
 
-        def work(at: int) -> None:
+        def work(index: int) -> None:
             if not hasattr(local, "accumulator"):
                 local.accumulator = kind(shift_rows.shape[1] + sensitivities.n_parameters)
                 partial.append(local.accumulator)
-            index = places[at]
-            c, root = self.configurations[index], 1.0
-            if factor != 1.0 and index < self._n_data:
-                c, root = c.weighed(factor), float(np.sqrt(factor))
+            c = self.configurations[index]
             jacobian = sensitivities.jacobian(
                 c.edges,
                 c.numbers,
@@ -422,10 +389,10 @@ class Problem:
                 with_forces=c.has_forces and not c.at_rest,
                 with_virial=c.has_virial,
             )
-            local.accumulator.add(c, jacobian, root * residuals[index], root * shift_rows[index])
+            local.accumulator.add(c, jacobian, residuals[index], shift_rows[index])
 
         with threadpool_limits(1, user_api="blas"):
-            self._each(work, [self.configurations[index] for index in places])
+            self._each(work, self.configurations)
         return partial
 
     def gradient(self, potential: Potential) -> tuple[float, Floats]:

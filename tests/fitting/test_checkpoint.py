@@ -68,8 +68,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "l-bfgs, robust": {"method": "l-bfgs", "robust": 3.0, "polish_steps": 2},
     # so many rows that the first steps see a part of them, and ranks that adapt
     "samples": {"species_rank": 1, "sweeps": 2, "two_site": True, "rank_tolerance": 0.05, "polish_steps": 3},
-    # the Gram matrices of some of the data stand for all
-    "estimates": {"polish_steps": 3},
 }
 
 
@@ -88,9 +86,6 @@ def test_a_fit_stopped_anywhere_ends_with_the_same_bits(
         monkeypatch.setattr(fitter_module, "_LARGEST_SAMPLE", 0.6)
         train = emt_alloys(36, symbols=("Cu",), seed=4, repeat=(1, 1, 2))
         valid = train[::8]
-    if variant == "estimates":
-        monkeypatch.setattr(fitter_module, "_GRAM_LEAST", 4)
-        monkeypatch.setattr(fitter_module, "_GRAM_ROWS", 0.1)
     whole = Fitter(train, valid, settings)
     n_parameters = {whole.potential.n_parameters}
     path = tmp_path / "checkpoint"

@@ -8,7 +8,6 @@ validation configuration at all.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -45,14 +44,10 @@ CASES: dict[str, dict[str, Any]] = {
     "robust": {"sweeps": 1, "robust": 1.5, "ridge": 1e-2, "polish_steps": 2},
     "l-bfgs": {"sweeps": 1, "method": "l-bfgs", "ridge": 0.1, "polish_steps": 1},
     "sampled": {"sweeps": 1, "ridge": 1e-2, "polish_steps": 2},
-    "estimated": {"sweeps": 1, "ridge": 1e-2, "polish_steps": 2},
 }
-#: What cases have in place of constants of the fitter: a first sample of one of the five configurations, so that one rank has
-#: none; Gram matrices of two of them.
-CONSTANTS: dict[str, dict[str, Any]] = {
-    "sampled": {"_ROWS_PER_PARAMETER": 0.8},
-    "estimated": {"_GRAM_ROWS": 0.1, "_GRAM_LEAST": 2},
-}
+#: Rows per parameter of the first sample in the last case: it takes one of the five configurations, so that one rank has
+#: none.
+FEW_ROWS = 0.8
 N_RANKS = 2
 
 
@@ -77,9 +72,8 @@ def outcomes(
     train, valid = training_set(), validation_set()
     found = {}
     for name, options in CASES.items():
-        with contextlib.ExitStack() as stack:
-            for constant, value in CONSTANTS.get(name, {}).items():
-                stack.enter_context(mock.patch.object(fitter_module, constant, value))
+        rows = FEW_ROWS if name == "sampled" else fitter_module._ROWS_PER_PARAMETER
+        with mock.patch.object(fitter_module, "_ROWS_PER_PARAMETER", rows):
             fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
             fitter.run()
             if name == "sampled":

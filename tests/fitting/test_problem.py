@@ -171,44 +171,6 @@ def test_shards_add_up(
     )
 
 
-def test_a_part_of_the_data_stands_for_all_in_the_gram_matrix(
-    teacher: Potential,
-    reseeded: Callable[[Potential, int], Potential],
-    labelled_by: Callable[..., DataSet],
-    problem_of: Callable[..., Problem],
-) -> None:
-    """Equal parts: the mean of their Gram matrices is that of all; the gradient and the loss are those of all in each."""
-    problem, student = problem_of(labelled_by(teacher, n=6), teacher.cutoff), reseeded(teacher, 6)
-    for groups in (None, ("core.1",)):
-        whole = problem.normal_equations(student, groups)
-        parts = [
-            problem.estimating(part).normal_equations(student, groups) for part in ([0, 2, 5], [1, 3, 4])
-        ]
-        mean = 0.5 * (parts[0].gram + parts[1].gram)
-        np.testing.assert_allclose(mean, whole.gram, rtol=0, atol=1e-12 * np.abs(whole.gram).max())
-        for part in parts:
-            assert not np.allclose(part.gram, whole.gram, rtol=0.01)
-            np.testing.assert_allclose(part.rhs, whole.rhs, rtol=0, atol=1e-11 * np.abs(whole.rhs).max())
-            assert part.loss == pytest.approx(whole.loss, rel=1e-12) and part.n_rows == whole.n_rows
-        everything = problem.estimating(range(6)).normal_equations(student, groups)
-        np.testing.assert_allclose(everything.gram, whole.gram, rtol=0, atol=1e-12 * np.abs(whole.gram).max())
-
-
-def test_a_part_of_the_data_with_a_shift_of_stresses(
-    teacher: Potential,
-    reseeded: Callable[[Potential, int], Potential],
-    labelled_by: Callable[..., DataSet],
-) -> None:
-    """The estimate has no negative eigenvalues."""
-    data, student = labelled_by(teacher, n=6), reseeded(teacher, 6)
-    problem = Problem.from_dataset(data, teacher.cutoff, LossWeights(), shifted=teacher.species)
-    found = problem.estimating([0, 3, 4]).normal_equations(student)
-    values = np.linalg.eigvalsh(found.gram)
-    assert values[0] > -1e-10 * values[-1]
-    gradient = problem.gradient(student)[1]
-    np.testing.assert_allclose(-2.0 * found.rhs, gradient, rtol=0, atol=1e-10 * np.abs(gradient).max())
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_triangular_factor_is_that_of_the_normal_equations(
     teacher: Potential,
