@@ -37,6 +37,8 @@ from pages import write_sections
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
+#: The potentials of the rows, which other benchmarks run.
+POTENTIALS = HERE / "potentials"
 PAGE = HERE.parents[1] / "docs" / "accuracy.md"
 README = HERE.parents[1] / "README.md"
 
@@ -148,9 +150,7 @@ def parts(row: Row, name: str, data: DataSet) -> dict[str, DataSet]:
     return {names[count]: data.subset(indices) for count, indices in sorted(by_count.items())}
 
 
-def run(
-    name: str, row: Row, threads: int | None, overrides: dict[str, Any], keep: Path | None
-) -> dict[str, Any]:
+def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any], keep: Path) -> dict[str, Any]:
     """Fit and evaluate one row; the potential goes to the directory `keep`."""
     root = data_directory()
     settings = FitSettings(**{**row.settings, **overrides}, threads=threads)
@@ -177,9 +177,8 @@ def run(
     fitter.run(show)
     potential = fitter.bounded_best()
     seconds = time.monotonic() - begun
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        potential.save(keep / f"{name}.etn")
+    keep.mkdir(parents=True, exist_ok=True)
+    potential.save(keep / f"{name}.etn")
     result = {
         "settings": {
             key: value for key, value in settings.to_dict().items() if value != getattr(FitSettings(), key)
@@ -279,7 +278,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=JSON", help="override a setting of every row"
     )
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the potentials go, as DIR/ROW.etn")
+    parser.add_argument(
+        "--keep", type=Path, default=POTENTIALS, metavar="DIR",
+        help="where the potentials go, as DIR/ROW.etn [beside the results]",
+    )  # fmt: skip
     parser.add_argument("--render", action="store_true", help="write the table from the JSON alone")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

@@ -4,8 +4,8 @@
     python benchmarks/reliability/md.py --work DIR --rows Mo Cu --steps 100000  some of them, shorter
     python benchmarks/reliability/md.py --render                                the table again from the JSON
 
-Each row is fitted with its settings in benchmarks/accuracy/run.py, but a time limit of ``--fit-seconds``, and kept in DIR; a
-potential that is there already is used as it is (``DIR/Mo.etn``), so that those of the accuracy table itself can be put there.
+The potential of a row is that of the accuracy table, where benchmarks/accuracy/potentials has it. Else it is fitted with the settings of the row, but a time limit
+of ``--fit-seconds``, and kept in DIR; a potential that is there already (``DIR/Mo.etn``) is used before any other.
 Then LAMMPS runs a small periodic cell at constant volume with a Langevin thermostat, at several parts of the melting
 temperature. The volume of the crystal is that of the experiment, expanded in proportion to the temperature
 (`EXPANSION` at the melting point). Molecules, which do not melt, are alone in a large cell: the first geometry of their training
@@ -141,10 +141,11 @@ def accuracy() -> ModuleType:
 
 
 def fitted(name: str, work: Path, seconds: float) -> Potential:
-    """The potential of a row, from DIR if it is there."""
-    path = work / f"{name}.etn"
+    """The potential of a row, from DIR or from the accuracy table if it is there."""
+    path, table = work / f"{name}.etn", accuracy()
+    if not path.exists() and (table.POTENTIALS / path.name).exists():
+        path = table.POTENTIALS / path.name
     if not path.exists():
-        table = accuracy()
         row, root = table.ROWS[name], table.data_directory()
         settings = {**row.settings, "time_limit": seconds}
         valid = None if row.valid is None else root / row.valid
@@ -261,10 +262,11 @@ def simulate(
     # the elements that the potential knows decide; those of the row are in it
     atoms = material.atoms(temperature, seed=1)
     crystal = crystal_energy(potential, atoms)
+    over = bool(record) and (bool(record["failure"]) or record["steps"] >= steps)
     if (
         not record
         or record["parameters_sha256"] != digest(potential)
-        or not (directory / "state.restart").exists()
+        or not (over or (directory / "state.restart").exists())
     ):
         record.clear()
         record.update(
