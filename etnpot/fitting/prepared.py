@@ -159,12 +159,12 @@ class Prepared:
         assert self.forces is not None
         return replace(self, scale_forces=self.scale_forces * (self.forces != 0), enough=enough)
 
-    def bounded(self, found: Floats) -> Prepared:
-        """A constraint: weighed down where the forces `found` are so wrong that it would count more than without any force."""
+    def tempered(self, found: Floats) -> Prepared:
+        """A constraint: weighed down in proportion (Huber) where the forces `found` are wrong by more than no forces are."""
         assert self.forces is not None
-        most = float(np.sum((self.scale_forces * self.forces) ** 2))
+        enough = float(np.sum((self.scale_forces * self.forces) ** 2))
         square = float(np.sum((self.scale_forces * (found - self.forces)) ** 2))
-        return self if square <= most else self.weighed(most / square)
+        return self if square <= enough else self.weighed(float(np.sqrt(enough / square)))
 
     def probed(self, potential: Potential) -> Prepared:
         """With `at_rest` as a random potential tells: where the forces of the pairs cancel on every atom."""

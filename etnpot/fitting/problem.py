@@ -169,8 +169,8 @@ class Problem:
     def demanding(self, potential: Potential | None) -> Problem:
         """With those constraints alone whose forces the potential does not have by enough; with none for None.
 
-        Where there are no data a force may be wrong by any factor. However wrong it is, a constraint counts no more than one
-        without any force would, lest the data be forgotten over it.
+        Where there are no data a force may be wrong by any factor: a constraint wrong by more than without any force is weighed
+        down in proportion, lest the data be forgotten over it.
         """
         constraints, kept = self.configurations[self._n_data :], []
         if potential is not None:
@@ -178,7 +178,7 @@ class Problem:
             for c, found in zip(constraints, forces, strict=True):
                 assert c.forces is not None
                 if float(np.vdot(found, c.forces)) < c.enough * float(np.vdot(c.forces, c.forces)):
-                    kept.append(c.bounded(found))
+                    kept.append(c.tempered(found))
         if len(kept) == len(constraints) and all(map(operator.is_, kept, constraints)):
             return self
         fewer = self._like([*self.data, *kept], self._n_data)

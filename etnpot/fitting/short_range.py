@@ -3,13 +3,14 @@
 No data say anything about such pairs, and a dimer is far from all data at every distance. Below d, where the data of a pair of
 species begin (`etnpot.basis.data_distances`), with the potential V of two nuclei,
 
-1. dimers at 0.9 d, 0.95 d and d enter the loss of a fit. The force that pushes their atoms apart should be that of nuclei,
+1. dimers at 0.83 d, the middle of the usual layer of (3), 0.9 d, 0.95 d and d enter the loss of a fit. The force that pushes
+   their atoms apart should be that of nuclei,
 
        w (F_d(r) + V'(r))²,     w = tau (F_rms / V'(r))²,     tau = min(1, n / (1000 n_d)),                                (1)
 
    with the root mean square F_rms of the n force components of the data. Little more than the sign is wanted: each of the n_d
    dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a thousandth of them,
-   and one that is wrong by more is weighed down at every step to count no more (`Prepared.bounded`).
+   and one that is wrong by more is weighed down at every step, in proportion (`Prepared.tempered`).
    They count in the polish, and there only those whose force is below a tenth of that of nuclei: a potential whose dimers repel
    is left alone.
 
@@ -72,7 +73,7 @@ Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
 #: Distances of the dimers of the loss, in units of d, and the largest part of the data that they count for.
-_AT, _SHARE = (0.9, 0.95, 1.0), 0.001
+_AT, _SHARE = (0.83, 0.9, 0.95, 1.0), 0.001
 #: The part of their forces that is enough, of dimers and of embedded pairs.
 _ENOUGH_ALONE, _ENOUGH_EMBEDDED = 0.1, 0.5
 #: Configurations of either kind for each distance and pair, displaced by which part of d; distances, in units of d; that of the
@@ -87,7 +88,7 @@ _THINNEST = 0.029
 #: The largest b, as a part of the cutoff.
 _LARGEST = 0.9
 #: Points of the scans, in which nothing but the rounding of a force is below this part of V'.
-_POINTS, _SMALLEST_FORCE = 300, 1e-3
+_POINTS, _SMALLEST_FORCE = 1200, 1e-3
 
 
 def short_range_constraints(
@@ -290,7 +291,7 @@ def attracting_dimers(
     places = [(i, j) for i in range(len(species)) for j in range(i, len(species))]
     pairs = [(species[i], species[j]) for i, j in places]
     r_kr = np.linspace(
-        [0.5 * shortest_zz[ij] for ij in places], [shortest_zz[ij] for ij in places], 4 * _POINTS, axis=1
+        [0.5 * shortest_zz[ij] for ij in places], [shortest_zz[ij] for ij in places], _POINTS, axis=1
     )
     forces_kr = dimer_forces(potential, pairs, r_kr)
     found = {}

@@ -67,14 +67,14 @@ def test_errors_of_a_fit_are_those_of_the_data_alone(
     assert best["train"]["forces_rmse"] == pytest.approx(errors.forces.rmse, rel=1e-9)
     fitter = Fitter(alloys, None, FitSettings(**tiny))
     dimers = repulsive_dimers(fitter.potential.species, fitter.potential.cutoff, fitter.distances, alloys)
-    assert len(dimers) == 9
+    assert len(dimers) == 12
     squares = [float((c.forces**2).sum()) for c in (*dimers, *alloys) if c.forces is not None]
     # each component of a dimer that is wrong by all of its force
     weighed = [0.5 * c.weight * square for c, square in zip(dimers, squares, strict=False)]
-    assert sum(weighed) <= 0.001 * sum(squares[9:]) * (1 + 1e-9)
-    assert len(fitter._problem) == len(alloys) + 9 and len(fitter._problem.data) == len(alloys)
+    assert sum(weighed) <= 0.001 * sum(squares[12:]) * (1 + 1e-9)
+    assert len(fitter._problem) == len(alloys) + 12 and len(fitter._problem.data) == len(alloys)
     part = fitter._problem.subset(range(5))
-    assert len(part) == 14 and len(part.data) == 5
+    assert len(part) == 17 and len(part.data) == 5
     assert fitter._problem.n_rows == sum(c.n_rows for c in fitter._problem.data)
     without = Fitter(alloys, None, FitSettings(**tiny, repulsion="none"))
     assert len(without._problem) == len(alloys)
@@ -125,7 +125,7 @@ def test_a_constraint_counts_along_its_force_until_there_is_enough(
         np.testing.assert_allclose(-2 * equations.rhs, gradient, rtol=1e-7, atol=1e-7 * abs(gradient).max())
 
 
-def test_a_constraint_never_counts_more_than_without_any_force(
+def test_a_constraint_is_weighed_down_where_it_is_wrong_by_more_than_without_any_force(
     result: etnpot.FitResult, alloys: DataSet
 ) -> None:
     potential = result.potential
@@ -133,11 +133,11 @@ def test_a_constraint_never_counts_more_than_without_any_force(
     found = potential.evaluate(potential.edges(atoms), atoms.numbers).forces
     asked = np.zeros_like(found)
     asked[0, 0] = -found[0, 0]
-    for size, expected in ((1.0, 1.0), (0.1, 0.1)):  # wrong by twice and by eleven times what is asked
+    for size, wrong in ((1.0, 2.0), (0.1, 11.0)):  # times what is asked
         constraint = DataSet([Labelled(atoms, forces=size * asked)])
         problem = Problem.from_dataset(alloys, potential.cutoff, LossWeights(), [(constraint, 0.5)])
         rows = problem.demanding(potential).residuals(potential)[-1][1:-6]
-        assert np.linalg.norm(rows) == pytest.approx(expected * abs(found[0, 0]), rel=1e-9)
+        assert np.linalg.norm(rows) == pytest.approx(np.sqrt(wrong) * size * abs(found[0, 0]), rel=1e-9)
 
 
 def test_bounds_are_around_the_energies_of_the_training_set(result: etnpot.FitResult) -> None:
