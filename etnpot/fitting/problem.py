@@ -29,7 +29,6 @@ p                 ``virial_shift`` [element], eV per atom
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -179,7 +178,7 @@ class Problem:
                 assert c.forces is not None
                 if float(np.vdot(found, c.forces)) < c.enough * float(np.vdot(c.forces, c.forces)):
                     kept.append(c.tempered(found))
-        if len(kept) == len(constraints) and all(map(operator.is_, kept, constraints)):
+        if kept == constraints:  # the same objects: `Prepared` compares by identity
             return self
         fewer = self._like([*self.data, *kept], self._n_data)
         fewer._data_batches = self._data_batches  # the data are the same: their edges are gathered once

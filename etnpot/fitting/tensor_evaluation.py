@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ __all__ = [
     "compare_tensors",
     "metrics_table",
     "problem_metrics",
-    "tensor_errors",
 ]
 
 Floats = NDArray[np.float64]
@@ -104,13 +104,13 @@ class TensorComparison:
     references: list[Floats]
     predictions: list[Floats]
 
-    @property
+    @cached_property
     def metrics(self) -> TensorMetrics:
         """Errors over all."""
         references = self._rows(self.references)
         return TensorMetrics.of(self._rows(self.predictions) - references, references)
 
-    @property
+    @cached_property
     def by_element(self) -> dict[str, TensorMetrics]:
         """Errors by element, of tensors of atoms; else empty."""
         if not self.quantity.per_atom:
@@ -208,8 +208,3 @@ def compare_tensors(
         return [part.reshape(shape) for part, shape in zip(np.split(rows, ends), shapes, strict=True)]
 
     return TensorComparison(model.quantity, list(labels), split(references), split(references + errors))
-
-
-def tensor_errors(model: TensorModel, labels: Sequence[TensorLabel]) -> TensorMetrics:
-    """Errors of a model on labelled configurations."""
-    return compare_tensors(model, labels).metrics

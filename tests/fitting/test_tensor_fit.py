@@ -14,7 +14,7 @@ from ase.io import write
 import etnpot
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting import tensor_problem
-from etnpot.fitting.tensor_evaluation import tensor_errors
+from etnpot.fitting.tensor_evaluation import compare_tensors
 from etnpot.fitting.tensor_problem import TensorProblem
 from etnpot.io.tensor_labels import UNITS, TensorLabel, read_tensors
 from etnpot.potential import Quantity, TensorModel, make_tensor_model
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_model(rng: np.random.Generator) -> None:
         for _ in range(2)
     ]
     assert np.array_equal(fits[0].model.parameters, fits[1].model.parameters)
-    assert tensor_errors(fits[0].model, data).n == 20
+    assert compare_tensors(fits[0].model, data).metrics.n == 20
 
 
 def test_chunks_and_threads_do_not_matter(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
