@@ -4,10 +4,68 @@
 // Anything else, such as another exception or a report of a sanitizer, is a failure of the reader.
 
 #include "etn_kernel.h"
+#include "etn_layers.h"
 
 #include <cstdint>
 #include <iostream>
 #include <string>
+
+namespace {
+
+constexpr int N_ATOMS = 5;
+
+// A cluster without ghosts.
+struct Alone : etnpot::Exchange {
+  void to_ghosts(double *, int) override {}
+  void from_ghosts(double *, int) override {}
+  void sum(double *, int) override {}
+};
+
+// Neighbours of an atom within the cutoff.
+int neighbours(const etnpot::Model &model, int atom, etnpot::Candidates &near)
+{
+  const int n_species = static_cast<int>(model.species.size());
+  near.resize(N_ATOMS);
+  int n = 0;
+  for (int p = 0; p < N_ATOMS; p++) {
+    if (p == atom) continue;
+    const double x = 1.1 * (p - atom), y = 0.4 * (p * p - atom * atom), z = 0.25 * (p % 2 - atom % 2);
+    if (x * x + y * y + z * z >= model.cutoff * model.cutoff) continue;
+    near.x[n] = x;
+    near.y[n] = y;
+    near.z[n] = z;
+    near.type[n] = p % n_species;
+    near.index[n] = p;
+    n++;
+  }
+  return n;
+}
+
+void run(const etnpot::Model &model)
+{
+  etnpot::Kernel kernel(model);
+  for (int i = 0; i < 2; i++)
+    kernel.set_lane(i, i % static_cast<int>(model.species.size()), neighbours(model, i, kernel.candidates));
+  double energy[etnpot::LANES];
+  kernel.run(2, energy);
+  for (int i = 0; i < 2; i++) kernel.gradient(i);
+}
+
+void run_layered(const etnpot::Model &model)
+{
+  etnpot::Layered layered(model);
+  etnpot::Candidates near;
+  etnpot::PairDerivatives pairs;
+  Alone alone;
+  layered.begin(N_ATOMS);
+  for (int i = 0; i < N_ATOMS; i++)
+    layered.add(i, i % static_cast<int>(model.species.size()), neighbours(model, i, near), near);
+  layered.energies(alone, [](std::size_t, double) { return 1.0; });
+  layered.derivatives(alone);
+  for (int i = 0; i < N_ATOMS; i++) layered.take(i, pairs);
+}
+
+}    // namespace
 
 int main()
 {
@@ -19,26 +77,11 @@ int main()
     if (std::fread(&content[0], 1, length, stdin) != length) return 3;
     std::string answer = "correct";
     try {
-      etnpot::Kernel kernel(etnpot::read_model(content));
-      const int n = 5, n_species = static_cast<int>(kernel.model.species.size());
-      for (int b = 0; b < 2; b++) {
-        kernel.candidates.resize(n);
-        int near = 0;
-        for (int p = 0; p < n; p++) {
-          const double x = 1.1 + 0.3 * p + 0.2 * b, y = 0.4 * p - 0.9, z = 0.7 - 0.25 * p;
-          if (x * x + y * y + z * z >= kernel.model.cutoff * kernel.model.cutoff) continue;
-          kernel.candidates.x[near] = x;
-          kernel.candidates.y[near] = y;
-          kernel.candidates.z[near] = z;
-          kernel.candidates.type[near] = (p + b) % n_species;
-          kernel.candidates.index[near] = p;
-          near++;
-        }
-        kernel.set_lane(b, b % n_species, near);
-      }
-      double energy[etnpot::LANES];
-      kernel.run(2, energy);
-      for (int b = 0; b < 2; b++) kernel.gradient(b);
+      const etnpot::Model model = etnpot::read_model(content);
+      if (model.layers.empty())
+        run(model);
+      else
+        run_layered(model);
     } catch (const etnpot::FileError &fault) {
       answer = std::string("refused: ") + fault.what();
     } catch (const std::exception &fault) {

@@ -1223,9 +1223,11 @@ class Export(Target):
         from etnpot.interfaces.lammps.export import export_text
 
         super().__init__(directory)
+        layers = [{"kind": "message", "carry": {"0e": 1, "1o": 1}, "attention": "normalised"}, {"kind": "pool"}]
         self.texts = [
             export_text(small_potential(order=2, l_max=1, channels=[2, 1], ranks=1, radial_size=2)),
             export_text(small_potential()),
+            export_text(small_potential(order=2, l_max=1, channels=[2, 1], ranks=1, radial_size=2, layers=layers)),
         ]
         self.process: subprocess.Popen[bytes] | None = None
         self.errors: Any = None
@@ -1276,11 +1278,11 @@ class Export(Target):
         text = self.texts[int(rng.integers(len(self.texts)))]
         if rng.random() < 0.25:
             return mutate_bytes(text.encode(), rng, [t.encode() for t in self.texts])
-        first, _, body = text.split("\n", 2)
+        first, header, body = text.split("\n", 2)
         body = mutate_text(body, rng, [t.split("\n", 2)[2] for t in self.texts])
         content = body.encode("utf-8", "surrogatepass")
         return (
-            f"{first}\netnpot-lammps 1 crc32 {zlib.crc32(content):08x} bytes {len(content)}\n".encode()
+            f"{first}\n{header.split(' crc32 ')[0]} crc32 {zlib.crc32(content):08x} bytes {len(content)}\n".encode()
             + content
         )
 

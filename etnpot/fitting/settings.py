@@ -302,14 +302,11 @@ class FitSettings:
             channels = [channels[min(l, len(channels) - 1)] for l in range(l_max + 1)]
         if self.ranks is None:
             ranks = self._bond_ranks(ranks, l_max)
-        species_rank = chosen("species_rank")
-        if self.species_rank is None:
-            species_rank = min(species_rank, len(species) ** 2)
         return make_spec(
             list(species), cutoff=self.cutoff, order=chosen("order"), l_max=l_max, radial_size=chosen("radial_size"),
             channels=channels, ranks=ranks, r_min=data["r_min"] if self.r_min is None else self.r_min,
             radial_family=self.radial_family, cutoff_function=self.cutoff_function, cutoff_power=self.cutoff_power,
-            species_form=self.species_form, species_rank=species_rank, embedding=self.embedding,
+            species_form=self.species_form, species_rank=chosen("species_rank"), embedding=self.embedding,
             bond_l_max=self.bond_l_max, pseudotensors=self.pseudotensors, head_rank=self.head_rank,
             neighbor_scale=data["neighbor_scale"] if self.neighbor_scale is None else self.neighbor_scale,
             repulsion=self.repulsion, distances=data["distances"], dispersion=self.dispersion, layers=self.layers,

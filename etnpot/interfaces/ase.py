@@ -50,6 +50,8 @@ __all__ = ["ETNCalculator"]
 _CLOSE = 1.0e-3
 #: Cell vectors scaled to unit length span more than this where a volume, hence a stress, is defined.
 _FLAT_VOLUME = 1.0e-8
+#: A shorter vector than this, Å, spans no volume: a stress could overflow.
+_SHORTEST_VECTOR = 1.0e-6
 
 _PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
 _DEFAULTS: dict[str, Any] = {"skin": 0.5, "threads": None, "dipole": None, "polarizability": None}
@@ -463,11 +465,12 @@ def _checked_threads(threads: Any) -> int | None:
 
 
 def _volume(atoms: Atoms) -> float:
-    """Volume of the cell, Å³; 0 where its vectors are not linearly independent."""
+    """Volume of the cell, Å³; 0 where its vectors are not linearly independent, or are no lengths of a cell."""
     cell = atoms.cell.array
     lengths = np.linalg.norm(cell, axis=1)
     volume = abs(float(np.linalg.det(cell)))
-    return volume if volume > _FLAT_VOLUME * math.prod(lengths.tolist()) else 0.0
+    flat = lengths.min() < _SHORTEST_VECTOR or volume <= _FLAT_VOLUME * math.prod(lengths.tolist())
+    return 0.0 if flat else volume
 
 
 register_name(ETNCalculator)

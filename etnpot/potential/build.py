@@ -93,7 +93,7 @@ def ETN(
     species_form : {"pair", "embedding"}
         Default "pair" for up to four elements, "embedding" beyond.
     species_rank : int
-        K, channels of the species factor. Default: up to 6.
+        K, channels of the species factor. Default: up to 6. There are no more than pairs of elements.
     embedding : (int, int)
         Embedding sizes P, Q. Default: up to 4.
     bond_l_max : int
@@ -275,7 +275,7 @@ def network_fields(
     if species_rank is None:
         species_rank = min(n_species**2, 6)
     else:
-        species_rank = _checked_integer("species_rank", species_rank, 1, None)
+        species_rank = min(n_species**2, _checked_integer("species_rank", species_rank, 1, None))
     if species_form == "embedding" and embedding is None:
         embedding = (min(n_species, 4), min(n_species, 4))
     if neighbor_scale is None:

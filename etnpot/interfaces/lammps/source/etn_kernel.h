@@ -35,6 +35,7 @@ class Kernel : public PairStage, public PairDerivatives {
     set_pair_stage<6>();
   }
 
+  explicit Kernel(Model &&) = delete;  // the model is referred to, not copied
   Kernel(const Kernel &) = delete;
   Kernel &operator=(const Kernel &) = delete;
 
