@@ -189,6 +189,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert spec.neighbor_scale == pytest.approx(4 / 3 * math.pi * 125 / 16)
     assert str(spec.bonds[-1]) == "1x0e" and spec.bonds[0].dimension == 3
     assert etnpot.ETN("Cu").spec.species_rank == 1
+    assert etnpot.ETN(["Cu", "Ni"], species_rank=2**63).spec.species_rank == 4
     many = etnpot.ETN(["Cu", "Ni", "H", "C", "O"]).spec
     assert (many.species_form, many.species_rank, many.embedding) == ("embedding", 6, (4, 4))
     assert etnpot.ETN("Cu", cutoff=1.5).spec.radial.r_min == 0.75  # never above half of the cutoff
