@@ -94,7 +94,7 @@ ROWS: dict[str, Row] = {
               "MAE: MTP 2.21, 0.056"),
     "Ni": Row("zuo2020/Ni/train.extxyz", {"test": "zuo2020/Ni/test.extxyz"}, {**ELEMENT, "energy_weight": 1000.0},
               "MAE: GAP 0.42, 0.02; MTP 0.48, 0.0140"),
-    "Cu": Row("zuo2020/Cu/train.extxyz", {"test": "zuo2020/Cu/test.extxyz"}, {**ELEMENT, "energy_weight": 600.0},
+    "Cu": Row("zuo2020/Cu/train.extxyz", {"test": "zuo2020/Cu/test.extxyz"}, {**ELEMENT, "energy_weight": 600.0, "cutoff": 6.0},
               "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},

@@ -17,20 +17,22 @@ from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.fitting.prepared import LossWeights
 from etnpot.potential import PotentialSpec
-from etnpot.potential.build import make_layers, make_spec
+from etnpot.potential.build import checked_order, make_layers, make_spec
 from etnpot.so3 import Irrep
 
 __all__ = ["SIZES", "FitSettings"]
 
-#: Model settings behind each named size. Channels and ranks fall with l: many angular momenta with few copies of each do
-#: better, at equal numbers of parameters, than few with many.
+#: Model settings behind each named size; ranks of the bonds one by one, the last one for all that follow. Channels and ranks
+#: fall with l: many angular momenta with few copies of each do better, at equal numbers of parameters, than few with many. In
+#: the large one ranks fall along the train as well, for more channels and a rich product of two: more accurate and cheaper where
+#: data are many, worse than equal ranks where they are few.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "order": 3,
         "l_max": 3,
         "radial_size": 6,
         "channels": [4, 3, 2, 1],
-        "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 1},
+        "ranks": [{"0e": 3, "1o": 2, "2e": 2, "3o": 1}],
         "species_rank": 4,
     },
     "medium": {
@@ -38,15 +40,20 @@ SIZES: dict[str, dict[str, Any]] = {
         "l_max": 4,
         "radial_size": 8,
         "channels": [4, 3, 2, 2, 1],
-        "ranks": {"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1},
+        "ranks": [{"0e": 3, "1o": 2, "2e": 2, "3o": 2, "4e": 1}],
         "species_rank": 5,
     },
     "large": {
         "order": 5,
-        "l_max": 5,
+        "l_max": 4,
         "radial_size": 8,
-        "channels": [5, 4, 3, 2, 2, 1],
-        "ranks": {"0e": 4, "1o": 3, "2e": 3, "3o": 2, "4e": 2, "5o": 1},
+        "channels": [8, 6, 6, 4, 4],
+        "ranks": [
+            {"0e": 6, "1o": 4, "2e": 4, "3o": 3, "4e": 3},
+            {"0e": 4, "1o": 2, "2e": 2, "3o": 0},
+            {"0e": 4, "1o": 1, "2e": 1, "3o": 0},
+            {"0e": 3, "1o": 0},
+        ],
         "species_rank": 6,
     },
 }
@@ -278,7 +285,10 @@ class FitSettings:
         for base in SIZES.values():
             for more_ranks in range(-2, 16):
                 for more_channels in (more_ranks - 1, more_ranks, more_ranks + 1):
-                    ranks = {irrep: max(1, rank + more_ranks) for irrep, rank in base["ranks"].items()}
+                    ranks = [
+                        {irrep: max(1, rank + more_ranks) if rank else 0 for irrep, rank in bond.items()}
+                        for bond in base["ranks"]
+                    ]
                     channels = [max(1, count + more_channels) for count in base["channels"]]
                     spec = self._spec(species, {**base, "ranks": ranks, "channels": channels}, data)
                     distance = abs(math.log(spec.n_parameters / self.size))
@@ -300,10 +310,12 @@ class FitSettings:
         channels, ranks = chosen("channels"), chosen("ranks")
         if self.channels is None:
             channels = [channels[min(l, len(channels) - 1)] for l in range(l_max + 1)]
-        if self.ranks is None:
-            ranks = self._bond_ranks(ranks, l_max)
+        order = checked_order(chosen("order"))
+        if self.ranks is None:  # bonds beyond those of the size are as its last one
+            last = len(ranks) - 1
+            ranks = [self._bond_ranks(ranks[min(k, last)], l_max) for k in range(order - 1)]
         return make_spec(
-            list(species), cutoff=self.cutoff, order=chosen("order"), l_max=l_max, radial_size=chosen("radial_size"),
+            list(species), cutoff=self.cutoff, order=order, l_max=l_max, radial_size=chosen("radial_size"),
             channels=channels, ranks=ranks, r_min=data["r_min"] if self.r_min is None else self.r_min,
             radial_family=self.radial_family, cutoff_function=self.cutoff_function, cutoff_power=self.cutoff_power,
             species_form=self.species_form, species_rank=chosen("species_rank"), embedding=self.embedding,
@@ -313,7 +325,7 @@ class FitSettings:
         )  # fmt: skip
 
     def _bond_ranks(self, preset: Mapping[str, int], l_max: int) -> dict[str, int]:
-        """The ranks of a size, by l, for the irreps that the bonds of these settings hold."""
+        """The ranks of one bond of a size, by l, for the irreps that the bonds of these settings hold."""
         by_l = list(preset.values())
         largest = l_max if self.bond_l_max is None else self.bond_l_max
         parities = (1, -1) if self.pseudotensors else (0,)

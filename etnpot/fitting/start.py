@@ -43,18 +43,15 @@ def initial_potential(
 
 
 def shortened(layout: TrainLayout, order: int) -> TrainLayout:
-    """The layout of a train of lower order, with the bonds nearest to the two ends."""
-    inner = layout.bonds[1:-1]
-    first, last = inner[: order // 2], inner[len(inner) - (order - 1) // 2 :]
-    return TrainLayout(
-        layout.n_species, layout.feature, (layout.bonds[0], *first, *last, layout.bonds[-1])
-    ).trimmed()
+    """The layout of a train of lower order, with the bonds nearest to the head."""
+    bonds = (*layout.bonds[:order], layout.bonds[-1])
+    return TrainLayout(layout.n_species, layout.feature, bonds).trimmed()
 
 
 def lengthened(train: Train, layout: TrainLayout, rng: np.random.Generator) -> Train:
-    """The same function with one core more and the ranks of `layout`; what is new of them is random on the left."""
+    """The same function with one core more, the last, and the ranks of `layout`; what is new of them is random on the left."""
     order = train.layout.order
-    train = grow_order(train, (order + 1) // 2 if order > 1 else 1)
+    train = grow_order(train, order)
     for k in range(1, order + 1):
         old, new = train.layout.bonds[k], layout.bonds[k]
         if old != new:

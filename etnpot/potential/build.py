@@ -22,6 +22,7 @@ from etnpot.so3 import Irrep
 __all__ = [
     "ETN",
     "add_layers",
+    "checked_order",
     "make_layers",
     "make_spec",
     "network_fields",
@@ -256,7 +257,7 @@ def network_fields(
     n_species = len(numbers)
     if not numbers:
         raise SpecificationError("species: at least one element is needed, for example species=['Cu']")
-    order = _checked_integer("order", order, 1, 12)
+    order = checked_order(order)
     l_max = _checked_integer("l_max", l_max, 0, 12)
     if bond_l_max is not None:
         bond_l_max = _checked_integer("bond_l_max", bond_l_max, 0, 12)
@@ -387,7 +388,7 @@ def _make_layer(
         )
     if heads * width:
         output = output + Bond.of({SCALAR: 2 * heads * width})
-    order = _checked_integer("order", values["order"], 1, 12)
+    order = checked_order(values["order"])
     limit = values["bond_l_max"]
     limit = l_max if limit is None else _checked_integer("bond_l_max", limit, 0, 12)
     head_rank = values["head_rank"]
@@ -429,6 +430,11 @@ def _shortest_bond(numbers: Sequence[int]) -> float:
     from ase.data import covalent_radii
 
     return round(1.4 * min(float(covalent_radii[z]) for z in numbers), 3)
+
+
+def checked_order(order: object) -> int:
+    """The number of cores of a train."""
+    return _checked_integer("order", order, 1, 12)
 
 
 def _checked_integer(field: str, value: object, low: int, high: int | None) -> int:
