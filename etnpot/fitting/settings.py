@@ -24,8 +24,8 @@ __all__ = ["SIZES", "FitSettings"]
 
 #: Model settings behind each named size; ranks of the bonds one by one, the last one for all that follow. Channels and ranks
 #: fall with l: many angular momenta with few copies of each do better, at equal numbers of parameters, than few with many. In
-#: the large one ranks fall along the train as well, for more channels and a rich product of two: more accurate and cheaper where
-#: data are many, worse than equal ranks where they are few.
+#: the large one ranks fall along the train as well, and leave room for more channels and a rich product of two: more accurate
+#: and cheaper where data are many, worse than equal ranks where they are few.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "order": 3,

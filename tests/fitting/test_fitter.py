@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +193,19 @@ def test_settings_are_checked_and_sizes_reached() -> None:
     for wanted in (300, 2000, 8000):
         got = FitSettings(size=wanted).spec([29, 47], r_min=2.0, neighbor_scale=40.0).n_parameters
         assert 0.7 * wanted < got < 1.4 * wanted
+
+
+def test_the_ranks_of_a_size_fit_other_orders_and_angular_momenta() -> None:
+    def bonds(**settings: Any) -> list[str]:
+        spec = FitSettings(size="large", **settings).spec([29], r_min=2.0, neighbor_scale=40.0)
+        return [str(bond) for bond in spec.bonds[1:-1]]
+
+    whole = bonds()
+    assert bonds(order=3) == whole[:2]
+    assert bonds(order=7) == [*whole, whole[-1], whole[-1]]
+    assert bonds(l_max=5) == [whole[0] + " + 3x5o", *whole[1:]]
+    with pytest.raises(SpecificationError, match="order"):
+        bonds(order=1.5)
 
 
 def test_species_beyond_the_training_set(labelled_by: Callable[..., DataSet], teacher: Potential) -> None:
