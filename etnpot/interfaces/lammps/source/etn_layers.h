@@ -73,6 +73,7 @@ class Layered : public PairStage {
     set_harmonics<6>();
   }
 
+  explicit Layered(Model &&) = delete;  // the model is referred to, not copied
   Layered(const Layered &) = delete;
   Layered &operator=(const Layered &) = delete;
 
