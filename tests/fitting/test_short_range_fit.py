@@ -186,12 +186,12 @@ def test_the_written_potential_has_it_and_dimers_of_all_pairs_repel(result: etnp
 
 @pytest.mark.parametrize("n_elements", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_dimers_of_all_pairs_of_an_alloy_repel(n_elements: int, tiny: dict[str, Any]) -> None:
-    """Default settings of a fit for six elements; a small model for three."""
+    """The default model for six elements, a small one for three."""
     symbols = ("Al", "Ni", "Cu", "Ag", "Pd", "Au")[:n_elements]
     data = emt_alloys(
         5 * n_elements, symbols=symbols, seed=2, repeat=(1, 1, 2) if n_elements < 6 else (2, 2, 2)
     )
-    settings = tiny if n_elements < 6 else {"time_limit": 40, "threads": 1}
+    settings = tiny if n_elements < 6 else {"polish_steps": 8, "threads": 1}
     fitted = etnpot.fit(data, reliability=False, **settings)
     check_dimers(fitted.potential, fitted.data.train.min_distances())
 
