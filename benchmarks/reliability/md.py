@@ -404,6 +404,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row = results.setdefault(name, {"runs": {}})
             row.update(material=asdict(MATERIALS[name]), n_parameters=potential.n_parameters,
                        version=etnpot.__version__)  # fmt: skip
+            of_others = [
+                part for part, run in row["runs"].items() if run.get("parameters_sha256") != digest(potential)
+            ]
+            for part in of_others:
+                del row["runs"][part]
             for part in options.parts:
                 run = row["runs"].setdefault(f"{part:g}", {})
                 simulate(name, potential, options.work, part, options.steps, options.segment, run, save)
