@@ -263,11 +263,7 @@ def simulate(
     atoms = material.atoms(temperature, seed=1)
     crystal = crystal_energy(potential, atoms)
     over = bool(record) and (bool(record["failure"]) or record["steps"] >= steps)
-    if (
-        not record
-        or record["parameters_sha256"] != digest(potential)
-        or not (over or (directory / "state.restart").exists())
-    ):
+    if not record or not (over or (directory / "state.restart").exists()):
         record.clear()
         record.update(
             temperature=temperature, part=part, n_atoms=len(atoms), steps=0, asked=steps, failure="", seconds=0.0,
@@ -404,11 +400,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row = results.setdefault(name, {"runs": {}})
             row.update(material=asdict(MATERIALS[name]), n_parameters=potential.n_parameters,
                        version=etnpot.__version__)  # fmt: skip
-            of_others = [
-                part for part, run in row["runs"].items() if run.get("parameters_sha256") != digest(potential)
-            ]
-            for part in of_others:
-                del row["runs"][part]
+            own = digest(potential)  # runs of another potential are not of this row
+            row["runs"] = {part: run for part, run in row["runs"].items() if run["parameters_sha256"] == own}
             for part in options.parts:
                 run = row["runs"].setdefault(f"{part:g}", {})
                 simulate(name, potential, options.work, part, options.steps, options.segment, run, save)

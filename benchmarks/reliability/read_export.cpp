@@ -21,10 +21,14 @@ struct Alone : etnpot::Exchange {
   void sum(double *, int) override {}
 };
 
+int type_of(const etnpot::Model &model, int atom)
+{
+  return atom % static_cast<int>(model.species.size());
+}
+
 // Neighbours of an atom within the cutoff.
 int neighbours(const etnpot::Model &model, int atom, etnpot::Candidates &near)
 {
-  const int n_species = static_cast<int>(model.species.size());
   near.resize(N_ATOMS);
   int n = 0;
   for (int p = 0; p < N_ATOMS; p++) {
@@ -34,7 +38,7 @@ int neighbours(const etnpot::Model &model, int atom, etnpot::Candidates &near)
     near.x[n] = x;
     near.y[n] = y;
     near.z[n] = z;
-    near.type[n] = p % n_species;
+    near.type[n] = type_of(model, p);
     near.index[n] = p;
     n++;
   }
@@ -44,8 +48,7 @@ int neighbours(const etnpot::Model &model, int atom, etnpot::Candidates &near)
 void run(const etnpot::Model &model)
 {
   etnpot::Kernel kernel(model);
-  for (int i = 0; i < 2; i++)
-    kernel.set_lane(i, i % static_cast<int>(model.species.size()), neighbours(model, i, kernel.candidates));
+  for (int i = 0; i < 2; i++) kernel.set_lane(i, type_of(model, i), neighbours(model, i, kernel.candidates));
   double energy[etnpot::LANES];
   kernel.run(2, energy);
   for (int i = 0; i < 2; i++) kernel.gradient(i);
@@ -58,8 +61,7 @@ void run_layered(const etnpot::Model &model)
   etnpot::PairDerivatives pairs;
   Alone alone;
   layered.begin(N_ATOMS);
-  for (int i = 0; i < N_ATOMS; i++)
-    layered.add(i, i % static_cast<int>(model.species.size()), neighbours(model, i, near), near);
+  for (int i = 0; i < N_ATOMS; i++) layered.add(i, type_of(model, i), neighbours(model, i, near), near);
   layered.energies(alone, [](std::size_t, double) { return 1.0; });
   layered.derivatives(alone);
   for (int i = 0; i < N_ATOMS; i++) layered.take(i, pairs);

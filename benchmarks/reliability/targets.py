@@ -1223,16 +1223,15 @@ class Export(Target):
         from etnpot.interfaces.lammps.export import export_text
 
         super().__init__(directory)
+        tiny: dict[str, Any] = dict(order=2, l_max=1, channels=[2, 1], ranks=1, radial_size=2)
         layers = [
             {"kind": "message", "carry": {"0e": 1, "1o": 1}, "attention": "normalised"},
             {"kind": "pool"},
         ]
         self.texts = [
-            export_text(small_potential(order=2, l_max=1, channels=[2, 1], ranks=1, radial_size=2)),
+            export_text(small_potential(**tiny)),
             export_text(small_potential()),
-            export_text(
-                small_potential(order=2, l_max=1, channels=[2, 1], ranks=1, radial_size=2, layers=layers)
-            ),
+            export_text(small_potential(**tiny, layers=layers)),
         ]
         self.process: subprocess.Popen[bytes] | None = None
         self.errors: Any = None
