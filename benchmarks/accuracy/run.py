@@ -66,10 +66,6 @@ class Row:
     isolated: dict[str, float] = field(default_factory=dict)
 
 
-ALLOY = {
-    "order": 4, "l_max": 4, "radial_size": 8, "channels": [4, 3, 3, 2, 1],
-    "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0,
-}  # fmt: skip
 ELEMENT = {"size": "large", "cutoff": 5.0, "time_limit": 285}
 
 MOLECULE = {
@@ -98,7 +94,7 @@ ROWS: dict[str, Row] = {
               "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},
-        {**ALLOY, "species_rank": 4, "robust": 1.0, "time_limit": 960},
+        {"size": "small", "cutoff": 5.0, "robust": 1.0, "time_limit": 960},
         "MAE: elements SNAP 4.29, 0.132, MTP 5.39, 0.118; binaries SNAP 5.45, 0.031, MTP 5.24, 0.012; "
         "quaternary SNAP 5.88, 0.189, MTP 1.93, 0.130 (both trained with quaternary cells)",
         by_elements=True,

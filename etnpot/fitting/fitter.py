@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from etnpot.basis import Repulsion
 from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, EtnpotError, RunDirectoryError, SpecificationError
+from etnpot.fitting.coordinates import Turning
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, PolishStep, lbfgs_steps, polish_step
@@ -36,7 +37,7 @@ from etnpot.fitting.problem import Problem
 from etnpot.fitting.progress import FIRST_DAMPING, Progress
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import repulsive_radii, short_range_constraints
-from etnpot.fitting.start import initial_potential, lengthened, shortened
+from etnpot.fitting.start import follow_means, initial_potential, lengthened, shortened
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.io.structures import Labelled
 from etnpot.network import Train, balanced
@@ -127,6 +128,9 @@ class Fitter:
             if start.spec.repulsion is not None:
                 usual = Repulsion.for_species(start.species, start.cutoff, local.min_distances())
                 self.potential = self.potential.with_repulsion(usual)
+        #: Shortest distances of the training set, Å.
+        self.distances = local.min_distances()
+        means = follow_means(settings, self.potential.species, self.distances)
         #: Layers that are appended to the local model once it has grown.
         self._layers = () if start is not None else self.potential.spec.layers
         if self._layers:
@@ -141,6 +145,7 @@ class Fitter:
                         strict=True,
                     )
                 ),
+                means=means,
             )
         #: What the train grows to.
         self._target = self.potential.spec.layout
@@ -154,8 +159,6 @@ class Fitter:
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         if settings.stress_shift:
             options["shifted"] = self.potential.spec.species
-        #: Shortest distances of the training set, Å.
-        self.distances = local.min_distances()
         constraints: list[tuple[DataSet, float]] = []
         if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
             constraints = short_range_constraints(self.potential.species, cutoff, self.distances, local)
@@ -166,9 +169,10 @@ class Fitter:
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
-        #: Of the coordinates in which steps are damped and penalised, if these are not the parameters.
-        self._lower_nn = (
-            self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None
+        #: The coordinates in which steps are damped and penalised.
+        self._turning = Turning(
+            self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None,
+            means=means,
         )
         self._samples: dict[int, Problem] = {}
         self._progress = Progress(ridge=settings.ridge or 0.0)
@@ -419,7 +423,7 @@ class Fitter:
                 self.potential,
                 ridge=progress.ridge,
                 steps=_LBFGS_ITERATIONS,
-                lower_nn=self._lower_nn,
+                turning=self._turning,
             )
             moved = not np.array_equal(before.parameters, self.potential.parameters)
             gain, effective = float("inf") if moved else 0.0, float(self.potential.n_parameters)
@@ -464,7 +468,7 @@ class Fitter:
         """Take a step of some groups of parameters, or of all: only then the ridge follows the evidence."""
         fixed = groups is not None or self.settings.ridge is not None
         step = polish_step(
-            problem, self.potential, damping, groups=groups, fixed_ridge=fixed, lower_nn=self._lower_nn
+            problem, self.potential, damping, groups=groups, fixed_ridge=fixed, turning=self._turning
         )
         self.potential = step.potential
         return step

@@ -121,6 +121,9 @@ class FitSettings:
     orthogonal : bool
         Damp and penalise the steps of all parameters in radial functions that are orthogonal on the pairs of the training
         set, in place of the coefficients of Chebyshev polynomials.
+    mixed_pairs : {"auto", "means", "free"}
+        What pairs of two elements begin as, and are drawn to where the data leave it open: the means of those of each element
+        with itself, or anything; "auto" takes the means if the alloys of the training set are far colder than its elements.
     method : {"levenberg-marquardt", "l-bfgs"}
         Of the polish; L-BFGS never forms the Gram matrix, for models of very many parameters.
     ridge : float, optional
@@ -176,6 +179,7 @@ class FitSettings:
     rank_tolerance: float = 1e-3
     polish_steps: int = 60
     orthogonal: bool = True
+    mixed_pairs: str = "auto"
     method: str = "levenberg-marquardt"
     ridge: float | None = None
     patience: int = 6
@@ -213,6 +217,10 @@ class FitSettings:
         if self.method not in ("levenberg-marquardt", "l-bfgs"):
             raise SpecificationError(
                 f"method: expected 'levenberg-marquardt' or 'l-bfgs', got {self.method!r}"
+            )
+        if self.mixed_pairs not in ("auto", "means", "free"):
+            raise SpecificationError(
+                f"mixed_pairs: expected 'auto', 'means' or 'free', got {self.mixed_pairs!r}"
             )
         if self.dispersion is not None:
             Dispersion.from_dict(self.dispersion)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from etnpot.basis import cold_pairs
 from etnpot.errors import DataError
 from etnpot.fitting.dataset import DataSet, reference_energies
 from etnpot.fitting.settings import FitSettings
@@ -12,7 +15,7 @@ from etnpot.network import Bond, Train, TrainLayout, grow_order, grow_ranks
 from etnpot.potential import Potential
 from etnpot.potential.build import random_potential, symbols_to_numbers
 
-__all__ = ["initial_potential", "lengthened", "shortened"]
+__all__ = ["follow_means", "initial_potential", "lengthened", "shortened"]
 
 
 def initial_potential(
@@ -39,7 +42,18 @@ def initial_potential(
         energies = {
             z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements
         }
-    return random_potential(spec, np.random.default_rng([settings.seed, 0]), energies)
+    rng = np.random.default_rng([settings.seed, 0])
+    means = follow_means(settings, spec.species, distances)
+    return random_potential(spec, rng, energies, means=means)
+
+
+def follow_means(
+    settings: FitSettings, species: Sequence[int], distances: Mapping[tuple[int, int], float]
+) -> bool:
+    """Whether pairs of two elements follow those of each with itself: where the data hold hot elements and cold alloys."""
+    if settings.mixed_pairs == "auto":
+        return bool(cold_pairs(species, settings.cutoff, distances))
+    return settings.mixed_pairs == "means"
 
 
 def shortened(layout: TrainLayout, order: int) -> TrainLayout:
