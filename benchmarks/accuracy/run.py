@@ -66,6 +66,10 @@ class Row:
     isolated: dict[str, float] = field(default_factory=dict)
 
 
+ALLOY = {
+    "order": 5, "l_max": 4, "radial_size": 8, "channels": [6, 4, 4, 3, 3],
+    "ranks": [{"0e": 6, "1o": 4, "2e": 4, "3o": 3, "4e": 3}, *2 * [{"0e": 3, "1o": 1, "2e": 1}], {"0e": 3}], "cutoff": 5.0,
+}  # fmt: skip
 ELEMENT = {"size": "large", "cutoff": 5.0, "time_limit": 285}
 
 MOLECULE = {
@@ -94,7 +98,7 @@ ROWS: dict[str, Row] = {
               "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},
-        {"size": "small", "cutoff": 5.0, "robust": 1.0, "time_limit": 960},
+        {**ALLOY, "species_rank": 4, "robust": 1.0, "time_limit": 960},
         "MAE: elements SNAP 4.29, 0.132, MTP 5.39, 0.118; binaries SNAP 5.45, 0.031, MTP 5.24, 0.012; "
         "quaternary SNAP 5.88, 0.189, MTP 1.93, 0.130 (both trained with quaternary cells)",
         by_elements=True,
@@ -179,6 +183,7 @@ def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any], kee
         "settings": {
             key: value for key, value in settings.to_dict().items() if value != getattr(FitSettings(), key)
         },
+        "model": model(potential),
         "n_parameters": potential.n_parameters,
         "seconds": round(seconds, 1),
         "reason": fitter.reason,
@@ -201,6 +206,12 @@ def run(name: str, row: Row, threads: int | None, overrides: dict[str, Any], kee
         for part, data in parts(row, label, DataSet.from_files(root / file)).items():
             result["test"][part] = errors(potential, data, per_molecule=row.per_molecule)
     return result
+
+
+def model(potential: Potential) -> dict[str, Any]:
+    """What was fitted: settings such as `size` mean something else in other versions."""
+    spec = potential.spec.to_dict()
+    return {key: spec[key] for key in ("channels", "bonds", "radial", "species_form", "species_rank")}
 
 
 def seconds(result: dict[str, Any]) -> str:

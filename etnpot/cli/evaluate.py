@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from etnpot.fitting.tensor_evaluation import TensorComparison
     from etnpot.io.structures import Labelled
     from etnpot.metrics import Prediction
+    from etnpot.potential import Potential, TensorModel
 
 __all__ = ["add_parser", "predicted_atoms", "run", "tensor_atoms"]
 
@@ -64,14 +65,15 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write."""
-    from etnpot.io.potential_file import POTENTIAL, TENSOR, read_potential_file
+    from etnpot.potential import TensorModel
+    from etnpot.potential.either import load_either
 
     check_outputs(args.json, args.plot, args.write)
     check_threads(args.threads)
-    if read_potential_file(args.potential, (POTENTIAL, TENSOR)).kind == TENSOR:
-        return _run_tensor(args)
-    _refuse(args, ("key", "unit"), "a potential", "name its labels with --energy-key, --forces-key and so on")
-    return _run_potential(args)
+    model, _ = load_either(args.potential)
+    if isinstance(model, TensorModel):
+        return _run_tensor(args, model)
+    return _run_potential(args, model)
 
 
 def _refuse(args: argparse.Namespace, options: Sequence[str], kind: str, instead: str) -> None:
@@ -83,12 +85,11 @@ def _refuse(args: argparse.Namespace, options: Sequence[str], kind: str, instead
         )
 
 
-def _run_potential(args: argparse.Namespace) -> int:
-    import etnpot
+def _run_potential(args: argparse.Namespace, potential: Potential) -> int:
     from etnpot.fitting.evaluation import predict
     from etnpot.metrics import evaluate_errors
 
-    potential = etnpot.load(args.potential)
+    _refuse(args, ("key", "unit"), "a potential", "name its labels with --energy-key, --forces-key and so on")
     dataset = read_data(args, args.data, require_labels=args.write is None)
     predictions = predict(potential, dataset, threads=args.threads)
     metrics = evaluate_errors(dataset, predictions)
@@ -114,14 +115,12 @@ def _run_potential(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_tensor(args: argparse.Namespace) -> int:
-    import etnpot
+def _run_tensor(args: argparse.Namespace, model: TensorModel) -> int:
     from etnpot.fitting.tensor_evaluation import compare_tensors
     from etnpot.io.tensor_labels import read_tensors
 
     names = ("energy_key", "forces_key", "stress_key", "virial_key", "type_map")
     _refuse(args, names, "a tensor model", "name the label with --key")
-    model = etnpot.load_tensor(args.potential)
     quantity = model.quantity
     # another entry has another unit
     fitted = model.provenance if args.key is None else {}

@@ -29,12 +29,9 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the summary of one potential file."""
-    import etnpot
-    from etnpot.io.potential_file import POTENTIAL, TENSOR, read_potential_file
+    from etnpot.potential.either import load_either
 
-    stored = read_potential_file(args.file, (POTENTIAL, TENSOR))
-    # checks that the content makes a model
-    model: Any = etnpot.load(args.file) if stored.kind == POTENTIAL else etnpot.load_tensor(args.file)
+    model, stored = load_either(args.file)
     if args.json:
         print(json.dumps(as_json(args.file, stored), indent=2, sort_keys=True))
     else:

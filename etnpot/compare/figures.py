@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "name_of_test",
     "plot_compositions",
     "plot_errors",
     "plot_learning",
@@ -104,8 +105,13 @@ def _title(result: StudyResult, data: str, test: str) -> str:
     if len(result.data) > 1:
         parts.append(data)
     if len(result.data[data].tests) > 1 or not parts:
-        parts.append(f"test {test}")
+        parts.append(name_of_test(test))
     return ", ".join(parts)
+
+
+def name_of_test(test: str) -> str:
+    """How a test set is called in titles: its name, after the word test unless that is part of it."""
+    return test if "test" in test.lower().split() else f"test {test}"
 
 
 def _bar(spread: Spread, factor: float = 1.0) -> float:

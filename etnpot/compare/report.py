@@ -235,7 +235,7 @@ def _learning_tables(result: StudyResult) -> list[Block]:
                     if any(cell != "-" for cell in cells) and result.sizes_of(data, model):
                         rows.append([model, f"{quantity}, {QUANTITIES[quantity][1]}", *cells])
             if rows:
-                blocks.append(Heading(f"{data}, test {test}", 3))
+                blocks.append(Heading(f"{data}, {figures.name_of_test(test)}", 3))
                 blocks.append(Table(["model", "RMSE", *(str(size) for size in sizes)], rows, left=2))
     return blocks
 
@@ -273,7 +273,7 @@ def _grouped_tables(result: StudyResult, data: str, test: str, kind: str) -> lis
     if not columns:
         return []
     rows = [[name, *(_text(column.get(name)) for column in columns)] for name in names]
-    return [Heading(f"{data}, test {test}", 3), Table(["", *head], rows)]
+    return [Heading(f"{data}, {figures.name_of_test(test)}", 3), Table(["", *head], rows)]
 
 
 def _property_tables(result: StudyResult, data: str) -> list[Block]:
@@ -323,7 +323,7 @@ def _data_tables(result: StudyResult) -> list[Block]:
     rows = []
     for name, parts in result.data.items():
         sets = {"training": parts.train, "validation": parts.valid}
-        sets.update({f"test {key}": test for key, test in parts.tests.items()})
+        sets.update({figures.name_of_test(key): test for key, test in parts.tests.items()})
         for title, part in sets.items():
             if part is not None:
                 symbols = " ".join(chemical_symbols[z] for z in part.species)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 import etnpot
 from etnpot.basis import Repulsion, bounded
 from etnpot.errors import PotentialFileError, SpecificationError, StructureError
-from etnpot.io.potential_file import read_potential_file, write_potential_file
+from etnpot.io.potential_file import StoredPotential, read_potential_file, write_potential_file
 from etnpot.kernels import assemble
 from etnpot.neighbors import EdgeList
 from etnpot.network import Train
@@ -462,7 +462,11 @@ def load(path: str | os.PathLike[str]) -> Potential:
     PotentialFileError
         If the file is missing, damaged, foreign, or of a newer format.
     """
-    stored = read_potential_file(path)
+    return from_stored(read_potential_file(path), path)
+
+
+def from_stored(stored: StoredPotential, path: str | os.PathLike[str]) -> Potential:
+    """The potential that a file holds; `path` is for the error, as of `load`."""
     try:
         spec = PotentialSpec.from_dict(stored.spec)
         known = {name: array for name, array in stored.arrays.items() if name.startswith(PREFIX)}

@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import etnpot
 from etnpot.errors import PotentialFileError, SpecificationError, StructureError
-from etnpot.io.potential_file import TENSOR, read_potential_file, write_potential_file
+from etnpot.io.potential_file import TENSOR, StoredPotential, read_potential_file, write_potential_file
 from etnpot.kernels import evaluate, outputs
 from etnpot.neighbors import EdgeList
 from etnpot.network import Train
@@ -485,7 +485,11 @@ def load_tensor(path: str | os.PathLike[str]) -> TensorModel:
     PotentialFileError
         If the file is missing, damaged, foreign, a potential, or of a newer format.
     """
-    stored = read_potential_file(path, (TENSOR,))
+    return from_stored(read_potential_file(path, (TENSOR,)), path)
+
+
+def from_stored(stored: StoredPotential, path: str | os.PathLike[str]) -> TensorModel:
+    """The tensor model that a file holds; `path` is for the error, as of `load_tensor`."""
     try:
         spec = TensorSpec.from_dict(stored.spec)
         arrays = checked_groups(spec, stored.arrays)
