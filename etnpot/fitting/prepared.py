@@ -159,6 +159,10 @@ class Prepared:
         assert self.forces is not None
         return replace(self, scale_forces=self.scale_forces * (self.forces != 0), enough=enough)
 
+    def held(self, found: Floats) -> Prepared:
+        """A constraint that is met: the forces that count should stay what they are, `found`."""
+        return replace(self, forces=np.where(self.forces != 0, found, 0.0))
+
     def tempered(self, found: Floats) -> Prepared:
         """A constraint: weighed down in proportion (Huber) where the forces `found` are wrong by more than no forces are."""
         assert self.forces is not None

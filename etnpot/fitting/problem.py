@@ -166,18 +166,21 @@ class Problem:
         return self._like([*data, *self.configurations[self._n_data :]], self._n_data)
 
     def demanding(self, potential: Potential | None) -> Problem:
-        """With those constraints alone whose forces the potential does not have by enough; with none for None.
+        """With the constraints as they count in the next step from a potential; with none for None.
 
-        Where there are no data a force may be wrong by any factor: a constraint wrong by more than without any force is weighed
-        down in proportion, lest the data be forgotten over it.
+        Those whose forces the potential does not have by enough count as they are; where there are no data a force may be wrong
+        by any factor, and one wrong by more than without any force is weighed down in proportion, lest the data be forgotten
+        over it. Those that are met, but by less than all of their forces, should keep the forces that they have: a step that
+        saw the data alone would undo what the step before it did for them, and so on for ever.
         """
         constraints, kept = self.configurations[self._n_data :], []
         if potential is not None:
             forces = [found for batch in self._constraint_batches for found in batch.forces(potential)]
             for c, found in zip(constraints, forces, strict=True):
                 assert c.forces is not None
-                if float(np.vdot(found, c.forces)) < c.enough * float(np.vdot(c.forces, c.forces)):
-                    kept.append(c.tempered(found))
+                part = float(np.vdot(found, c.forces)) / float(np.vdot(c.forces, c.forces))
+                if part < 1.0:
+                    kept.append(c.tempered(found) if part < c.enough else c.held(found))
         if kept == constraints:  # the same objects: `Prepared` compares by identity
             return self
         fewer = self._like([*self.data, *kept], self._n_data)

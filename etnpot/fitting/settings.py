@@ -182,7 +182,7 @@ class FitSettings:
     mixed_pairs: str = "auto"
     method: str = "levenberg-marquardt"
     ridge: float | None = None
-    patience: int = 6
+    patience: int = 10
     tolerance: float = 2e-3
     robust: float | None = None
     time_limit: float | None = None

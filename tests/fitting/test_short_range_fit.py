@@ -112,14 +112,17 @@ def test_a_constraint_counts_along_its_force_until_there_is_enough(
     found = potential.evaluate(potential.edges(atoms), atoms.numbers).forces
     forces = np.zeros_like(found)
     forces[0, 0], forces[1, 0] = found[0, 0], found[1, 0]
-    constraint = DataSet([Labelled(atoms, forces=4 * forces)])
-    for enough, n_kept in ((0.2, 0), (0.3, 1)):
+    # of four times the forces that there are a quarter is there: too little, or enough, to be kept; all of half of them are
+    for times, enough, kept, wrong in ((4.0, 0.3, 1, 3.0), (4.0, 0.2, 1, 0.0), (0.5, 0.2, 0, None)):
+        constraint = DataSet([Labelled(atoms, forces=times * forces)])
         problem = Problem.from_dataset(alloys, potential.cutoff, LossWeights(), [(constraint, enough)])
         assert len(problem) == len(alloys) + 1 and len(problem.data) == len(alloys)
-        assert len(problem.demanding(potential)) == len(alloys) + n_kept
+        demanding = problem.demanding(potential)
+        assert len(demanding) == len(alloys) + kept
         assert len(problem.demanding(None)) == len(alloys)
-        rows = problem.residuals(potential)[-1][1:-6].reshape(-1, 3)
-        np.testing.assert_allclose(rows, -3 * forces, rtol=1e-9)
+        if wrong is not None:
+            rows = demanding.residuals(potential)[-1][1:-6].reshape(-1, 3)
+            np.testing.assert_allclose(rows, -wrong * forces, rtol=1e-9, atol=1e-9 * abs(forces).max())
         _, gradient = problem.gradient(potential)
         equations = problem.normal_equations(potential)
         np.testing.assert_allclose(-2 * equations.rhs, gradient, rtol=1e-7, atol=1e-7 * abs(gradient).max())
