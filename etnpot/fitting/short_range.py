@@ -11,8 +11,8 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
    with the root mean square F_rms of the n force components of the data. Little more than the sign is wanted: each of the n_d
    dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a thousandth of them,
    and one that is wrong by more is weighed down at every step, in proportion (`Prepared.tempered`).
-   They count in the polish, and there only those whose force is below a tenth of that of nuclei: a potential whose dimers repel
-   is left alone.
+   They count in the polish, and there in full only those whose force is below a tenth of that of nuclei; those with more,
+   but not all of it, should keep what they have (`Problem.demanding`).
 
 2. Data often hold hot elements and alloys near their ground states. Where they hold such `etnpot.basis.cold_pairs`, pairs of
    the elements of those alloys are pushed together to 0.9 d, d, 1.1 d and 1.2 d in the midst of others: in calm configurations
@@ -21,7 +21,7 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
 
        F_e(r) = g (V'(r_0) - V'(r)),                                                                                       (2)
 
-   r_0 the distance before, with weights as in (1); those count that have less than half of it. Pairs for which there are data
+   r_0 the distance before, with weights as in (1); those count in full that have less than half of it. Pairs for which there are data
    have forces of 0.55 to 1 times the parenthesis.
 
 3. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
