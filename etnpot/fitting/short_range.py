@@ -21,8 +21,8 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
 
        F_e(r) = g (V'(r_0) - V'(r)),                                                                                       (2)
 
-   r_0 the distance before, with weights as in (1); those count in full that have less than half of it. Pairs for which there are data
-   have forces of 0.55 to 1 times the parenthesis.
+   r_0 the distance before, with weights as in (1); those count in full that have less than half of it. Pairs for which there
+   are data have forces of 0.55 to 1 times the parenthesis.
 
 3. After the fit, the radii b > a of the repulsion (`etnpot.basis.repulsion`) are those in whose dimer the force
 
