@@ -67,8 +67,8 @@ class Row:
 
 
 ALLOY = {
-    "order": 5, "l_max": 4, "radial_size": 8, "channels": [6, 4, 4, 3, 3],
-    "ranks": [{"0e": 6, "1o": 4, "2e": 4, "3o": 3, "4e": 3}, *2 * [{"0e": 3, "1o": 1, "2e": 1}], {"0e": 3}], "cutoff": 5.0,
+    "order": 4, "l_max": 4, "radial_size": 8, "channels": [4, 3, 3, 2, 1],
+    "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0,
 }  # fmt: skip
 ELEMENT = {"size": "large", "cutoff": 5.0, "time_limit": 285}
 
