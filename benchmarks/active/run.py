@@ -167,13 +167,18 @@ def summarize(curves: dict[str, list[list[dict[str, Any]]]]) -> dict[str, Any]:
             }
             for n in numbers
         ]
-    last = mean["random"][-1]
+    numbers = [point["n"] for point in mean["random"]]
     needed = {
-        rule: {
-            test: {key: reached(curve, test, key, last[test][key]) for key in ("energy", "forces")}
-            for test in ("alike", "as the pool")
+        str(n): {
+            rule: {
+                test: {key: reached(curve, test, key, goal[test][key]) for key in ("energy", "forces")}
+                for test in ("alike", "as the pool")
+            }
+            for rule, curve in mean.items()
         }
-        for rule, curve in mean.items()
+        for n, goal in (
+            (n, mean["random"][numbers.index(n)]) for n in (numbers[len(numbers) // 2 - 1], numbers[-1])
+        )
     }
     return {"mean": mean, "needed": needed}
 
@@ -195,7 +200,7 @@ def save(curves: dict[str, list[list[dict[str, Any]]]], n_pool: int) -> None:
 
 def render(results: dict[str, Any]) -> str:
     """The tables as Markdown."""
-    mean, needed = results["summary"]["mean"], results["summary"]["needed"]
+    mean = results["summary"]["mean"]
     rules = list(mean)
     lines = [
         "| reference calculations | " + " | ".join(f"{rule}: E, F" for rule in rules) + " |",
@@ -207,24 +212,25 @@ def render(results: dict[str, Any]) -> str:
             point = next((p["alike"] for p in mean[rule] if p["n"] == n), None)
             cells.append("" if point is None else f"{point['energy']:.1f}, {point['forces']:.3f}")
         lines.append(f"| {n} | " + " | ".join(cells) + " |")
-    last = mean["random"][-1]
     lines += [
         "",
-        f"Reference calculations until the accuracy that random sampling has after {last['n']} (loops: "
+        "Reference calculations until the accuracy that random sampling has after so many (loops: "
         + ", ".join(f"{rule} {len(results['curves'][rule])}" for rule in rules)
         + "):",
         "",
-        "| test set | error | goal | " + " | ".join(rules) + " |",
-        "|---|---|--:|" + "--:|" * len(rules),
+        "| random | test set | error | goal | " + " | ".join(rules) + " |",
+        "|--:|---|---|--:|" + "--:|" * len(rules),
     ]
-    for test, name in (("alike", "every situation alike"), ("as the pool", "in the parts of the pool")):
-        for key, unit, digits in (("energy", "meV/atom", 1), ("forces", "eV/Å", 3)):
-            counts = [needed[rule][test][key] for rule in rules]
-            lines.append(
-                f"| {name} | {key}, {unit} | {last[test][key]:.{digits}f} | "
-                + " | ".join("not reached" if count is None else str(count) for count in counts)
-                + " |"
-            )
+    for n, needed in results["summary"]["needed"].items():
+        goal = next(point for point in mean["random"] if point["n"] == int(n))
+        for test, name in (("alike", "every situation alike"), ("as the pool", "in the parts of the pool")):
+            for key, unit, digits in (("energy", "meV/atom", 1), ("forces", "eV/Å", 3)):
+                counts = [needed[rule][test][key] for rule in rules]
+                lines.append(
+                    f"| {n} | {name} | {key}, {unit} | {goal[test][key]:.{digits}f} | "
+                    + " | ".join("not reached" if count is None else str(count) for count in counts)
+                    + " |"
+                )
     return "\n".join(lines)
 
 
