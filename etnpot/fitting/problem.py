@@ -178,9 +178,9 @@ class Problem:
             forces = [found for batch in self._constraint_batches for found in batch.forces(potential)]
             for c, found in zip(constraints, forces, strict=True):
                 assert c.forces is not None
-                part = float(np.vdot(found, c.forces)) / float(np.vdot(c.forces, c.forces))
-                if part < 1.0:
-                    kept.append(c.tempered(found) if part < c.enough else c.held(found))
+                there, asked = float(np.vdot(found, c.forces)), float(np.vdot(c.forces, c.forces))
+                if there < asked:
+                    kept.append(c.tempered(found) if there < c.enough * asked else c.held(found))
         if kept == constraints:  # the same objects: `Prepared` compares by identity
             return self
         fewer = self._like([*self.data, *kept], self._n_data)
