@@ -71,6 +71,8 @@ _PARTS_FROM = 1000
 _LEAST_PARTS_GAIN, _SKIPPED_PARTS = 0.5, 3
 #: Most steps of the polish before layers are appended; one that gains less than this part of the loss is the last.
 _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
+#: By which factor the loss of a potential may be larger of which no dimer and no embedded pair attracts.
+_REPULSIVE = 1.5
 #: Iterations of L-BFGS in one step of the polish.
 _LBFGS_ITERATIONS = 20
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
@@ -573,8 +575,10 @@ class Fitter:
             progress.stale = 0
         elif counts:
             progress.stale += 1
-        if loss < progress.best_loss:
-            progress.best_loss, self.best = loss, self.potential
+        # one in which nothing attracts may be worse than one in which something does
+        attracts = self._problem.n_attracting(self.potential) > 0
+        if loss < progress.best_loss * _REPULSIVE ** (int(progress.best_attracts) - int(attracts)):
+            progress.best_loss, progress.best_attracts, self.best = loss, attracts, self.potential
         result["is_best"] = self.best is self.potential
         return result
 

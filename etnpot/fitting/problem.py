@@ -30,7 +30,7 @@ p                 ``virial_shift`` [element], eV per atom
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -174,18 +174,28 @@ class Problem:
         saw the data alone would undo what the step before it did for them, and so on for ever.
         """
         constraints, kept = self.configurations[self._n_data :], []
-        if potential is not None:
-            forces = [found for batch in self._constraint_batches for found in batch.forces(potential)]
-            for c, found in zip(constraints, forces, strict=True):
-                assert c.forces is not None
-                there, asked = float(np.vdot(found, c.forces)), float(np.vdot(c.forces, c.forces))
-                if there < asked:
-                    kept.append(c.tempered(found) if there < c.enough * asked else c.held(found))
+        for c, found, there, asked in self._met(potential):
+            if there < asked:
+                kept.append(c.tempered(found) if there < c.enough * asked else c.held(found))
         if kept == constraints:  # the same objects: `Prepared` compares by identity
             return self
         fewer = self._like([*self.data, *kept], self._n_data)
         fewer._data_batches = self._data_batches  # the data are the same: their edges are gathered once
         return fewer
+
+    def n_attracting(self, potential: Potential) -> int:
+        """Constraints whose forces have the wrong sign."""
+        here = sum(there <= 0.0 for _, _, there, _ in self._met(potential))
+        return int(self._summed(np.array([float(here)]))[0])
+
+    def _met(self, potential: Potential | None) -> Iterator[tuple[Prepared, Floats, float, float]]:
+        """Of every constraint: itself, the forces found, and of them and of those asked for the part along the latter."""
+        if potential is None:
+            return
+        forces = [found for batch in self._constraint_batches for found in batch.forces(potential)]
+        for c, found in zip(self.configurations[self._n_data :], forces, strict=True):
+            assert c.forces is not None
+            yield c, found, float(np.vdot(found, c.forces)), float(np.vdot(c.forces, c.forces))
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
         """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).

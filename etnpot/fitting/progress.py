@@ -33,6 +33,7 @@ class Progress:
     feature_mu: float = FIRST_DAMPING
     ridge: float = 0.0
     best_loss: float = float("inf")
+    best_attracts: bool = False
     level_loss: float = float("inf")
     level_stale: int = 0
     seconds: float = 0.0
