@@ -167,18 +167,16 @@ def summarize(curves: dict[str, list[list[dict[str, Any]]]]) -> dict[str, Any]:
             }
             for n in numbers
         ]
-    numbers = [point["n"] for point in mean["random"]]
+    random = mean["random"]
     needed = {
-        str(n): {
+        str(goal["n"]): {
             rule: {
                 test: {key: reached(curve, test, key, goal[test][key]) for key in ("energy", "forces")}
                 for test in ("alike", "as the pool")
             }
             for rule, curve in mean.items()
         }
-        for n, goal in (
-            (n, mean["random"][numbers.index(n)]) for n in (numbers[len(numbers) // 2 - 1], numbers[-1])
-        )
+        for goal in (random[len(random) // 2 - 1], random[-1])
     }
     return {"mean": mean, "needed": needed}
 
