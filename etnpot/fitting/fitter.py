@@ -3,12 +3,14 @@
     start             reference energies by least squares; random features and a random train of order 2
     sweeps            local solves, core by core (`etnpot.fitting.sweeps`); after each half-sweep a Gauss-Newton step of the
                       radial and species factors, which all cores share
-    growth            a few steps of the polish, one core more, and again, up to the order that was asked for
+    growth            a few steps of the polish, each followed by one of each core and one of the features where the data
+                      determine them, one core more, and again, up to the order that was asked for
     layers            if there are any, appended to the grown local model once its polish slows down; at first they change
                       nothing
     polish            Levenberg-Marquardt or L-BFGS over everything (`etnpot.fitting.polish`), on a growing sample of the
                       training set, until the validation loss stops falling; but for the smallest models, each step of all
-                      parameters is followed by one of each core and one of the features, which lower the same penalised loss
+                      parameters is followed by one of each core and one of the features, which lower the same penalised loss,
+                      and again by these as long as they gain more than it did
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -66,9 +68,12 @@ _GROWTH_DAMPING = 1e-5
 _LINEAR_DAMPING = 1e-10
 #: Parameters from which on the polish has steps of single cores as well: below, all of them cost little more than one core.
 _PARTS_FROM = 1000
-#: Where the steps of single cores gain less than this part of what the step of all parameters before them gained, at about
-#: the same cost, they are left out this many times.
-_LEAST_PARTS_GAIN, _SKIPPED_PARTS = 0.5, 3
+#: Where a round of steps of single cores gains less than this part of what the step of all parameters before it gained, at
+#: about the same cost, rounds are left out this many times; where it gains more, at most so many others follow it.
+_LEAST_PARTS_GAIN, _SKIPPED_PARTS, _REPEATED_PARTS = 0.5, 3, 3
+#: Rows of the training set for each parameter from which on a train that still grows has steps of single cores: with fewer, to
+#: fit the short trains closely is to fit them to chance.
+_GROWING_PARTS_ROWS = 4
 #: Most steps of the polish before layers are appended; one that gains less than this part of the loss is the last.
 _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
 #: By which factor the loss of a potential may be larger of which no dimer and no embedded pair attracts.
@@ -445,24 +450,41 @@ class Fitter:
         record.update(self._judge())
         if self._grown:
             progress.polish_at += 1
-            many = self.potential.n_parameters >= _PARTS_FROM and settings.method != "l-bfgs"
-            if (many or with_layers) and gain > 0:
+            if (self._has_parts or with_layers) and gain > 0:
                 if progress.skipped > 0:
                     progress.skipped -= 1
                 else:
-                    progress.cycle_at, progress.step_gain, progress.parts_gain = 1, gain, 0.0
+                    progress.step_gain, progress.repeated = gain, 0
+                    self._begin_round()
             progress.slow = gain < _LOCAL_GAIN * loss
             self._advance(gain, record)
         else:
             progress.growth_at += 1
-            if progress.growth_at >= _GROWTH_STEPS or gain < _GROWTH_GAIN * loss:
-                rng = np.random.default_rng([settings.seed, 4, self.potential.spec.order])
-                layout = shortened(self._target, self.potential.spec.order + 1)
-                train = balanced(lengthened(self.potential.train, layout, rng))
-                self.potential = self.potential.with_train(train)
-                progress.growth_at, progress.stale, progress.sample_sizes = 0, 0, []
-                progress.mu = max(progress.mu, _GROWTH_DAMPING)
+            progress.due = progress.growth_at >= _GROWTH_STEPS or gain < _GROWTH_GAIN * loss
+            determined = self._problem.n_rows >= _GROWING_PARTS_ROWS * self.potential.n_parameters
+            if self._has_parts and determined and gain > 0:
+                self._begin_round()
+            elif progress.due:
+                self._grow()
         return record
+
+    @property
+    def _has_parts(self) -> bool:
+        """Whether steps of single cores pay."""
+        return self.potential.n_parameters >= _PARTS_FROM and self.settings.method != "l-bfgs"
+
+    def _begin_round(self) -> None:
+        """Steps of each core and of the features come next."""
+        self._progress.cycle_at, self._progress.parts_gain = 1, 0.0
+
+    def _grow(self) -> None:
+        """One core more."""
+        progress, order = self._progress, self.potential.spec.order
+        rng = np.random.default_rng([self.settings.seed, 4, order])
+        longer = lengthened(self.potential.train, shortened(self._target, order + 1), rng)
+        self.potential = self.potential.with_train(balanced(longer))
+        progress.growth_at, progress.stale, progress.sample_sizes, progress.due = 0, 0, [], False
+        progress.mu = max(progress.mu, _GROWTH_DAMPING)
 
     def _stepped(
         self, problem: Problem, damping: Damping, groups: tuple[str, ...] | None = None
@@ -503,11 +525,12 @@ class Fitter:
         """A step of one core, or of the features once all cores have had theirs."""
         progress, order = self._progress, self.potential.spec.order
         problem = self._polish_problem()
-        record: dict[str, Any] = {"stage": "polish", "order": order}
+        record: dict[str, Any] = {"stage": "polish" if self._grown else "growth", "order": order}
         is_core = progress.cycle_at <= order
         damping, groups = Damping(progress.feature_mu, progress.ridge), self.potential.spec.shared_groups
         if is_core:
-            core = sweep_order(order, forward=progress.polish_at % 2 == 0)[progress.cycle_at - 1] + 1
+            rounds = progress.polish_at + progress.growth_at + progress.repeated
+            core = sweep_order(order, forward=rounds % 2 == 0)[progress.cycle_at - 1] + 1
             damping, groups = Damping(_LINEAR_DAMPING, progress.ridge), (f"core.{core}",)
             record["core"] = core
         step = self._stepped(problem, damping, groups)
@@ -517,13 +540,25 @@ class Fitter:
         last = order if self.potential.spec.layers else order + 1
         progress.cycle_at = (progress.cycle_at + 1) % (last + 1)
         progress.parts_gain += step.gain
-        if progress.cycle_at == 0 and progress.parts_gain < _LEAST_PARTS_GAIN * progress.step_gain:
-            progress.skipped = _SKIPPED_PARTS
         record.update(sample=problem.n_rows / max(self._problem.n_rows, 1), loss=step.loss)
         record.update(self._judge(counts=False))
-        if self._on_sample:
+        if self._grown and self._on_sample:
             self._leave_sample(record["selection_loss"])
+        if progress.cycle_at == 0:
+            self._end_round()
         return record
+
+    def _end_round(self) -> None:
+        """What comes after the steps of single cores: another round, a step of all parameters, or a longer train."""
+        progress = self._progress
+        if not self._grown:
+            if progress.due:
+                self._grow()
+        elif progress.parts_gain < _LEAST_PARTS_GAIN * progress.step_gain:
+            progress.skipped = _SKIPPED_PARTS
+        elif progress.parts_gain > progress.step_gain and progress.repeated < _REPEATED_PARTS:
+            progress.repeated += 1
+            self._begin_round()
 
     def _polish_problem(self) -> Problem:
         """The working problem with the constraints that are not met, once the train has grown, and with robust weights."""

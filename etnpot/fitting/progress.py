@@ -20,11 +20,13 @@ class Progress:
     step: int = 0
     sweep_at: int = 0
     growth_at: int = 0
+    due: bool = False
     polish_at: int = 0
     cycle_at: int = 0
     step_gain: float = 0.0
     parts_gain: float = 0.0
     skipped: int = 0
+    repeated: int = 0
     slow: bool = False
     level: int = 0
     sample_sizes: list[int] = field(default_factory=list)
