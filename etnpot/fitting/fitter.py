@@ -37,11 +37,11 @@ from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, PolishStep, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.progress import FIRST_DAMPING, Progress
+from etnpot.fitting.samples import SAMPLE_LEVELS, Samples
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import repulsive_radii, short_range_constraints
 from etnpot.fitting.start import follow_means, initial_potential, lengthened, shortened
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
-from etnpot.io.structures import Labelled
 from etnpot.network import Train, balanced
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import add_layers, random_potential
@@ -53,10 +53,6 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Reduce = Callable[[Floats], None]
 
-#: Rows per parameter of the first sample, the factor to the next one, and the samples before all data are used.
-_ROWS_PER_PARAMETER, _SAMPLE_GROWTH, _SAMPLE_LEVELS = 8.0, 4.0, 2
-#: A sample larger than this part of the training set is not worth the detour.
-_LARGEST_SAMPLE = 0.4
 #: Steps without a gain of this much before the sample grows.
 _SAMPLE_GAIN, _SAMPLE_PATIENCE = 0.02, 1
 #: Order of the first train, and the most steps of each order but the last; one that lowers the loss by less than this part
@@ -181,7 +177,7 @@ class Fitter:
             self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None,
             means=means,
         )
-        self._samples: dict[int, Problem] = {}
+        self._samples = Samples(self._problem, train, settings.seed)
         self._progress = Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None
@@ -258,7 +254,7 @@ class Fitter:
         progress, history = Progress.from_dict(values["progress"]), values["history"]
         if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
             raise ValueError("the history is no list of records")
-        if len(progress.sample_sizes) not in (0, _SAMPLE_LEVELS) or not all(progress.sample_sizes):
+        if len(progress.sample_sizes) not in (0, SAMPLE_LEVELS) or not all(progress.sample_sizes):
             raise ValueError(f"the samples have the sizes {progress.sample_sizes}")
         potential = self._own(values["spec"], arrays["parameters"])
         best = self._own(values["best_spec"], arrays["best_parameters"])
@@ -581,7 +577,7 @@ class Fitter:
 
     @property
     def _on_sample(self) -> bool:
-        return self._sample_size(self._progress.level) < len(self.train)
+        return self._sample_size < len(self.train)
 
     def _leave_sample(self, loss: float, *, stuck: bool = False) -> None:
         """More data from here on, if steps no longer lower the validation loss: they fit the sample."""
@@ -631,40 +627,16 @@ class Fitter:
             )
 
     def _working_problem(self) -> Problem:
-        """What the loss is taken over: the training set, or at first a part of it.
+        """What the loss is taken over: the training set, or at first a part of it."""
+        return self._samples.problem(self._sample_size)
 
-        The part is drawn evenly from the configurations in the order of group, size and energy per atom. No kind of
-        configuration is left out: a model that never saw a surface can be wrong by any amount there.
-        """
-        n, size = len(self.train), self._sample_size(self._progress.level)
-        if size >= n:
-            return self._problem
-        if size not in self._samples:
-            kinds = sorted(range(n), key=lambda index: _kind(self.train[index]))
-            offset = np.random.default_rng([self.settings.seed, 2]).random()
-            places = ((np.arange(size) + offset) * n / size).astype(int)
-            self._samples = {size: self._problem.subset(sorted(kinds[place] for place in places))}
-        return self._samples[size]
-
-    def _sample_size(self, level: int) -> int:
-        """Configurations of the samples of a level; all where a sample is not worth the detour.
-
-        Decided once and kept in the state: a restored fit must see the same parts.
-        """
-        progress, n = self._progress, len(self.train)
+    @property
+    def _sample_size(self) -> int:
+        """Configurations of the present sample. Decided once and kept in the state: a restored fit must see the same parts."""
+        progress = self._progress
         if not progress.sample_sizes:
-            rows = _ROWS_PER_PARAMETER * self.potential.n_parameters / max(self._problem.n_rows, 1)
-            sizes = [rows * n * _SAMPLE_GROWTH**k for k in range(_SAMPLE_LEVELS)]
-            progress.sample_sizes = [
-                n if size >= _LARGEST_SAMPLE * n else max(1, round(size)) for size in sizes
-            ]
-        return progress.sample_sizes[level] if level < _SAMPLE_LEVELS else n
-
-
-def _kind(labelled: Labelled) -> tuple[str, int, float]:
-    """What configurations are sorted by before a sample is drawn: group, number of atoms, energy per atom."""
-    energy = 0.0 if labelled.energy is None else labelled.energy / labelled.n_atoms
-    return labelled.group or "", labelled.n_atoms, energy
+            progress.sample_sizes = self._samples.sizes(self.potential.n_parameters)
+        return progress.sample_sizes[progress.level] if progress.level < SAMPLE_LEVELS else len(self.train)
 
 
 def _plain(value: Any) -> Any:

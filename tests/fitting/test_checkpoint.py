@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 import etnpot
-import etnpot.fitting.fitter as fitter_module
 from etnpot.errors import DataError, PotentialFileError, RunDirectoryError, SpecificationError
-from etnpot.fitting import report
+from etnpot.fitting import report, samples
 from etnpot.fitting.checkpoint import OUTPUTS, RunDirectory, read_checkpoint, write_checkpoint
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
@@ -83,7 +82,7 @@ def test_a_fit_stopped_anywhere_ends_with_the_same_bits(
     settings = FitSettings(**tiny | VARIANTS[variant])
     train, valid = alloys[:10], alloys[10:]
     if variant == "samples":
-        monkeypatch.setattr(fitter_module, "_LARGEST_SAMPLE", 0.6)
+        monkeypatch.setattr(samples, "_LARGEST_SAMPLE", 0.6)
         train = emt_alloys(36, symbols=("Cu",), seed=4, repeat=(1, 1, 2))
         valid = train[::8]
     whole = Fitter(train, valid, settings)

@@ -22,8 +22,7 @@ import pytest
 from numpy.typing import NDArray
 
 from etnpot.errors import InstallationError
-from etnpot.fitting import fitter as fitter_module
-from etnpot.fitting import parallel
+from etnpot.fitting import parallel, samples
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
 from etnpot.fitting.fitter import Fitter
@@ -72,12 +71,12 @@ def outcomes(
     train, valid = training_set(), validation_set()
     found = {}
     for name, options in CASES.items():
-        rows = FEW_ROWS if name == "sampled" else fitter_module._ROWS_PER_PARAMETER
-        with mock.patch.object(fitter_module, "_ROWS_PER_PARAMETER", rows):
+        rows = FEW_ROWS if name == "sampled" else samples._ROWS_PER_PARAMETER
+        with mock.patch.object(samples, "_ROWS_PER_PARAMETER", rows):
             fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
             fitter.run()
             if name == "sampled":
-                assert fitter._sample_size(fitter._progress.level) == 1
+                assert fitter._sample_size == 1
                 assert len(fitter._working_problem().data) <= 1
         found[f"{name}: parameters"] = fitter.best.parameters
         repulsion = fitter.bounded_best().spec.repulsion
