@@ -51,6 +51,8 @@ void run(const etnpot::Model &model)
   for (int i = 0; i < 2; i++) kernel.set_lane(i, type_of(model, i), neighbours(model, i, kernel.candidates));
   double energy[etnpot::LANES];
   kernel.run(2, energy);
+  double grade[etnpot::LANES];
+  if (model.grade_entries) kernel.grades(2, grade);
   for (int i = 0; i < 2; i++) kernel.gradient(i);
 }
 
@@ -62,7 +64,8 @@ void run_layered(const etnpot::Model &model)
   Alone alone;
   layered.begin(N_ATOMS);
   for (int i = 0; i < N_ATOMS; i++) layered.add(i, type_of(model, i), neighbours(model, i, near), near);
-  layered.energies(alone, [](std::size_t, double) { return 1.0; });
+  double grade[N_ATOMS];
+  layered.energies(alone, [](std::size_t, double) { return 1.0; }, model.grade_entries ? grade : nullptr);
   layered.derivatives(alone);
   for (int i = 0; i < N_ATOMS; i++) layered.take(i, pairs);
 }

@@ -121,6 +121,4 @@ def _export(potential_file: str, out: str) -> None:
         print(
             "pools        take the mean over all atoms that LAMMPS gives to the pair style: it has no groups of molecules"
         )
-    if potential.spec.layers and potential.reliability is not None:
-        print("grades       are not in the exported file: 'fix pair' has none of potentials with layers")
     print(f"to run it    cd {directory} && lmp -in in.lammps")

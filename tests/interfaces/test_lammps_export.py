@@ -231,17 +231,15 @@ def test_command_says_what_pools_do(
     assert "no groups of molecules" in capsys.readouterr().out
 
 
-def test_grades_of_layers_are_not_exported(
-    layered: etnpot.Potential, potential: etnpot.Potential, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`fix pair` has them without layers alone; the command says what is left out."""
-    for made, is_exported in ((layered, False), (potential, True)):
+def test_grades_are_exported(layered: etnpot.Potential, potential: etnpot.Potential, tmp_path: Path) -> None:
+    for made in (layered, potential):
+        assert "grade_paths" not in tables(export_text(made))
         n_q, n_z = made.spec.shapes["core.1"][0], len(made.species)
         known = Reliability("core.1", np.ones((n_q, 2)), np.ones((n_z, 2)), np.ones((n_q, 2)))
         made.with_reliability(known).save(tmp_path / "alloy.etn")
         assert main(["lammps", str(tmp_path / "alloy.etn"), "--out", str(tmp_path / "run")]) == 0
-        assert ("grades       are not in the exported file" in capsys.readouterr().out) != is_exported
-        assert ("grade_paths" in tables((tmp_path / "run/alloy.lammps").read_text())) == is_exported
+        found = tables((tmp_path / "run/alloy.lammps").read_text())
+        assert (len(found["grade"]), len(found["grade_center"])) == (2 * n_q, 2 * n_z)
 
 
 def test_nothing_is_made_for_what_cannot_be_exported(

@@ -127,7 +127,7 @@ def test_dispersion_in_an_overlay(method: str, ranks: int, lammps: Lammps, rng: 
 
 def graded(name: str, rng: np.random.Generator) -> etnpot.Potential:
     """A potential with made-up grades: LAMMPS must give the numbers of `Potential.assess`, whatever they mean."""
-    potential = LOCAL[name]()
+    potential = {**LOCAL, **LAYERED}[name]()
     group = chosen_core(potential)
     n_q, n_r = potential.spec.shapes[group][0], 7
     known = Reliability(
@@ -137,7 +137,7 @@ def graded(name: str, rng: np.random.Generator) -> etnpot.Potential:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", [*LOCAL, *LAYERED])
 def test_grades_equal_those_of_the_potential(
     name: str, ranks: int, lammps: Lammps, rng: np.random.Generator
 ) -> None:

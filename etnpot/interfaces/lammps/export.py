@@ -36,7 +36,7 @@ coupling_index       integer  m1, m2, m3 [coupling, 3], zero-based, sorted by m3
 coupling_value       real     Clebsch-Gordan coefficients [coupling]
 weights              real     head [z, a], then the cores
 grade_paths          integer  first path of the core that grades are made of, and the first beyond it; this and the
-                              two tables that follow are left out for a potential without grades, or with layers
+                              two tables that follow are left out for a potential without grades
 grade                real     G [q, r] of `etnpot.potential.reliability`
 grade_center         real     m G [z, r]
 layers               integer  how many layers
@@ -214,7 +214,7 @@ def _tables(potential: Potential, symbols: Sequence[str]) -> Iterator[tuple[str,
     if spec.layers:
         yield from _layers(potential, layer_tables)
     known = potential.reliability
-    if known is not None and not spec.layers:
+    if known is not None:
         core = int(known.group.split(".")[1]) - 1
         counts = np.cumsum([0, *(len(core.paths) for core in spec.layout.cores)])
         yield "grade_paths", "integer", counts[core : core + 2]

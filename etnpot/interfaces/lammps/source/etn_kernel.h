@@ -8,6 +8,7 @@
 #ifndef ETN_KERNEL_H
 #define ETN_KERNEL_H
 
+#include "etn_grade.h"
 #include "etn_model.h"
 #include "etn_pairs.h"
 #include "etn_train.h"
@@ -24,13 +25,11 @@ class Kernel : public PairStage, public PairDerivatives {
  public:
   Candidates candidates;
 
-  explicit Kernel(const Model &model_in) : PairStage(model_in), train_(model_in.train)
+  explicit Kernel(const Model &model_in) : PairStage(model_in), train_(model_in.train), grader_(model_in)
   {
     const int n_lm = (model.l_max + 1) * (model.l_max + 1);
     stride_ = (5 + 2 * model.n_channels) * WIDTH;
-    int components = 1;
-    for (const Path &path : model.train.paths) components = std::max(components, path.components);
-    work_.grow(std::max((4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH, components * LANES));
+    work_.grow((4 * n_lm + (model.l_max + 1) * (model.l_max + 2) / 2) * WIDTH);
     g_lane_.grow(model.train.n_features);
     set_pair_stage<6>();
   }
@@ -57,47 +56,8 @@ class Kernel : public PairStage, public PairDerivatives {
     for (int b = 0; b < n_lanes; b++) energy[b] = train_.last()[b];
   }
 
-  // Extrapolation grades of all lanes, after `run`: max_r |G^T b - m G|, b = dE/dA[a1, a2, a3] = sum_m3 (C x v)[m3] y[m3, a3].
-  void grades(int n_lanes, double *grade)
-  {
-    const int n_r = model.grade_directions;
-    double *const b = entries_.grow(model.grade_entries * LANES), *const t = work_.data();
-    const double *const x = train_.x(), *const y = train_.y(), *const v = train_.v();
-    double *at = b;
-    for (int p = model.grade_begin; p < model.grade_end; p++) {
-      const Path &path = model.train.paths[p];
-      for (int a1 = 0; a1 < path.n1; a1++)
-        for (int a2 = 0; a2 < path.n2; a2++) {
-          for (int m3 = 0; m3 < path.components; m3++) {
-            double *const sum = t + m3 * LANES;
-            std::fill(sum, sum + LANES, 0.0);
-            for (int z = path.coupling + path.m3_first[m3]; z < path.coupling + path.m3_first[m3 + 1]; z++) {
-              const Coupling &c = model.train.couplings[z];
-              const double *const x1 = x + (path.left + c.m1 * path.n1 + a1) * LANES;
-              const double *const v2 = v + (path.feature + c.m2 * path.n2 + a2) * LANES;
-              for (int k = 0; k < LANES; k++) sum[k] += c.value * x1[k] * v2[k];
-            }
-          }
-          for (int a3 = 0; a3 < path.n3; a3++, at += LANES) {
-            std::fill(at, at + LANES, 0.0);
-            for (int m3 = 0; m3 < path.components; m3++) {
-              const double *const y3 = y + (path.right + m3 * path.n3 + a3) * LANES, *const sum = t + m3 * LANES;
-              for (int k = 0; k < LANES; k++) at[k] += sum[k] * y3[k];
-            }
-          }
-        }
-    }
-    double largest[LANES] = {};
-    for (int r = 0; r < n_r;) {
-      const int n = n_r - r >= 4 ? 4 : 1;
-      if (n == 4)
-        add_coefficients<4>(r, b, largest);
-      else
-        add_coefficients<1>(r, b, largest);
-      r += n;
-    }
-    for (int k = 0; k < n_lanes; k++) grade[k] = largest[k];
-  }
+  // Extrapolation grades of all lanes, after `run`.
+  void grades(int n_lanes, double *grade) { grader_.grades(train_, type_, n_lanes, grade); }
 
   // Eq. (5) for all pairs of lane b, after `run`: fills n_slots, g, p and index.
   void gradient(int b)
@@ -113,7 +73,7 @@ class Kernel : public PairStage, public PairDerivatives {
   {
     double bytes = 8.0 * (work_.size() + 11.0 * candidates.x.size() + model.radial_table.size());
     for (const Lane &lane : lanes_) bytes += 8.0 * lane.groups.size() + 4.0 * lane.index.capacity();
-    return bytes + train_.memory();
+    return bytes + train_.memory() + grader_.memory();
   }
 
  private:
@@ -128,24 +88,10 @@ class Kernel : public PairStage, public PairDerivatives {
   int type_[LANES] = {};
   int stride_;
   Train train_;
-  Buffer work_, phi_, harmonics_, g_lane_, entries_;
+  Grader grader_;
+  Buffer work_, phi_, harmonics_, g_lane_;
   void (Kernel::*features_)(int);
   void (Kernel::*gradient_)(int);
-
-  // N coefficients of every lane in the active set, from the r-th on; keeps the largest.
-  template <int N> void add_coefficients(int r, const double *b, double *largest) const
-  {
-    double sum[N][LANES];
-    for (int n = 0; n < N; n++)
-      for (int k = 0; k < LANES; k++) sum[n][k] = -model.grade_center[type_[k] * model.grade_directions + r + n];
-    for (int q = 0; q < model.grade_entries; q++) {
-      const double *const weight = &model.grade[q * model.grade_directions + r], *const entry = b + q * LANES;
-      for (int n = 0; n < N; n++)
-        for (int k = 0; k < LANES; k++) sum[n][k] += weight[n] * entry[k];
-    }
-    for (int n = 0; n < N; n++)
-      for (int k = 0; k < LANES; k++) largest[k] = std::max(largest[k], std::fabs(sum[n][k]));
-  }
 
   void sort_by_type(int b, int type_i, int n)
   {

@@ -22,6 +22,7 @@
 #ifndef ETN_LAYERS_H
 #define ETN_LAYERS_H
 
+#include "etn_grade.h"
 #include "etn_model.h"
 #include "etn_pairs.h"
 #include "etn_train.h"
@@ -45,7 +46,7 @@ struct Exchange {
 // For each step `begin`, `add` for every centre, `energies`, `derivatives`, then `take` for every centre.
 class Layered : public PairStage {
  public:
-  explicit Layered(const Model &model_in) : PairStage(model_in), x_(model_in.layers.size())
+  explicit Layered(const Model &model_in) : PairStage(model_in), grader_(model_in), x_(model_in.layers.size())
   {
     n_lm_ = (model.l_max + 1) * (model.l_max + 1);
     n_all_ = model.train.n_features;
@@ -128,8 +129,9 @@ class Layered : public PairStage {
   }
 
   // Eqs. (6) to (9). The last train goes both ways at once: `slope(centre, x)` takes the energy x of a centre, without its
-  // reference energy, and gives the derivative of the whole by it.
-  template <class Slope> void energies(Exchange &exchange, Slope &&slope)
+  // reference energy, and gives the derivative of the whole by it. Where `grade` is not null, it takes the extrapolation grade of
+  // every centre.
+  template <class Slope> void energies(Exchange &exchange, Slope &&slope, double *grade = nullptr)
   {
     const std::size_t n = atom_.size();
     v_.grow(n * n_all_);
@@ -150,10 +152,18 @@ class Layered : public PairStage {
     Train &train = *trains_.back();
     for (std::size_t block = 0; block < n; block += LANES) {
       const int n_lanes = load_block(trains_.size() - 1, block);
-      for (int b = 0; b < LANES; b++) train.seed()[b] = b < n_lanes ? slope(block + b, train.last()[b]) : 0.0;
+      std::fill(train.seed(), train.seed() + LANES, 1.0);
       train.adjoint();
-      for (int b = 0; b < n_lanes; b++)
-        for (int f = 0; f < n_all_; f++) g_.data()[(block + b) * n_all_ + model.order[f]] = train.g()[f * LANES + b];
+      if (grade) {
+        int types[LANES] = {};
+        std::copy_n(type_.begin() + block, n_lanes, types);
+        grader_.grades(train, types, n_lanes, grade + block);
+      }
+      for (int b = 0; b < n_lanes; b++) {
+        const double by_energy = slope(block + b, train.last()[b]);
+        double *const g = g_.data() + (block + b) * n_all_;
+        for (int f = 0; f < n_all_; f++) g[model.order[f]] = by_energy * train.g()[f * LANES + b];
+      }
     }
   }
 
@@ -207,7 +217,7 @@ class Layered : public PairStage {
         4.0 * table_.capacity() + 16.0 * atom_.capacity() + 8.0 * (v_.size() + g_.size() + xbar_.size());
     for (const Buffer &rows : x_) bytes += 8.0 * rows.size();
     for (const auto &train : trains_) bytes += train->memory();
-    return bytes;
+    return bytes + grader_.memory();
   }
 
  private:
@@ -219,6 +229,7 @@ class Layered : public PairStage {
   int n_lm_, n_all_, widest_, n_sites_ = 0;
   std::vector<std::unique_ptr<Train>> trains_;        // of every layer, and the last one
   std::vector<const std::vector<int> *> orders_;      // of their features
+  Grader grader_;
   // centres, and the groups of each: `first_` [centre] and one more; of every group T[z_i, z_j] and names of its neighbours
   std::vector<int> atom_, type_;
   std::vector<std::size_t> first_;

@@ -348,6 +348,7 @@ class Train {
 
   // Rows of lanes: features, all bonds, the last bond, and what `adjoint` makes of its seed.
   double *v() { return v_.data(); }
+  const double *v() const { return v_.data(); }
   const double *x() const { return x_.data(); }
   const double *y() const { return y_.data(); }
   const double *g() const { return g_.data(); }

@@ -245,12 +245,12 @@ void PairETN::compute(int eflag, int vflag)
   using etnpot::LANES;
   const int *const type = atom->type;
   const bool pair_virial = vflag_atom || cvflag_atom || (vflag_global && !vflag_fdotr);
+  if (grade_flag) grade.assign(atom->nmax, 0.0);
   if (layered) {
     compute_layered(pair_virial);
     if (vflag_fdotr) virial_fdotr_compute();
     return;
   }
-  if (grade_flag) grade.assign(atom->nmax, 0.0);
 
   int centres[LANES];
   int n_lanes = 0;
@@ -306,11 +306,14 @@ void PairETN::compute_layered(bool pair_virial)
     layered->add(i, z, n, near);
   }
   short_range->clear(0);
-  layered->energies(ghosts, [&](std::size_t centre, double x) {
+  std::vector<double> grades(grade_flag ? layered->n_centres() : 0);
+  const auto take_energy = [&](std::size_t centre, double x) {
     const double own = short_range->energy(0, x);
     add_energy(layered->atom(centre), own + model->reference_energies[layered->type(centre)]);
     return short_range->slope(0);
-  });
+  };
+  layered->energies(ghosts, take_energy, grade_flag ? grades.data() : nullptr);
+  for (std::size_t centre = 0; centre < grades.size(); centre++) grade[layered->atom(centre)] = grades[centre];
   layered->derivatives(ghosts);
   std::size_t centre = 0;
   for (int ii = 0; ii < list->inum; ii++) {
@@ -377,10 +380,6 @@ void *PairETN::extract(const char *name, int &dim)
 {
   dim = 0;
   if (std::strcmp(name, "grade_flag") != 0) return nullptr;
-  if (layered)
-    error->all(FLERR,
-               "pair style etn: extrapolation grades of potentials with layers are not computed in LAMMPS; remove 'fix pair' from "
-               "the input, and take them from 'etnpot grade'");
   if (!model || !model->grade_entries)
     error->all(FLERR,
                "pair style etn: the potential has no extrapolation grades (or pair_coeff comes after this command); add them with "
