@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etnpot.cli.reading import check_outputs, write_json
@@ -34,6 +35,10 @@ def add_parser(subparsers: _WithCommonOptions) -> None:
     )
     parser.add_argument("--test", metavar="FILE", nargs="+", help="test set, evaluated at the end")
     parser.add_argument("--out", metavar="MODEL.etn", help="file to write [QUANTITY.etn]")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a fit that was stopped, from MODEL.etn.etnfit"
+    )
+    parser.add_argument("--force", action="store_true", help="begin anew although a fit was stopped")
     parser.add_argument("--json", metavar="OUT.json", help="write errors and history ('-': to stdout)")
     parser.add_argument(
         "--charges", action="store_true", help="dipole of atomic charges and atomic dipoles (molecules)"
@@ -100,12 +105,19 @@ def run(args: argparse.Namespace) -> int:
         if name.startswith("set_")
     }
     text = sys.stderr if args.json == "-" else sys.stdout
-    result = fit_tensor(
-        args.train, quantity, args.valid, test=args.test, charges=args.charges, key=args.key, unit=args.unit,
-        index=args.index, format=args.format, callback=lambda record: print(_line(record), file=text, flush=True),
-        **settings,
-    )  # fmt: skip
+    checkpoint = Path(f"{out}.etnfit")
+    try:
+        result = fit_tensor(
+            args.train, quantity, args.valid, test=args.test, charges=args.charges, key=args.key, unit=args.unit,
+            index=args.index, format=args.format, checkpoint=checkpoint, resume=args.resume, force=args.force,
+            callback=lambda record: print(_line(record), file=text, flush=True), **settings,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            print("the fit is kept after its last complete step; go on with --resume", file=sys.stderr)
+        raise
     result.model.save(out)
+    checkpoint.unlink(missing_ok=True)
     unit = result.model.quantity.unit
     print(f"\nerrors of the components{f' ({unit})' if unit else ''}\n{result.table()}\n", file=text)
     print(f"finished: {result.reason} ({len(result.history)} steps, {result.seconds:.1f} s)", file=text)

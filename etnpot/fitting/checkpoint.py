@@ -56,7 +56,7 @@ from numpy.typing import NDArray
 from etnpot.errors import RunDirectoryError
 from etnpot.io.atomic import write_bytes_atomically
 
-__all__ = ["OUTPUTS", "RunDirectory", "locked", "read_checkpoint", "write_checkpoint"]
+__all__ = ["OUTPUTS", "CheckpointFile", "RunDirectory", "locked", "read_checkpoint", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ State = tuple[dict[str, Any], dict[str, Floats]]
 
 _FORMAT, _FORMAT_VERSION = "etnpot-fit", "1"
 _ZEROS = "0" * 64
+_EITHER = "resume (--resume) continues a fit, force (--force) removes it; give one of them"
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 #: Every file that a fit writes into its directory, apart from the lock; nothing else is ever removed.
@@ -144,6 +145,67 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
         raise RunDirectoryError(f"{os.fspath(path)} cannot be read ({error}); {advice}") from error
 
 
+class CheckpointFile:
+    """The state of a fit that has no directory, in one file, locked while this object is open.
+
+    Parameters
+    ----------
+    path : str or path-like
+    resume, force : bool
+        Go on from what is there, or begin anew although something is; at most one of them.
+
+    Raises
+    ------
+    RunDirectoryError
+        If another process fits there, it cannot be written, or what is there may not be overwritten.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, force: bool = False) -> None:
+        if resume and force:
+            raise RunDirectoryError(_EITHER)
+        self.path, self._resume = Path(path), resume
+        self._lock_path = Path(f"{os.fspath(path)}.lock")
+        with self._writing():
+            self._lock = locked(self._lock_path)
+        if self.path.exists() and not (resume or force):
+            self.close()
+            raise RunDirectoryError(
+                f"{self.path} is the checkpoint of a fit; continue it with --resume (resume=True), or begin anew with "
+                "--force (force=True)"
+            )
+
+    def load(self) -> State | None:
+        """The state to go on from, if there is one and it is wanted."""
+        return read_checkpoint(self.path) if self._resume and self.path.exists() else None
+
+    def save(self, state: State) -> None:
+        """The state after a step."""
+        with self._writing():
+            write_checkpoint(self.path, *state)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write the checkpoint {self.path}: {error.strerror or error}; make room, or its directory writable, "
+                "and go on with --resume (resume=True): what was written is kept"
+            ) from error
+
+    def close(self) -> None:
+        """Release the lock."""
+        with contextlib.suppress(OSError):
+            self._lock_path.unlink()
+        self._lock.close()
+
+    def __enter__(self) -> CheckpointFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class RunDirectory:
     """The directory of one fit, locked while this object is open.
 
@@ -168,9 +230,7 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, force: bool = False) -> None:
         if resume and force:
-            raise RunDirectoryError(
-                "resume (--resume) continues a fit, force (--force) removes it; give one of them"
-            )
+            raise RunDirectoryError(_EITHER)
         self.path = Path(path)
         self.resume, self.force = resume, force
         self._lock: IO[str] | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["FIRST_DAMPING", "Progress"]
+__all__ = ["FIRST_DAMPING", "Counters", "Progress"]
 
 #: mu of the first polish step.
 FIRST_DAMPING = 1e-3
@@ -14,8 +14,33 @@ _MOST = 2**53
 
 
 @dataclass
-class Progress:
-    """Where the fit is; JSON values."""
+class Counters:
+    """Numbers, lists of integers and texts that are kept in a checkpoint; integers are counts."""
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """The inverse of `asdict`; anything that a fit would not have written raises ValueError."""
+        made = cls(**values)
+        for item in fields(cls):
+            value, default = getattr(made, item.name), getattr(cls(), item.name)
+            numbers = value if isinstance(value, list) else [value]
+            kinds = (int,) if isinstance(default, int | list) else (int, float)
+            if isinstance(default, bool | str):
+                sound = type(value) is type(default)
+            else:
+                sound = isinstance(value, list) == isinstance(default, list) and all(
+                    (type(x) is type(default) and x == default)
+                    or (type(x) in kinds and 0 <= x < (_MOST if type(x) is int else float("inf")))
+                    for x in numbers
+                )
+            if not sound:
+                raise ValueError(f"{item.name} is {value!r:.100}")
+        return made
+
+
+@dataclass
+class Progress(Counters):
+    """Where the fit of a potential is."""
 
     step: int = 0
     sweep_at: int = 0
@@ -41,23 +66,3 @@ class Progress:
     seconds: float = 0.0
     finished: bool = False
     reason: str = ""
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Progress:
-        """The inverse of `asdict`; anything that a fit would not have written raises ValueError."""
-        made = cls(**values)
-        for item in fields(cls):
-            value, default = getattr(made, item.name), getattr(cls(), item.name)
-            numbers = value if isinstance(value, list) else [value]
-            kinds = (int,) if isinstance(default, int | list) else (int, float)
-            if isinstance(default, bool | str):
-                sound = type(value) is type(default)
-            else:
-                sound = isinstance(value, list) == isinstance(default, list) and all(
-                    (type(x) is type(default) and x == default)
-                    or (type(x) in kinds and 0 <= x < (_MOST if type(x) is int else float("inf")))
-                    for x in numbers
-                )
-            if not sound:
-                raise ValueError(f"{item.name} is {value!r:.100}")
-        return made

@@ -6,14 +6,16 @@
     polish            Levenberg-Marquardt over all parameters (`etnpot.fitting.polish`) until the validation error stops falling
 
 by the solvers of potentials: a tensor is linear in every core as an energy is. What is returned is the model with the lowest
-error on the validation set.
+error on the validation set. A checkpoint keeps the state after every step; a fit that goes on from it ends with the same bits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,8 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import etnpot
-from etnpot.errors import DataError, SpecificationError
+from etnpot.errors import DataError, EtnpotError, RunDirectoryError, SpecificationError
+from etnpot.fitting.checkpoint import CheckpointFile
 from etnpot.fitting.polish import Damping, polish_step
+from etnpot.fitting.progress import FIRST_DAMPING, Counters
 from etnpot.fitting.ridge import solve_ridge
 from etnpot.fitting.sweeps import one_site, sweep_order
 from etnpot.fitting.tensor_evaluation import TensorMetrics, metrics_table, problem_metrics
@@ -34,7 +38,7 @@ from etnpot.neighbors import neighbor_list
 from etnpot.network import Train, balanced
 from etnpot.potential import Quantity, TensorModel, make_tensor_model
 from etnpot.potential.build import symbols_to_numbers
-from etnpot.potential.tensor_spec import QUANTITIES
+from etnpot.potential.tensor_spec import QUANTITIES, TensorSpec
 
 __all__ = ["TensorFitResult", "TensorFitSettings", "fit_tensor"]
 
@@ -127,6 +131,11 @@ _MODEL = (
 )  # fmt: skip
 
 
+#: Settings that another run of the same fit may change.
+_LIMITS = ("polish_steps", "patience", "threads")
+_ALL_STEPS = "polish steps"
+
+
 @dataclass(frozen=True, eq=False)
 class TensorFitResult:
     """Outcome of a fit.
@@ -142,6 +151,7 @@ class TensorFitResult:
     reason : str
         Why it stopped.
     seconds : float
+        Of all steps, over all restarts.
     """
 
     model: TensorModel
@@ -168,6 +178,9 @@ def fit_tensor(
     index: int | slice | str = ":",
     format: str | None = None,
     settings: TensorFitSettings | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
     callback: Callable[[dict[str, Any]], None] | None = None,
     **overrides: Any,
 ) -> TensorFitResult:
@@ -188,8 +201,13 @@ def fit_tensor(
     species : sequence of elements, optional
         Elements of the model; those of the training set by default.
     settings : TensorFitSettings, optional
+    checkpoint : path, optional
+        File that keeps the state after every step. It stays when the fit is complete: remove it once the model is saved.
+    resume, force : bool
+        Go on from the checkpoint, if there is one, with the same data and settings (steps, patience and threads may change); or
+        begin anew although there is one.
     callback : callable, optional
-        Sees the record of every step.
+        Sees the record of every step, after it is in the checkpoint.
     **overrides
         Single settings.
 
@@ -199,10 +217,9 @@ def fit_tensor(
 
     Raises
     ------
-    DataError, SpecificationError
+    DataError, SpecificationError, RunDirectoryError
         Before anything starts.
     """
-    started = time.monotonic()
     settings = _with_overrides(settings, overrides)
     quantity = _quantity(quantity, charges)
     reading: dict[str, Any] = {
@@ -231,13 +248,28 @@ def fit_tensor(
                 f"the {name} set holds elements {sorted(unknown)} that the training set does not; remove those "
                 "configurations, or add such ones to the training set"
             )
-    problems = {
-        name: TensorProblem(labels, quantity, model.cutoff, alpha=settings.alpha, threads=settings.threads)
-        for name, labels in sets.items()
-    }
-    fitter = _TensorFitter(problems["train"], problems.get("valid"), model, settings, callback)
-    best, reason = fitter.run()
-    seconds = time.monotonic() - started
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if checkpoint is not None:
+            kept = stack.enter_context(CheckpointFile(checkpoint, resume=resume, force=force))
+        problems = {
+            name: TensorProblem(
+                labels, quantity, model.cutoff, alpha=settings.alpha, threads=settings.threads
+            )
+            for name, labels in sets.items()
+        }
+        digests = {name: _digest(labels) for name, labels in sets.items() if name != "test"}
+        fitter = _TensorFitter(problems["train"], problems.get("valid"), model, settings, digests)
+        state = None if kept is None else kept.load()
+        if state is not None:
+            fitter.restore(*state)
+        while not fitter.finished:
+            record = fitter.step()
+            if kept is not None:
+                kept.save(fitter.state())
+            if callback is not None:
+                callback(record)
+    best, reason, seconds = fitter.best, fitter.reason, fitter.seconds
     metrics = {name: problem_metrics(problem, best) for name, problem in problems.items()}
     provenance = {
         "etnpot": etnpot.__version__,
@@ -257,8 +289,23 @@ def fit_tensor(
     return TensorFitResult(best, fitter.history, metrics, reason, seconds)
 
 
+@dataclass
+class _Progress(Counters):
+    """Where the fit of a tensor model is."""
+
+    sweep_at: int = 0
+    polish_at: int = 0
+    stale: int = 0
+    mu: float = FIRST_DAMPING
+    ridge: float = 0.0
+    best_error: float = float("inf")
+    seconds: float = 0.0
+    finished: bool = False
+    reason: str = ""
+
+
 class _TensorFitter:
-    """The steps of a fit."""
+    """A fit in progress; everything the next step depends on is in `state`."""
 
     def __init__(
         self,
@@ -266,65 +313,190 @@ class _TensorFitter:
         valid: TensorProblem | None,
         model: TensorModel,
         settings: TensorFitSettings,
-        callback: Callable[[dict[str, Any]], None] | None,
+        digests: Mapping[str, str],
     ) -> None:
-        self.problem, self.valid, self.model, self.settings = problem, valid, model, settings
-        self.callback = callback
+        self.problem, self.valid, self.settings = problem, valid, settings
+        self._digests = dict(digests)
         self.history: list[dict[str, Any]] = []
-        self.best, self.best_error = model, float("inf")
-        self._stale = 0
+        self.model = self.best = self._with_offsets(model)
+        #: Of a half-sweep, one solve for each core, and one step of the features if there is a polish.
+        self._n_turns = model.spec.order + (settings.polish_steps > 0)
+        self._progress = _Progress(ridge=settings.ridge or 0.0)
+        self._check_limits()
 
-    def run(self) -> tuple[TensorModel, str]:
-        """All steps; the best model, and why it stopped."""
-        settings = self.settings
-        self._offsets()
-        ridge = settings.ridge
-        for half_sweep in range(settings.sweeps):
-            for core in sweep_order(self.model.spec.order, forward=half_sweep % 2 == 1):
-                solved = one_site(self.problem, self.model, core, ridge=ridge)
-                self.model = solved.potential
-                self._judge("sweep", core=core + 1, ridge=solved.solution.ridge)
-            if settings.polish_steps:
-                shared = self.model.spec.shared_groups
-                step = polish_step(self.problem, self.model, Damping(), groups=shared, fixed_ridge=True)
-                self.model = step.potential
-                self._judge("features", damping=step.damping.mu)
-        self.model = self.model.with_train(balanced(self.model.train))
-        damping = Damping(ridge=settings.ridge or 0.0)
-        self._stale = 0
-        for _ in range(settings.polish_steps):
-            found = polish_step(self.problem, self.model, damping, fixed_ridge=settings.ridge is not None)
-            self.model, damping = found.potential, found.damping
-            self._judge("polish", damping=damping.mu, ridge=damping.ridge)
-            if found.gain <= 0:
-                return self.best, "no step lowers the loss any more"
-            if self._stale >= settings.patience:
-                return self.best, "the validation error does not fall any more"
-        return self.best, "polish steps"
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self._progress.finished
 
-    def _offsets(self) -> None:
+    @property
+    def reason(self) -> str:
+        """Why the fit stopped."""
+        return self._progress.reason
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, over all restarts."""
+        return self._progress.seconds
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """JSON values, and arrays."""
+        values = {
+            "quantity": self.model.quantity.name,
+            "progress": asdict(self._progress),
+            "spec": self.model.spec.to_dict(),
+            "best_spec": self.best.spec.to_dict(),
+            "history": self.history,
+            "settings": _plain(asdict(self.settings)),
+            "data": self._digests,
+        }
+        return values, {"parameters": self.model.parameters, "best_parameters": self.best.parameters}
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+        """Continue from a `state`; data and settings must be the same, but for the limits of the run.
+
+        Raises
+        ------
+        DataError, SpecificationError
+            For other data and other settings.
+        RunDirectoryError
+            For values that are no state of this fit. Nothing has changed then.
+        """
+        try:
+            self._restore(values, arrays)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            if isinstance(error, EtnpotError):
+                raise
+            raise RunDirectoryError(
+                f"the checkpoint does not hold the state of this fit ({type(error).__name__}: {error!s:.200}); begin anew "
+                "with --force (force=True)"
+            ) from error
+
+    def _restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+        if "quantity" not in values:
+            raise ValueError("it is that of a potential")
+        if values["data"] != self._digests:
+            raise DataError("the checkpoint belongs to other data; restart with --force to begin anew")
+        now = _plain(asdict(self.settings))
+        before = values["settings"]
+        changed = [k for k, v in before.items() if k not in _LIMITS and now.get(k) != v]
+        if (before["polish_steps"] > 0) != (
+            now["polish_steps"] > 0
+        ):  # half-sweeps have other steps without a polish
+            changed.append("polish_steps")
+        if changed:
+            raise SpecificationError(
+                f"the checkpoint was made with other settings of {changed}; use the same ones, or --force to begin anew"
+            )
+        progress, history = _Progress.from_dict(values["progress"]), values["history"]
+        if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
+            raise ValueError("the history is no list of records")
+        model = self._own(values["spec"], arrays["parameters"])
+        best = self._own(values["best_spec"], arrays["best_parameters"])
+        self._progress, self.model, self.best, self.history = progress, model, best, list(history)
+        if progress.reason == _ALL_STEPS:  # more of them may be wanted now
+            progress.finished, progress.reason = False, ""
+        self._check_limits()
+
+    def _own(self, spec: Mapping[str, Any], parameters: Floats) -> TensorModel:
+        """A model of a state, which differs from that of this fit in its ranks alone."""
+        try:
+            restored = TensorModel(TensorSpec.from_dict(spec), parameters)
+        except SpecificationError as error:
+            raise TypeError(str(error)) from error
+        if replace(restored.spec, bonds=self.model.spec.bonds) != self.model.spec:
+            raise ValueError("its model is another one than that of the settings and the data")
+        if restored.spec.order != self.model.spec.order:
+            raise ValueError(f"its train has {restored.spec.order} cores, of {self.model.spec.order}")
+        return restored
+
+    # ------------------------------------------------------------------------------------------------ steps
+
+    def step(self) -> dict[str, Any]:
+        """Do the next step; returns its record, which is also appended to ``history``."""
+        started = time.monotonic()
+        progress = self._progress
+        if progress.sweep_at < self._n_local_solves:
+            record = self._local_solve()
+        else:
+            record = self._polish()
+        progress.seconds += time.monotonic() - started
+        self.history.append(record)
+        self._check_limits()
+        return record
+
+    @property
+    def _n_local_solves(self) -> int:
+        return self.settings.sweeps * self._n_turns
+
+    def _local_solve(self) -> dict[str, Any]:
+        progress, order = self._progress, self.model.spec.order
+        half_sweep, at = divmod(progress.sweep_at, self._n_turns)
+        progress.sweep_at += 1
+        if at < order:
+            core = sweep_order(order, forward=half_sweep % 2 == 1)[at]
+            solved = one_site(self.problem, self.model, core, ridge=self.settings.ridge)
+            self.model = solved.potential
+            record = self._judged("sweep", core=core + 1, ridge=solved.solution.ridge)
+        else:
+            shared = self.model.spec.shared_groups
+            step = polish_step(self.problem, self.model, Damping(), groups=shared, fixed_ridge=True)
+            self.model = step.potential
+            record = self._judged("features", damping=step.damping.mu)
+        if progress.sweep_at == self._n_local_solves:
+            self.model = self.model.with_train(balanced(self.model.train))
+            progress.stale = 0
+        return record
+
+    def _polish(self) -> dict[str, Any]:
+        progress, settings = self._progress, self.settings
+        if not settings.sweeps and not progress.polish_at:
+            self.model = self.model.with_train(balanced(self.model.train))
+        damping = Damping(progress.mu, progress.ridge)
+        found = polish_step(self.problem, self.model, damping, fixed_ridge=settings.ridge is not None)
+        self.model, progress.mu, progress.ridge = found.potential, found.damping.mu, found.damping.ridge
+        progress.polish_at += 1
+        record = self._judged("polish", damping=progress.mu, ridge=progress.ridge)
+        if found.gain <= 0:
+            progress.finished, progress.reason = True, "no step lowers the loss any more"
+        elif progress.stale >= settings.patience:
+            progress.finished, progress.reason = True, "the validation error does not fall any more"
+        return record
+
+    def _check_limits(self) -> None:
+        progress = self._progress
+        if (
+            not progress.finished
+            and progress.sweep_at >= self._n_local_solves
+            and progress.polish_at >= self.settings.polish_steps
+        ):
+            progress.finished, progress.reason = True, _ALL_STEPS
+
+    def _with_offsets(self, model: TensorModel) -> TensorModel:
         """The constants by species, with a train that is zero."""
-        spec = self.model.spec
+        spec = model.spec
         if spec.constants not in spec.shapes:
-            return
-        empty = self.model.with_train(Train.from_flat(spec.layout, np.zeros_like(self.model.weights)))
+            return model
+        empty = model.with_train(Train.from_flat(spec.layout, np.zeros_like(model.weights)))
         equations = self.problem.normal_equations(empty, (spec.constants,))
         solution = solve_ridge(equations.gram, equations.rhs, equations.loss, equations.n_rows)
-        parameters = self.model.parameters.copy()
+        parameters = model.parameters.copy()
         parameters[spec.slices[spec.constants]] += solution.x
-        self.model = self.model.with_parameters(parameters)
+        return model.with_parameters(parameters)
 
-    def _judge(self, stage: str, **values: Any) -> None:
+    def _judged(self, stage: str, **values: Any) -> dict[str, Any]:
+        progress = self._progress
         record: dict[str, Any] = {"step": len(self.history) + 1, "stage": stage, **values}
         record["train_rmse"] = _rmse(self.problem.errors(self.model))
         record["valid_rmse"] = None if self.valid is None else _rmse(self.valid.errors(self.model))
         error = record["train_rmse"] if self.valid is None else record["valid_rmse"]
-        self._stale = 0 if error < (1.0 - self.settings.tolerance) * self.best_error else self._stale + 1
-        if error < self.best_error:
-            self.best, self.best_error = self.model, error
-        self.history.append(record)
-        if self.callback is not None:
-            self.callback(record)
+        better = error < (1.0 - self.settings.tolerance) * progress.best_error
+        progress.stale = 0 if better else progress.stale + 1
+        if error < progress.best_error:
+            self.best, progress.best_error = self.model, error
+        return record
 
 
 def _rmse(errors: Floats) -> float:

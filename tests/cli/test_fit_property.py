@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ase.io import write
 
 import etnpot
 from etnpot import cli
+from etnpot.cli import fit_property
 
 SMALL = [
     "--cutoff",
@@ -87,3 +89,26 @@ def test_mistakes_are_named(
 ) -> None:
     assert cli.main(["fit-property", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_fit_goes_on(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["fit-property", "dipole", "data.extxyz", "--charges", "--key", "mu_debye", "--unit", "debye"]
+    line = fit_property._line
+
+    def interrupted(record: dict[str, Any]) -> str:
+        if record["step"] == 2:
+            raise KeyboardInterrupt
+        return line(record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_property, "_line", interrupted)
+        assert cli.main([*given, *SMALL]) == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    assert cli.main([*given, *SMALL]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert not (data / "dipole.etn").exists()
+    assert cli.main([*given, *SMALL, "--resume"]) == 0
+    assert capsys.readouterr().out.startswith("   3  ")
+    assert sorted(path.name for path in data.iterdir()) == ["data.extxyz", "dipole.etn"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -12,8 +14,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 import etnpot
-from etnpot.errors import DataError, SpecificationError
+from etnpot.errors import DataError, RunDirectoryError, SpecificationError
 from etnpot.fitting import tensor_problem
+from etnpot.fitting.checkpoint import CheckpointFile, read_checkpoint, write_checkpoint
 from etnpot.fitting.tensor_evaluation import compare_tensors
 from etnpot.fitting.tensor_problem import TensorProblem
 from etnpot.io.tensor_labels import UNITS, TensorLabel, read_tensors
@@ -177,3 +180,97 @@ def test_bad_data_and_settings_are_refused(rng: np.random.Generator) -> None:
         etnpot.fit_tensor(structures, "shielding")
     with pytest.raises(SpecificationError, match="unit: expected one of"):
         etnpot.fit_tensor(structures, "dipole", unit="esu")
+
+
+# ----------------------------------------------------------------------------------------------- checkpoints
+
+
+class Stopped(Exception):
+    """What a callback raises in the place of a kill."""
+
+
+def stop_after(step: int) -> Callable[[dict[str, Any]], None]:
+    def callback(record: dict[str, Any]) -> None:
+        if record["step"] == step:
+            raise Stopped
+
+    return callback
+
+
+@pytest.fixture
+def dipoles(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A file of molecules with the dipoles of a random model, and noise, so that no step ends the fit."""
+    structures = molecules(40, rng)
+    teacher = make_tensor_model(["H", "O"], DIPOLE, seed=4, **SMALL)
+    for atoms, label in zip(structures, labelled(teacher, structures), strict=True):
+        atoms.info["dipole"] = label.value + 0.1 * rng.normal(size=3)
+    write(tmp_path / "dipoles.extxyz", structures)
+    return tmp_path / "dipoles.extxyz"
+
+
+FEW_STEPS: dict[str, Any] = SMALL | dict(charges=True, sweeps=2, polish_steps=3, threads=1, seed=1)
+
+
+def test_a_fit_stopped_anywhere_ends_with_the_same_bits(dipoles: Path, tmp_path: Path) -> None:
+    whole = etnpot.fit_tensor(dipoles, "dipole", **FEW_STEPS)
+    assert {"sweep", "features", "polish"} == {record["stage"] for record in whole.history}
+    for step in range(1, len(whole.history) + 1):
+        kept = tmp_path / f"{step}.etnfit"
+        with pytest.raises(Stopped):
+            etnpot.fit_tensor(dipoles, "dipole", checkpoint=kept, callback=stop_after(step), **FEW_STEPS)
+        seen: list[int] = []
+        result = etnpot.fit_tensor(
+            dipoles, "dipole", checkpoint=kept, resume=True,
+            callback=lambda record, seen=seen: seen.append(record["step"]), **FEW_STEPS,
+        )  # fmt: skip
+        assert seen == list(range(step + 1, len(whole.history) + 1))
+        assert result.model.parameters.tobytes() == whole.model.parameters.tobytes()
+        assert result.history == whole.history
+        assert (result.reason, list(tmp_path.glob("*.lock"))) == (whole.reason, [])
+
+
+def test_wider_limits_go_on(dipoles: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    first = etnpot.fit_tensor(dipoles, "dipole", checkpoint=kept, **FEW_STEPS)
+    more = etnpot.fit_tensor(
+        dipoles, "dipole", checkpoint=kept, resume=True, **FEW_STEPS | dict(polish_steps=5)
+    )
+    assert more.history[: len(first.history)] == first.history
+    assert len(more.history) == len(first.history) + 2
+
+
+def test_what_a_checkpoint_is_not_for(dipoles: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    with pytest.raises(Stopped):
+        etnpot.fit_tensor(dipoles, "dipole", checkpoint=kept, callback=stop_after(2), **FEW_STEPS)
+
+    def again(data: Any = dipoles, quantity: str = "dipole", **options: Any) -> None:
+        etnpot.fit_tensor(data, quantity, checkpoint=kept, **FEW_STEPS | options)
+
+    with pytest.raises(RunDirectoryError, match="--resume"):
+        again()
+    with pytest.raises(RunDirectoryError, match="give one of them"):
+        again(resume=True, force=True)
+    with pytest.raises(DataError, match="other data"):
+        again(ase.io.read(dipoles, ":-1"), resume=True)
+    for changed in ({"ranks": 1}, {"polish_steps": 0}):
+        with pytest.raises(SpecificationError, match=f"other settings of .*{next(iter(changed))}"):
+            again(resume=True, **changed)
+    with CheckpointFile(kept, resume=True), pytest.raises(RunDirectoryError, match="a fit is running"):
+        again(resume=True)
+    values, arrays = read_checkpoint(kept)
+    for damage in (
+        {k: v for k, v in values.items() if k != "quantity"},
+        {**values, "history": [1]},
+        {**values, "progress": {**values["progress"], "sweep_at": -1}},
+        {**values, "spec": {**values["spec"], "cutoff": 3.0}},
+    ):
+        write_checkpoint(kept, damage, arrays)
+        with pytest.raises(RunDirectoryError, match="does not hold the state of this fit"):
+            again(resume=True)
+    kept.write_bytes(b"no checkpoint")
+    with pytest.raises(RunDirectoryError, match="not a checkpoint"):
+        again(resume=True)
+    again(force=True)
+    with pytest.raises(RunDirectoryError, match="cannot write the checkpoint"):
+        etnpot.fit_tensor(dipoles, "dipole", checkpoint=tmp_path / "no" / "kept", **FEW_STEPS)
