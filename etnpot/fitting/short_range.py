@@ -3,8 +3,8 @@
 No data say anything about such pairs, and a dimer is far from all data at every distance. Below d, where the data of a pair of
 species begin (`etnpot.basis.data_distances`), with the potential V of two nuclei,
 
-1. dimers at 0.83 d, the middle of the usual layer of (3), 0.9 d, 0.95 d and d enter the loss of a fit. The force that pushes
-   their atoms apart should be that of nuclei,
+1. dimers at 0.83 d, the middle of the usual layer of (3), 0.9 d, 0.95 d, 0.975 d and d enter the loss of a fit. The force that
+   pushes their atoms apart should be that of nuclei,
 
        w (F_d(r) + V'(r))²,     w = tau (F_rms / V'(r))²,     tau = min(1, n / (1000 n_d)),                                (1)
 
@@ -32,6 +32,7 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
 
        (b/b_0 - 1) + q ln((b_0 - a_0)/b_0) - q ln((b - a)/b).                                                                (4)
 
+   Where there are none, the layer keeps its width, b is 0.95 d at most, and the least of the attraction is left.
    No pair of the training set is closer than b, which therefore changes nothing on it.
 
 ============== =============================== ========
@@ -73,7 +74,7 @@ Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
 #: Distances of the dimers of the loss, in units of d, and the largest part of the data that they count for.
-_AT, _SHARE = (0.83, 0.9, 0.95, 1.0), 0.001
+_AT, _SHARE = (0.83, 0.9, 0.95, 0.975, 1.0), 0.001
 #: The part of their forces that is enough, of dimers and of embedded pairs.
 _ENOUGH_ALONE, _ENOUGH_EMBEDDED = 0.1, 0.5
 #: Configurations of either kind for each distance and pair, displaced by which part of d; distances, in units of d; that of the
@@ -85,6 +86,8 @@ _PUSHED, _CROWDED, _PUSH = (0.9, 1.0, 1.1, 1.2), 1.05, 0.6
 _LAYERS, _THINNING, _STEP, _FARTHEST = (1.0, 0.8, 2 / 3, 8 / 15, 0.4, 1 / 3, 4 / 15, 0.2), 0.05, 0.01, 1.1
 #: No layer is as thin as that.
 _THINNEST = 0.029
+#: The largest b, in units of d, of a dimer that attracts whatever the radii.
+_NEAREST = 0.95
 #: The largest b, as a part of the cutoff.
 _LARGEST = 0.9
 #: Points of the scans, in which nothing but the rounding of a force is below this part of V'.
@@ -319,7 +322,8 @@ def _radii(
     """a and b of a pair of species; None where the usual ones will do.
 
     Where no radii make all of the dimer repulsive, as where it attracts at d itself, those with the usual layer for which the
-    least is left: thinner ones cost more, in the forces of configurations that come that close, than they gain.
+    least is left, at some distance from the data: thinner and larger ones cost more, in the forces of configurations that come
+    that close, than they gain. Carbon atoms alone attract each other at the length of a bond, and in a molecule are held apart.
     """
     # a may be anywhere below d; below it there is nothing but V
     usual_inner, usual_outer = usual
@@ -341,7 +345,8 @@ def _radii(
         attracting = r[force <= _SMALLEST_FORCE * -slope]
         if not len(attracting):
             return None if (b, part) == (usual_outer, _LAYERS[0]) else (inner, b)
-        if part == _LAYERS[0] and len(attracting) < least_bad:
+        near = b > max(_NEAREST * reach, usual_outer)
+        if part == _LAYERS[0] and not near and len(attracting) < least_bad:
             least_bad, best = len(attracting), (inner, b)
     return best
 
