@@ -40,11 +40,12 @@ from etnpot.fitting.progress import FIRST_DAMPING, Progress
 from etnpot.fitting.samples import SAMPLE_LEVELS, Samples
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import repulsive_radii, short_range_constraints
-from etnpot.fitting.start import follow_means, initial_potential, lengthened, shortened
+from etnpot.fitting.start import follow_means, initial_potential, initial_spec, lengthened, shortened
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.network import Train, balanced
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import add_layers, random_potential
+from etnpot.potential.layers import Layer
 
 __all__ = ["Fitter"]
 
@@ -124,8 +125,11 @@ class Fitter:
             dispersion = Dispersion.from_dict(settings.dispersion)
             local = without_dispersion(train, dispersion)
             local_valid = None if valid is None else without_dispersion(valid, dispersion)
+        #: Layers that are appended to the local model once it has grown.
+        self._layers: tuple[Layer, ...] = ()
         if start is None:
-            self.potential = initial_potential(local, settings, species)
+            spec = initial_spec(local, settings, species)
+            self.potential, self._layers = initial_potential(local, settings, spec), spec.layers
         else:
             self.potential = start.with_energy_bounds(None)  # those of other data, as are the radii
             if start.spec.repulsion is not None:
@@ -133,23 +137,7 @@ class Fitter:
                 self.potential = self.potential.with_repulsion(usual)
         #: Shortest distances of the training set, Å.
         self.distances = local.min_distances()
-        means = follow_means(settings, self.potential.species, self.distances)
-        #: Layers that are appended to the local model once it has grown.
-        self._layers = () if start is not None else self.potential.spec.layers
-        if self._layers:
-            rng = np.random.default_rng([settings.seed, 0])
-            self.potential = random_potential(
-                replace(self.potential.spec, layers=()),
-                rng,
-                dict(
-                    zip(
-                        self.potential.species,
-                        self.potential.arrays["reference_energies"].tolist(),
-                        strict=True,
-                    )
-                ),
-                means=means,
-            )
+        means = follow_means(settings, self.potential.species, self.potential.cutoff, self.distances)
         #: What the train grows to.
         self._target = self.potential.spec.layout
         if start is None and settings.growth and not settings.two_site:

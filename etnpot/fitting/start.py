@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,16 +13,16 @@ from etnpot.fitting.dataset import DataSet, reference_energies
 from etnpot.fitting.settings import FitSettings
 from etnpot.neighbors import neighbor_list
 from etnpot.network import Bond, Train, TrainLayout, grow_order, grow_ranks
-from etnpot.potential import Potential
+from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import random_potential, symbols_to_numbers
 
-__all__ = ["follow_means", "initial_potential", "lengthened", "shortened"]
+__all__ = ["follow_means", "initial_potential", "initial_spec", "lengthened", "shortened"]
 
 
-def initial_potential(
+def initial_spec(
     train: DataSet, settings: FitSettings, species: tuple[int, ...] | None = None
-) -> Potential:
-    """Random features and train in the range of the data, reference energies as the settings say."""
+) -> PotentialSpec:
+    """What the settings say, in the range of the data."""
     elements = train.species if species is None else symbols_to_numbers(species)
     missing = sorted(set(train.species) - set(elements))
     if missing:
@@ -31,28 +32,31 @@ def initial_potential(
     distances = train.min_distances()
     shortest = min(distances.values(), default=0.5 * settings.cutoff)
     r_min = min(0.97 * shortest, 0.8 * settings.cutoff)
-    spec = settings.spec(
+    return settings.spec(
         elements,
         r_min=round(r_min, 3),
         neighbor_scale=_mean_neighbors(train, settings.cutoff),
         distances=distances,
     )
+
+
+def initial_potential(train: DataSet, settings: FitSettings, spec: PotentialSpec) -> Potential:
+    """Random features and train, without the layers of `spec`; reference energies as the settings say."""
     energies: dict[str | int, float] = {}
     if train.n_energies:
-        energies = {
-            z: e for z, e in reference_energies(train, settings.reference_energies).items() if z in elements
-        }
+        found = reference_energies(train, settings.reference_energies)
+        energies = {z: e for z, e in found.items() if z in spec.species}
     rng = np.random.default_rng([settings.seed, 0])
-    means = follow_means(settings, spec.species, distances)
-    return random_potential(spec, rng, energies, means=means)
+    means = follow_means(settings, spec.species, spec.radial.cutoff, train.min_distances())
+    return random_potential(replace(spec, layers=()), rng, energies, means=means)
 
 
 def follow_means(
-    settings: FitSettings, species: Sequence[int], distances: Mapping[tuple[int, int], float]
+    settings: FitSettings, species: Sequence[int], cutoff: float, distances: Mapping[tuple[int, int], float]
 ) -> bool:
     """Whether pairs of two elements follow those of each with itself: where the data hold hot elements and cold alloys."""
     if settings.mixed_pairs == "auto":
-        return bool(cold_pairs(species, settings.cutoff, distances))
+        return bool(cold_pairs(species, cutoff, distances))
     return settings.mixed_pairs == "means"
 
 

@@ -16,7 +16,7 @@ from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import evaluate
 from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.settings import FitSettings
-from etnpot.fitting.start import follow_means, initial_potential
+from etnpot.fitting.start import follow_means, initial_potential, initial_spec
 
 TINY: dict[str, Any] = {
     "order": 2, "l_max": 1, "radial_size": 4, "channels": [2, 1], "ranks": 2, "cutoff": 3.6, "reliability": False, "threads": 1,
@@ -47,10 +47,10 @@ def test_means_where_alloys_are_cold(rng: np.random.Generator) -> None:
     hot = {(28, 28): 1.9, (28, 29): 2.0, (29, 29): 2.0}
     cold = {**hot, (28, 29): 2.5}
     auto = FitSettings(cutoff=4.0)
-    assert follow_means(auto, (28, 29), cold)
-    assert not follow_means(auto, (28, 29), hot)
-    assert not follow_means(FitSettings(cutoff=4.0, mixed_pairs="free"), (28, 29), cold)
-    assert follow_means(FitSettings(cutoff=4.0, mixed_pairs="means"), (28, 29), hot)
+    assert follow_means(auto, (28, 29), 4.0, cold)
+    assert not follow_means(auto, (28, 29), 4.0, hot)
+    assert not follow_means(FitSettings(cutoff=4.0, mixed_pairs="free"), (28, 29), 4.0, cold)
+    assert follow_means(FitSettings(cutoff=4.0, mixed_pairs="means"), (28, 29), 4.0, hot)
     with pytest.raises(
         SpecificationError, match=r"mixed_pairs: expected 'auto', 'means' or 'free', got 'none'"
     ):
@@ -61,7 +61,7 @@ def test_a_fit_starts_from_them(rng: np.random.Generator) -> None:
     data = hot_elements_cold_alloys(["Cu", "Ni"], 2, rng)
     for mixed_pairs, means in (("auto", True), ("free", False)):
         settings = FitSettings(**TINY, mixed_pairs=mixed_pairs)
-        table = initial_potential(data, settings).arrays["species.pair"]
+        table = initial_potential(data, settings, initial_spec(data, settings)).arrays["species.pair"]
         own = np.diagonal(table, axis1=2, axis2=3)
         mean = (own[..., :, None] + own[..., None, :]) / 2
         assert np.allclose(table[:, 1], mean[:, 1]) == means

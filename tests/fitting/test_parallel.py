@@ -28,7 +28,7 @@ from etnpot.fitting.demo_data import emt_alloys
 from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
-from etnpot.fitting.start import initial_potential
+from etnpot.fitting.start import initial_potential, initial_spec
 
 MODEL: dict[str, Any] = {
     "cutoff": 4.0, "order": 2, "l_max": 1, "channels": 2, "ranks": 2, "radial_size": 4, "species_rank": 2,
@@ -176,7 +176,8 @@ def test_two_ranks_give_the_fit_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("work", ["loss", "gradient"])
 def test_a_rank_without_configurations_sums_floats(work: str) -> None:
     types = []
-    potential = initial_potential(training_set(), FitSettings(**MODEL))
+    train, settings = training_set(), FitSettings(**MODEL)
+    potential = initial_potential(train, settings, initial_spec(train, settings))
     getattr(Problem([], reduce=lambda array: types.append(array.dtype)), work)(potential)
     assert types
     assert set(types) == {np.dtype(np.float64)}
