@@ -501,8 +501,9 @@ class Fitter:
         """The layers that were asked for, random, with weights zero behind them."""
         self.potential = self._with_layers()
         progress = self._progress
-        progress.cycle_at, progress.stale, progress.level_stale, progress.sample_sizes = 1, 0, 0, []
-        progress.step_gain, progress.skipped = 0.0, 0
+        progress.stale, progress.level_stale, progress.sample_sizes = 0, 0, []
+        progress.step_gain, progress.skipped, progress.repeated = 0.0, 0, _REPEATED_PARTS
+        self._begin_round()
         return {"stage": "layers", "order": self.potential.spec.order, **self._judge()}
 
     def _polish_part(self) -> dict[str, Any]:

@@ -96,6 +96,41 @@ def test_the_order_grows_to_what_was_asked_for(
     assert whole.potential.spec.order == 4
 
 
+@pytest.mark.parametrize("determined", [False, True])
+def test_rounds_of_single_cores(
+    labelled_by: Callable[..., DataSet],
+    teacher: Potential,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    determined: bool,
+) -> None:
+    """They follow steps of all parameters, of trains that grow where the data are enough, and go on while they gain more."""
+    monkeypatch.setattr("etnpot.fitting.fitter._PARTS_FROM", 1)
+    monkeypatch.setattr("etnpot.fitting.fitter._GROWING_PARTS_ROWS", 0 if determined else 1e9)
+    settings = FitSettings(
+        **TINY | {"order": 3, "ridge": 1e-12, "repulsion": "none", "tolerance": 0.0}, polish_steps=6
+    )
+    fitter = Fitter(labelled_by(teacher, n=6, noise=0.02), None, settings)
+    fitter.run()
+    grown = [record for record in fitter.history if record["stage"] == "growth"]
+    assert any("core" in record for record in grown) == determined
+    assert [record["order"] for record in grown] == [2] * len(grown)
+    # what each step of all parameters gained, and the steps of the three cores and of the features behind it
+    loss, steps = grown[-1]["loss"], []
+    for record in (record for record in fitter.history if record["stage"] == "polish"):
+        if "damping" in record:
+            steps.append([])
+        steps[-1].append(loss - record["loss"])
+        loss = record["loss"]
+    assert len(steps) == 6
+    for whole, *parts in steps:
+        rounds = [sum(parts[at : at + 4]) for at in range(0, len(parts), 4)]
+        assert len(parts) in (0, 4, 8, 12, 16)
+        assert all(gained > whole for gained in rounds[:-1])
+        assert not rounds or len(rounds) == 4 or rounds[-1] <= whole * (1 + 1e-6)
+    assert any(parts for _, *parts in steps)
+
+
 def test_polish_lowers_the_loss_and_lbfgs_too(
     labelled_by: Callable[..., DataSet],
     problem_of: Callable[..., Problem],
