@@ -12,6 +12,7 @@ potential      the file reads back bit for bit
 sealed         a forged potential file, with a right digest, evaluates to finite numbers within bounded time and memory
 checkpoint     the file reads back bit for bit
 resume         a forged checkpoint, with a right digest, is continued and leaves finite parameters
+tensor-resume  a forged checkpoint of a fit of dipoles goes on to its end and leaves finite parameters
 extxyz, ...    labels have their shapes and are finite, the elements exist, weights are not negative, the table can be printed
 config         the settings make a model whose parameters can be counted
 keywords       the same for keywords of `etnpot.fit`, and one step of the fit leaves finite parameters
@@ -106,6 +107,18 @@ def small_potential(**changes: Any) -> etnpot.Potential:
         reference_energies={"Cu": -3.0, "Ni": -4.0},
     )  # fmt: skip
     return etnpot.ETN(**(settings | changes))
+
+
+def graded(potential: etnpot.Potential) -> etnpot.Potential:
+    """With grades that mean nothing."""
+    from etnpot.fitting.reliability import chosen_core
+    from etnpot.potential import Reliability
+
+    group, rng = chosen_core(potential), np.random.default_rng(0)
+    n_q, n_z = potential.spec.shapes[group][0], len(potential.species)
+    return potential.with_reliability(
+        Reliability(group, rng.normal(size=(n_q, 3)), rng.normal(size=(n_z, 3)), np.ones((n_q, 1)))
+    )
 
 
 # -------------------------------------------------------------------------------------------------- structures
@@ -613,6 +626,27 @@ class TensorFile(Target):
             require(np.isfinite(value).all() or largest > 1e20, "the tensor is not finite")
 
 
+def forged_state(content: bytes, rng: Rng) -> bytes:
+    """A checkpoint with another state, other parameters or another header, and a right digest."""
+    header, data = opened(content)
+    metadata = header["__metadata__"]
+    for _ in range(int(rng.integers(1, 3))):
+        kind = rng.integers(5)
+        if kind < 3:
+            with contextlib.suppress(ValueError):  # it was damaged by the turn before
+                metadata["state"] = json.dumps(mutate_value(json.loads(metadata["state"]), rng))
+        elif kind == 3:
+            data = mutate_bytes(data, rng)
+        else:
+            header = mutate_value(header, rng)
+        if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
+            break
+        metadata = header["__metadata__"]
+        if not isinstance(metadata.get("state"), str):
+            break
+    return closed(header, data) if isinstance(header, dict) else json.dumps(header).encode()
+
+
 class Checkpoint(Target):
     """Damaged checkpoints of a fit."""
 
@@ -670,23 +704,7 @@ class Resume(Checkpoint):
     inputs = 2000
 
     def make(self, rng: Rng) -> bytes:
-        header, data = opened(self.contents[int(rng.integers(len(self.contents)))])
-        metadata = header["__metadata__"]
-        for _ in range(int(rng.integers(1, 3))):
-            kind = rng.integers(5)
-            if kind < 3:
-                with contextlib.suppress(ValueError):  # it was damaged by the turn before
-                    metadata["state"] = json.dumps(mutate_value(json.loads(metadata["state"]), rng))
-            elif kind == 3:
-                data = mutate_bytes(data, rng)
-            else:
-                header = mutate_value(header, rng)
-            if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
-                break
-            metadata = header["__metadata__"]
-            if not isinstance(metadata.get("state"), str):
-                break
-        return closed(header, data) if isinstance(header, dict) else json.dumps(header).encode()
+        return forged_state(self.contents[int(rng.integers(len(self.contents)))], rng)
 
     def check(self, case: bytes, directory: Path) -> None:
         from etnpot.fitting.checkpoint import read_checkpoint
@@ -701,6 +719,45 @@ class Resume(Checkpoint):
         if not fitter.finished and fitter.potential.n_parameters < 500:
             fitter.step()
         require(np.isfinite(fitter.potential.parameters).all(), "parameters are not finite")
+
+
+class TensorResume(Target):
+    """Forged checkpoints of fits of dipoles, which go on to their end."""
+
+    title = "checkpoints of tensor fits, forged with a right digest, continued"
+    inputs = 2000
+    settings: ClassVar[dict[str, Any]] = dict(
+        cutoff=3.0, order=2, l_max=1, radial_size=3, channels=[2, 1], ranks=1, species_rank=1, polish_steps=2, sweeps=1,
+        threads=1,
+    )  # fmt: skip
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        rng = np.random.default_rng(0)
+        self.frames = []
+        for _ in range(6):
+            atoms = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+            atoms.positions += 0.1 * rng.normal(size=(3, 3))
+            atoms.info["dipole"] = rng.normal(size=3)
+            self.frames.append(atoms)
+        self.contents = []
+        path = directory / "seed"
+        etnpot.fit_tensor(
+            self.frames,
+            "dipole",
+            checkpoint=path,
+            callback=lambda _: self.contents.append(path.read_bytes()),
+            **self.settings,
+        )
+
+    def make(self, rng: Rng) -> bytes:
+        return forged_state(self.contents[int(rng.integers(len(self.contents)))], rng)
+
+    def check(self, case: bytes, directory: Path) -> None:
+        path = directory / "case.etnfit"
+        path.write_bytes(case)
+        found = etnpot.fit_tensor(self.frames, "dipole", checkpoint=path, resume=True, **self.settings)
+        require(np.isfinite(found.model.parameters).all(), "parameters are not finite")
 
 
 # --------------------------------------------------------------------------------------------------- data files
@@ -1230,8 +1287,8 @@ class Export(Target):
         ]
         self.texts = [
             export_text(small_potential(**tiny)),
-            export_text(small_potential()),
-            export_text(small_potential(**tiny, layers=layers)),
+            export_text(graded(small_potential())),
+            export_text(graded(small_potential(**tiny, layers=layers))),
         ]
         self.process: subprocess.Popen[bytes] | None = None
         self.errors: Any = None
@@ -1326,6 +1383,7 @@ def _without_limit() -> None:
 
 TARGETS: dict[str, type[Target]] = {
     "structures": Structures, "edges": Edges, "potential": PotentialFile, "sealed": SealedPotential, "tensor": TensorFile,
-    "checkpoint": Checkpoint, "resume": Resume, "extxyz": ExtXYZ, "cfg": Cfg, "traj": Trajectory, "text": Text, "labels": Labels, "keywords": Keywords,
+    "checkpoint": Checkpoint, "resume": Resume, "tensor-resume": TensorResume,
+    "extxyz": ExtXYZ, "cfg": Cfg, "traj": Trajectory, "text": Text, "labels": Labels, "keywords": Keywords,
     "yaml": ConfigFile, "flags": Flags, "export": Export,
 }  # fmt: skip
