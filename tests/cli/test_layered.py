@@ -76,7 +76,7 @@ def test_a_wrong_setting_of_a_file_is_named_by_line(
 
 @pytest.mark.slow
 def test_a_fit_and_what_its_potential_can_do(in_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a warning, with grades; the export to LAMMPS leaves these out and says so."""
+    """Without a warning, with grades, also in the export to LAMMPS."""
     layers = "[{kind: message, carry: {0e: 1, 1o: 1}, ranks: 1}, {kind: pool, carry: {0e: 1}, ranks: 1}]"
     arguments = ["fit", "--train", "train.extxyz", "--valid-fraction", "0", *TINY, "--layers", layers]
     assert cli.main(arguments) == 0
@@ -92,8 +92,7 @@ def test_a_fit_and_what_its_potential_can_do(in_data: Path, capsys: pytest.Captu
     grades = [one["grade"] for one in json.loads(Path("g.json").read_text())["configurations"]]
     assert len(grades) == 10 and max(grades) <= 1.02
     assert cli.main(["lammps", "fit/potential.etn", "--out", "run"]) == 0
-    assert "grades       are not in the exported file" in capsys.readouterr().out
-    assert "\ngrade" not in Path("run/potential.lammps").read_text()
+    assert "\ngrade_center real " in Path("run/potential.lammps").read_text()
 
 
 def test_calibrate_grade_and_select(in_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
