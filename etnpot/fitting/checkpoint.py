@@ -145,6 +145,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
         raise RunDirectoryError(f"{os.fspath(path)} cannot be read ({error}); {advice}") from error
 
 
+@contextlib.contextmanager
+def _writing(what: str, directory: str) -> Iterator[None]:
+    """Says what to do when there is no room, or the directory has gone."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot write {what}: {error.strerror or error}; make room, or {directory} writable, and go on with --resume "
+            "(resume=True): what was written is kept"
+        ) from error
+
+
 class CheckpointFile:
     """The state of a fit that has no directory, in one file, locked while this object is open.
 
@@ -183,15 +195,8 @@ class CheckpointFile:
         with self._writing():
             write_checkpoint(self.path, *state)
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write the checkpoint {self.path}: {error.strerror or error}; make room, or its directory writable, "
-                "and go on with --resume (resume=True): what was written is kept"
-            ) from error
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return _writing(f"the checkpoint {self.path}", "its directory")
 
     def close(self) -> None:
         """Release the lock."""
@@ -363,16 +368,8 @@ class RunDirectory:
             else:
                 self._waiting.append(f"{now}  {line}")
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Says what to do when there is no room, or the directory has gone."""
-        try:
-            yield
-        except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write to the directory {self.path} of the fit: {error.strerror or error}; make room, or the "
-                "directory writable, and go on with --resume (resume=True): what was written is kept"
-            ) from error
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return _writing(f"to the directory {self.path} of the fit", "the directory")
 
     def _write_log(self, line: str) -> None:
         if self._log is None:

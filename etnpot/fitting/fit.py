@@ -35,6 +35,7 @@ from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.settings import FitSettings, with_overrides
 from etnpot.fitting.short_range import attracting_dimers
 from etnpot.fitting.split import split
+from etnpot.fitting.stepwise import plain
 from etnpot.io.structures import Labelled, read_structures
 from etnpot.metrics import Metrics, Prediction, evaluate_errors
 from etnpot.potential import Potential, Sensitivities
@@ -483,7 +484,7 @@ def describe(fitter: Fitter, data: FitData, metrics: Mapping[str, Metrics]) -> d
             for name, part in data.sets.items()
         },
         "valid_was_split_off": data.was_split,
-        "settings": _json_values(fitter.settings.to_dict()),
+        "settings": plain(fitter.settings.to_dict()),
         "versions": {
             "etnpot": etnpot.__version__,
             "numpy": np.__version__,
@@ -541,12 +542,3 @@ def _symbols(numbers: Sequence[int]) -> str:
     from ase.data import chemical_symbols
 
     return ", ".join(chemical_symbols[z] for z in numbers)
-
-
-def _json_values(value: Any) -> Any:
-    """`value` with plain lists, strings as keys, and plain numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): _json_values(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_values(entry) for entry in value]
-    return value.item() if isinstance(value, np.generic) else value

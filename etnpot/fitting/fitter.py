@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from etnpot.basis import Repulsion
 from etnpot.dispersion import Dispersion
-from etnpot.errors import DataError, EtnpotError, RunDirectoryError, SpecificationError
+from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.coordinates import Turning
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.evaluation import without_dispersion
@@ -41,6 +41,7 @@ from etnpot.fitting.samples import SAMPLE_LEVELS, Samples
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import repulsive_radii, short_range_constraints
 from etnpot.fitting.start import follow_means, initial_potential, initial_spec, lengthened, shortened
+from etnpot.fitting.stepwise import Stepwise, history_of
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.network import Train, balanced
 from etnpot.potential import Potential, PotentialSpec
@@ -81,7 +82,7 @@ _LBFGS_ITERATIONS = 20
 _BELOW, _LEAST_BELOW, _ABOVE, _LEAST_ABOVE = 0.15, 0.5, 2.0, 10.0
 
 
-class Fitter:
+class Fitter(Stepwise):
     """A fit in progress.
 
     Parameters
@@ -166,27 +167,12 @@ class Fitter:
             means=means,
         )
         self._samples = Samples(self._problem, train, settings.seed)
-        self._progress = Progress(ridge=settings.ridge or 0.0)
+        self._progress: Progress = Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None
         self.history: list[dict[str, Any]] = []
 
     # ------------------------------------------------------------------------------------------------ state
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self._progress.finished
-
-    @property
-    def reason(self) -> str:
-        """Why the fit stopped."""
-        return self._progress.reason
-
-    @property
-    def seconds(self) -> float:
-        """Time spent, over all restarts."""
-        return self._progress.seconds
 
     def state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Everything the next step depends on: JSON values, and arrays."""
@@ -201,26 +187,6 @@ class Fitter:
         }
         return values, {"parameters": self.potential.parameters, "best_parameters": self.best.parameters}
 
-    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from a `state`; the data must be the same, and so must every setting but the limits of the run.
-
-        Raises
-        ------
-        DataError, SpecificationError
-            For other data and other settings.
-        RunDirectoryError
-            For values that are no state of this fit. Nothing has changed then.
-        """
-        try:
-            self._restore(values, arrays)
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-            if isinstance(error, EtnpotError):
-                raise
-            raise RunDirectoryError(
-                f"the checkpoint does not hold the state of a fit ({type(error).__name__}: {error!s:.200}); begin anew "
-                "with --force (force=True)"
-            ) from error
-
     def _restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         if values["train_hash"] != self.train.hash:
             raise DataError(
@@ -231,24 +197,15 @@ class Fitter:
                 "the checkpoint belongs to another validation set; restart with --force to begin anew"
             )
         limits = {"time_limit", "polish_steps", "threads", "patience"}
-        now = self.settings.to_dict()
-        changed = [
-            k for k, v in values["settings"].items() if k not in limits and _plain(now.get(k)) != _plain(v)
-        ]
-        if changed:
-            raise SpecificationError(
-                f"the checkpoint was made with other settings of {changed}; use the same ones, or --force to begin anew"
-            )
-        progress, history = Progress.from_dict(values["progress"]), values["history"]
-        if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
-            raise ValueError("the history is no list of records")
+        self._check_settings(values["settings"], limits)
+        progress, history = Progress.from_dict(values["progress"]), history_of(values)
         if len(progress.sample_sizes) not in (0, SAMPLE_LEVELS) or not all(progress.sample_sizes):
             raise ValueError(f"the samples have the sizes {progress.sample_sizes}")
         potential = self._own(values["spec"], arrays["parameters"])
         best = self._own(values["best_spec"], arrays["best_parameters"])
         if progress.cycle_at > potential.spec.order + 1:
             raise ValueError(f"a round of {potential.spec.order} cores has no step {progress.cycle_at}")
-        self._progress, self.potential, self.best, self.history = progress, potential, best, list(history)
+        self._progress, self.potential, self.best, self.history = progress, potential, best, history
         # a run that had ended only because of its limits goes on when they are wider now
         if self._progress.reason in ("time limit", "polish steps"):
             self._progress.finished, self._progress.reason = False, ""
@@ -626,12 +583,3 @@ class Fitter:
         if not progress.sample_sizes:
             progress.sample_sizes = self._samples.sizes(self.potential.n_parameters)
         return progress.sample_sizes[progress.level] if progress.level < SAMPLE_LEVELS else len(self.train)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that settings compare as JSON does."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value

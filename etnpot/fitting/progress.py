@@ -17,6 +17,10 @@ _MOST = 2**53
 class Counters:
     """Numbers, lists of integers and texts that are kept in a checkpoint; integers are counts."""
 
+    seconds: float = 0.0
+    finished: bool = False
+    reason: str = ""
+
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         """The inverse of `asdict`; anything that a fit would not have written raises ValueError."""
@@ -63,6 +67,3 @@ class Progress(Counters):
     best_attracts: bool = False
     level_loss: float = float("inf")
     level_stale: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    reason: str = ""

@@ -19,17 +19,18 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 import etnpot
-from etnpot.errors import DataError, EtnpotError, RunDirectoryError, SpecificationError
+from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.checkpoint import CheckpointFile
 from etnpot.fitting.polish import Damping, polish_step
 from etnpot.fitting.progress import FIRST_DAMPING, Counters
 from etnpot.fitting.ridge import solve_ridge
+from etnpot.fitting.stepwise import Stepwise, history_of, plain
 from etnpot.fitting.sweeps import one_site, sweep_order
 from etnpot.fitting.tensor_evaluation import TensorMetrics, metrics_table, problem_metrics
 from etnpot.fitting.tensor_problem import TensorProblem
@@ -248,6 +249,7 @@ def fit_tensor(
                 f"the {name} set holds elements {sorted(unknown)} that the training set does not; remove those "
                 "configurations, or add such ones to the training set"
             )
+    digests = {name: _digest(labels) for name, labels in sets.items()}
     with contextlib.ExitStack() as stack:
         kept = None
         if checkpoint is not None:
@@ -258,7 +260,6 @@ def fit_tensor(
             )
             for name, labels in sets.items()
         }
-        digests = {name: _digest(labels) for name, labels in sets.items() if name != "test"}
         fitter = _TensorFitter(problems["train"], problems.get("valid"), model, settings, digests)
         state = None if kept is None else kept.load()
         if state is not None:
@@ -277,10 +278,10 @@ def fit_tensor(
         "key": key,
         "unit_of_data": unit,
         "sets": {
-            name: {"n": len(labels), "sha256": _digest(labels), **metrics[name].to_json()}
+            name: {"n": len(labels), "sha256": digests[name], **metrics[name].to_json()}
             for name, labels in sets.items()
         },
-        "settings": _plain(asdict(settings)),
+        "settings": plain(asdict(settings)),
         "steps": len(fitter.history),
         "reason": reason,
         "seconds": round(seconds, 3),
@@ -299,13 +300,12 @@ class _Progress(Counters):
     mu: float = FIRST_DAMPING
     ridge: float = 0.0
     best_error: float = float("inf")
-    seconds: float = 0.0
-    finished: bool = False
-    reason: str = ""
 
 
-class _TensorFitter:
-    """A fit in progress; everything the next step depends on is in `state`."""
+class _TensorFitter(Stepwise):
+    """The fit in progress."""
+
+    _state_of: ClassVar[str] = "this fit"
 
     def __init__(
         self,
@@ -316,28 +316,13 @@ class _TensorFitter:
         digests: Mapping[str, str],
     ) -> None:
         self.problem, self.valid, self.settings = problem, valid, settings
-        self._digests = dict(digests)
+        self._digests = {name: digest for name, digest in digests.items() if name != "test"}
         self.history: list[dict[str, Any]] = []
         self.model = self.best = self._with_offsets(model)
         #: Of a half-sweep, one solve for each core, and one step of the features if there is a polish.
         self._n_turns = model.spec.order + (settings.polish_steps > 0)
-        self._progress = _Progress(ridge=settings.ridge or 0.0)
+        self._progress: _Progress = _Progress(ridge=settings.ridge or 0.0)
         self._check_limits()
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self._progress.finished
-
-    @property
-    def reason(self) -> str:
-        """Why the fit stopped."""
-        return self._progress.reason
-
-    @property
-    def seconds(self) -> float:
-        """Time spent, over all restarts."""
-        return self._progress.seconds
 
     # ------------------------------------------------------------------------------------------------ state
 
@@ -349,53 +334,24 @@ class _TensorFitter:
             "spec": self.model.spec.to_dict(),
             "best_spec": self.best.spec.to_dict(),
             "history": self.history,
-            "settings": _plain(asdict(self.settings)),
+            "settings": plain(asdict(self.settings)),
             "data": self._digests,
         }
         return values, {"parameters": self.model.parameters, "best_parameters": self.best.parameters}
-
-    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from a `state`; data and settings must be the same, but for the limits of the run.
-
-        Raises
-        ------
-        DataError, SpecificationError
-            For other data and other settings.
-        RunDirectoryError
-            For values that are no state of this fit. Nothing has changed then.
-        """
-        try:
-            self._restore(values, arrays)
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-            if isinstance(error, EtnpotError):
-                raise
-            raise RunDirectoryError(
-                f"the checkpoint does not hold the state of this fit ({type(error).__name__}: {error!s:.200}); begin anew "
-                "with --force (force=True)"
-            ) from error
 
     def _restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         if "quantity" not in values:
             raise ValueError("it is that of a potential")
         if values["data"] != self._digests:
             raise DataError("the checkpoint belongs to other data; restart with --force to begin anew")
-        now = _plain(asdict(self.settings))
         before = values["settings"]
-        changed = [k for k, v in before.items() if k not in _LIMITS and now.get(k) != v]
-        if (before["polish_steps"] > 0) != (
-            now["polish_steps"] > 0
-        ):  # half-sweeps have other steps without a polish
-            changed.append("polish_steps")
-        if changed:
-            raise SpecificationError(
-                f"the checkpoint was made with other settings of {changed}; use the same ones, or --force to begin anew"
-            )
-        progress, history = _Progress.from_dict(values["progress"]), values["history"]
-        if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
-            raise ValueError("the history is no list of records")
+        # half-sweeps have other steps without a polish
+        others = () if (before["polish_steps"] > 0) == (self.settings.polish_steps > 0) else ("polish_steps",)
+        self._check_settings(before, _LIMITS, *others)
+        progress, history = _Progress.from_dict(values["progress"]), history_of(values)
         model = self._own(values["spec"], arrays["parameters"])
         best = self._own(values["best_spec"], arrays["best_parameters"])
-        self._progress, self.model, self.best, self.history = progress, model, best, list(history)
+        self._progress, self.model, self.best, self.history = progress, model, best, history
         if progress.reason == _ALL_STEPS:  # more of them may be wanted now
             progress.finished, progress.reason = False, ""
         self._check_limits()
@@ -591,11 +547,3 @@ def _with_overrides(settings: TensorFitSettings | None, overrides: Mapping[str, 
     if unknown:
         raise SpecificationError(f"unknown settings {unknown}; the settings are {', '.join(sorted(known))}")
     return replace(TensorFitSettings() if settings is None else settings, **overrides)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
