@@ -2,6 +2,7 @@
 
     python benchmarks/layers/reference.py POLYYNES
     python benchmarks/layers/run.py --polyynes POLYYNES                  every data set and variant
+    python benchmarks/layers/run.py --polyynes POLYYNES --seeds 0 1      with several seeds, over which the tables take the mean
     python benchmarks/layers/run.py --polyynes POLYYNES --data polyynes --variants local messages
     python benchmarks/layers/run.py --polyynes POLYYNES --times          only the times, of random potentials of these settings
     python benchmarks/layers/run.py --render                             the tables again from the JSON
@@ -9,7 +10,8 @@
 Every variant of a data set has the same local features, the same train behind its layers, and the same time on one thread;
 *local, as many parameters* has about those of the messages, by higher ranks, and *local, as slow* an order, l_max and ranks
 with which an evaluation takes about as long. The data are polyynes (`reference.py`), of which the longest are in no training
-set, and parts of 3BPA and NbMoTaW (docs/accuracy.md). Writes results.json beside this file and the tables of docs/layers.md.
+set, parts of 3BPA and NbMoTaW (docs/accuracy.md), and acetylacetone, whose directory $ETNPOT_ACAC names
+(examples/compare/acac.yaml says where it is from). Writes results.json beside this file and the tables of docs/layers.md.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from pages import write_sections
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "layers.md"
+SHARED = HERE.parents[2] / "shared" / "data"
 #: Of measurements of time, far enough apart to find the machine at rest.
 ROUNDS = 5
 
@@ -79,19 +82,20 @@ def polyynes(args: argparse.Namespace) -> tuple[DataSet, DataSet, dict[str, Data
     )
 
 
-def of_shared(train: str, tests: dict[str, str], n_train: int, n_test: int) -> Any:
-    """Parts of data sets in $ETNPOT_DATA, drawn evenly."""
+def of_files(
+    variable: str, default: Path | None, train: str, tests: dict[str, str], n_train: int, n_test: int
+) -> Any:
+    """Parts of data sets in the directory that a variable names, drawn evenly."""
 
     def thinned(data: DataSet, count: int) -> DataSet:
         places = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
         return data.subset([int(place) for place in places])
 
     def sets(_: argparse.Namespace) -> tuple[DataSet, DataSet, dict[str, DataSet]]:
-        root = Path(os.environ.get("ETNPOT_DATA") or HERE.parents[2] / "shared" / "data")
-        if not root.is_dir():
-            sys.exit(
-                f"the data sets were expected in {root}; set ETNPOT_DATA to their directory (docs/accuracy.md)"
-            )
+        named = os.environ.get(variable)
+        root = Path(named) if named else default
+        if root is None or not root.is_dir():
+            sys.exit(f"{train}: set {variable} to the directory of the data (see --help), it is now {root}")
         learned, held_out = split(thinned(DataSet.from_files([root / train]), n_train), 0.15, seed=0)
         return (
             learned,
@@ -121,11 +125,26 @@ TASKS = {
     "3BPA": Task(
         {**MOLECULE, "cutoff": 4.0, "channels": [4, 3, 2], "ranks": {"0e": 5, "1o": 4, "2e": 2}}, 240,
         {"0e": 7, "1o": 5, "2e": 3}, SLOWER,
-        of_shared("3bpa/train.extxyz", {"300 K": "3bpa/test.extxyz", "600 K": "3bpa/test_600K.extxyz"}, 120, 200),
+        of_files(
+            "ETNPOT_DATA", SHARED, "3bpa/train.extxyz",
+            {"300 K": "3bpa/test.extxyz", "600 K": "3bpa/test_600K.extxyz"}, 120, 200,
+        ),
+    ),
+    "acetylacetone": Task(
+        {**MOLECULE, "cutoff": 4.0, "channels": [4, 3, 2], "ranks": {"0e": 5, "1o": 4, "2e": 2}}, 300,
+        {"0e": 7, "1o": 5, "2e": 3}, SLOWER,
+        of_files(
+            "ETNPOT_ACAC", None, "train_300K.xyz",
+            {"300 K": "test_MD_300K.xyz", "600 K": "test_MD_600K.xyz", "dihedral": "test_dihedral.xyz",
+             "proton transfer": "test_H_transfer.xyz"}, 500, 650,
+        ),
     ),
     "NbMoTaW": Task(
         METAL, 240, {"0e": 5, "1o": 4, "2e": 3, "3o": 2}, SLOWER,
-        of_shared("nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"}, 300, 150),
+        of_files(
+            "ETNPOT_DATA", SHARED, "nbmotaw_snap2020/train.extxyz",
+            {"test": "nbmotaw_snap2020/test.extxyz"}, 300, 150,
+        ),
     ),
 }  # fmt: skip
 MESSAGE = {"kind": "message", "order": 1, "carry": {"0e": 2, "1o": 1}}
@@ -153,11 +172,11 @@ def settings_of(task: Task, variant: str) -> dict[str, Any]:
     return settings
 
 
-def run(task: Task, variant: str, args: argparse.Namespace) -> dict[str, Any]:
+def run(task: Task, variant: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """One fit and its errors."""
     train, valid, tests = task.sets(args)
     result = etnpot.fit(
-        train, valid, **settings_of(task, variant), time_limit=task.seconds, seed=args.seed, threads=1, reliability=False
+        train, valid, **settings_of(task, variant), time_limit=task.seconds, seed=seed, threads=1, reliability=False
     )  # fmt: skip
     row: dict[str, Any] = {
         "n_parameters": result.potential.n_parameters,
@@ -191,12 +210,15 @@ def time_again(args: argparse.Namespace, results: dict[str, Any]) -> None:
             for variant in [v for v in args.variants if v in results.get(name, {})]:
                 settings = FitSettings(**settings_of(TASKS[name], variant))
                 spec = settings.spec(species, r_min=2.0, neighbor_scale=40.0)
-                if spec.n_parameters <= 1.1 * results[name][variant]["n_parameters"]:
+                if spec.n_parameters <= 1.1 * max(
+                    row["n_parameters"] for row in results[name][variant].values()
+                ):
                     potential = random_potential(spec, np.random.default_rng(0))
                     times = found.setdefault((name, variant), [])
                     times.append(time_per_atom(potential, max(valid, key=lambda c: c.n_atoms)))
     for (name, variant), times in found.items():
-        results[name][variant]["microseconds_per_atom"] = min(times)
+        for row in results[name][variant].values():
+            row["microseconds_per_atom"] = min(times)
         print(name, variant, *times)
 
 
@@ -217,22 +239,28 @@ def time_per_atom(potential: Potential, labelled: Any) -> float:
 
 
 def render(results: dict[str, Any]) -> dict[str, str]:
-    """One table for each data set."""
+    """One table for each data set: means over the seeds and, where there are several, half the range of force errors."""
+
+    def cell(runs: list[dict[str, Any]], part: str) -> str:
+        energies, forces = (
+            [run["errors"][part][f"{what}_mae"] for run in runs] for what in ("energy", "forces")
+        )
+        spread = f" ± {np.ptp(forces) / 2:.0f}" if len(runs) > 1 else ""
+        return f"{np.mean(energies):.2f}, {np.mean(forces):.0f}{spread}"
+
     tables = {}
     for name, rows in results.items():
-        sets = list(next(iter(rows.values()))["errors"])
+        sets = list(next(iter(next(iter(rows.values())).values()))["errors"])
         lines = [
             "| model | parameters | µs per atom | " + " | ".join(f"{part}: E, F" for part in sets) + " |",
             "|---|--:|--:|" + "--:|" * len(sets),
         ]
         for variant in [v for v in LAYERS if v in rows]:
-            row = rows[variant]
-            errors = [f"{e['energy_mae']:.2f}, {e['forces_mae']:.0f}" for e in row["errors"].values()]
-            lines.append(
-                f"| {variant} | {row['n_parameters']} | {row['microseconds_per_atom']:.1f} | "
-                + " | ".join(errors)
-                + " |"
-            )
+            runs = [rows[variant][seed] for seed in sorted(rows[variant])]
+            cells = " | ".join(cell(runs, part) for part in sets)
+            parameters = max(run["n_parameters"] for run in runs)
+            time_taken = min(run["microseconds_per_atom"] for run in runs)
+            lines.append(f"| {variant} | {parameters} | {time_taken:.1f} | {cells} |")
         tables[f"ablation: {name}"] = "\n".join(lines)
     return tables
 
@@ -243,7 +271,7 @@ def main() -> None:
     parser.add_argument("--polyynes", type=Path, help="directory of reference.py")
     parser.add_argument("--data", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--variants", nargs="+", choices=list(LAYERS), default=list(LAYERS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--times", action="store_true")
     parser.add_argument("--render", action="store_true")
     args = parser.parse_args()
@@ -254,10 +282,11 @@ def main() -> None:
     elif not args.render:
         for name in args.data:
             for variant in args.variants:
-                row = run(TASKS[name], variant, args)
-                results.setdefault(name, {})[variant] = row
-                print(name, variant, json.dumps(row), flush=True)
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                for seed in args.seeds:
+                    row = run(TASKS[name], variant, seed, args)
+                    results.setdefault(name, {}).setdefault(variant, {})[str(seed)] = row
+                    print(name, variant, seed, json.dumps(row), flush=True)
+                    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     write_sections(PAGE, render(results))
 
 
