@@ -124,6 +124,11 @@ class DataSet(Sequence[Labelled]):
         """Number of configurations with a stress."""
         return sum(c.stress is not None for c in self)
 
+    @property
+    def n_rows(self) -> int:
+        """Number of labels: energies, force components, and six components of each stress."""
+        return self.n_energies + self.n_forces + 6 * self.n_stresses
+
     @cached_property
     def species(self) -> tuple[int, ...]:
         """Atomic numbers present, ascending."""

@@ -1,6 +1,6 @@
 """Every setting of a fit, with its default and its check.
 
-A model is chosen by `size` ("small", "medium", "large", or a number of parameters) and any explicit setting, which wins.
+A model is chosen by `size` ("auto", "small", "medium", "large", or a number of parameters) and explicit settings, which win.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 
+#: With the size "auto" a model is the large one where the training set has so many rows for each of its parameters and atoms so
+#: many neighbours in the mean, and its normal equations are no more than so many multiplications; else the medium one.
+_LARGE_ROWS, _LARGE_NEIGHBORS, _LARGE_WORK = 10.0, 20.0, 1e12
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
@@ -66,7 +70,8 @@ class FitSettings:
     Parameters
     ----------
     size : str or int
-        "small", "medium", "large", or about how many parameters.
+        "small", "medium", "large", or about how many parameters; "auto" is large where the training set determines that many
+        parameters and atoms have many neighbours, as in metals and crystals, else medium.
     cutoff : float, Å
         Range of the potential: a few shells of neighbours.
     order, l_max, radial_size, channels, ranks, species_rank, species_form, embedding, bond_l_max, pseudotensors, head_rank
@@ -144,7 +149,7 @@ class FitSettings:
         Default: ``ETNPOT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else all processors.
     """
 
-    size: str | int = "medium"
+    size: str | int = "auto"
     cutoff: float = 5.0
     order: int | None = None
     l_max: int | None = None
@@ -192,9 +197,10 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         if isinstance(self.size, str):
-            if self.size not in SIZES:
+            if self.size not in ("auto", *SIZES):
+                names = ", ".join(map(repr, ("auto", *SIZES)))
                 raise SpecificationError(
-                    f"size: expected {', '.join(map(repr, SIZES))} or a number of parameters, got {self.size!r}"
+                    f"size: expected {names} or a number of parameters, got {self.size!r}"
                 )
         elif isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 50:
             raise SpecificationError(f"size: expected a name or at least 50 parameters, got {self.size!r}")
@@ -280,12 +286,20 @@ class FitSettings:
         r_min: float,
         neighbor_scale: float,
         distances: Mapping[tuple[int, int], float] | None = None,
+        n_rows: int = 0,
     ) -> PotentialSpec:
         """The model for given elements; `r_min` and `neighbor_scale` are used where the settings leave them open.
 
-        `distances` are the shortest ones of the data (Å), from which the repulsion takes its radii.
+        `distances` are the shortest ones of the data (Å), from which the repulsion takes its radii; the size "auto" looks at
+        `neighbor_scale`, the mean number of neighbours, and at `n_rows`, the number of labels of the data.
         """
         data = {"r_min": r_min, "neighbor_scale": neighbor_scale, "distances": distances}
+        if self.size == "auto":
+            large = self._spec(species, SIZES["large"], data)
+            n = large.n_parameters
+            determined = n_rows >= _LARGE_ROWS * n and n_rows * n**2 <= _LARGE_WORK
+            crowded = neighbor_scale >= _LARGE_NEIGHBORS
+            return large if determined and crowded else self._spec(species, SIZES["medium"], data)
         if isinstance(self.size, str):
             return self._spec(species, SIZES[self.size], data)
         # between and beyond the named sizes: theirs with more or fewer copies of every irrep

@@ -37,6 +37,7 @@ def initial_spec(
         r_min=round(r_min, 3),
         neighbor_scale=_mean_neighbors(train, settings.cutoff),
         distances=distances,
+        n_rows=train.n_rows,
     )
 
 

@@ -153,7 +153,7 @@ BAD_FILES = {
     "train: train.extxyz\ncutoff: -5": "line 2: cutoff must be positive",
     "train: train.extxyz\nchannels: [2, x]": "expected an integer or a list of integers, got [2, 'x']",
     "train: train.extxyz\nembedding: [2]": "embedding: expected a list of 2 values",
-    "train: train.extxyz\nsize: mediun": "line 2: size: expected 'small', 'medium', 'large'",
+    "train: train.extxyz\nsize: mediun": "line 2: size: expected 'auto', 'small', 'medium', 'large'",
     "train: train.extxyz\nl_max: 3\nchannels: [2, 2]": "line 3: channels: expected 4 positive integers",
     "train: train.extxyz\nstress_key: a\nvirial_key: b": "line 3: virial_key: stress_key is given as well",
     "train: train.extxyz\nforces_key: nope": "forces_key='nope' is in no configuration",

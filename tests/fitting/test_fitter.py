@@ -230,6 +230,20 @@ def test_settings_are_checked_and_sizes_reached() -> None:
         assert 0.7 * wanted < got < 1.4 * wanted
 
 
+def test_the_size_that_is_chosen_follows_the_data(alloys: DataSet) -> None:
+    def parameters(size: str, neighbors: float = 40.0, n_rows: int = 0) -> int:
+        settings = FitSettings(size=size)
+        return settings.spec([29, 47], r_min=2.0, neighbor_scale=neighbors, n_rows=n_rows).n_parameters
+
+    medium, large = parameters("medium"), parameters("large")
+    assert FitSettings().size == "auto"
+    assert parameters("auto", n_rows=10 * large) == large
+    assert parameters("auto", n_rows=10 * large - 1) == medium  # too few data
+    assert parameters("auto", neighbors=12.0, n_rows=10 * large) == medium  # molecules
+    assert parameters("auto", n_rows=10**7) == medium  # it would take hours
+    assert alloys.n_rows == len(alloys) + 3 * alloys.n_atoms + 6 * alloys.n_stresses
+
+
 def test_the_ranks_of_a_size_fit_other_orders_and_angular_momenta() -> None:
     def bonds(**settings: Any) -> list[str]:
         spec = FitSettings(size="large", **settings).spec([29], r_min=2.0, neighbor_scale=40.0)
