@@ -71,6 +71,10 @@ ALLOY = {
     "ranks": {"0e": 3, "1o": 3, "2e": 2, "3o": 2, "4e": 1}, "cutoff": 5.0,
 }  # fmt: skip
 ELEMENT = {"size": "large", "cutoff": 5.0, "time_limit": 285}
+EQUAL_RANKS = {
+    **ELEMENT, "order": 5, "l_max": 5, "radial_size": 8, "channels": [5, 4, 3, 2, 2, 1],
+    "ranks": {"0e": 4, "1o": 3, "2e": 3, "3o": 2, "4e": 2, "5o": 1},
+}  # fmt: skip
 
 MOLECULE = {
     "order": 5, "l_max": 4, "radial_size": 8, "channels": [5, 4, 3, 2, 1],
@@ -88,7 +92,7 @@ ROWS: dict[str, Row] = {
         "RMSE: MLIP-3 level 12 7.9, 0.104 (797 s); NequIP 12.0, 0.061 (150 s); MACE 33, 0.047 (339 s)",
         valid="emt6/valid.extxyz",
     ),
-    "Mo": Row("zuo2020/Mo/train.extxyz", {"test": "zuo2020/Mo/test.extxyz"}, {**ELEMENT, "robust": 1.0},
+    "Mo": Row("zuo2020/Mo/train.extxyz", {"test": "zuo2020/Mo/test.extxyz"}, {**EQUAL_RANKS, "robust": 1.0},
               "MAE: GAP 2.24, 0.09; MTP 2.83, 0.090"),
     "Si": Row("zuo2020/Si/train.extxyz", {"test": "zuo2020/Si/test.extxyz"}, {**ELEMENT, "robust": 1.0},
               "MAE: MTP 2.21, 0.056"),
