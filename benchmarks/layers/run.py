@@ -187,13 +187,10 @@ def run(task: Task, variant: str, seed: int, args: argparse.Namespace) -> dict[s
     }
     for name, data in {"train": train, "valid": valid, **tests}.items():
         found = evaluate(result.potential, data)
-        row["errors"][name] = {
-            "n": len(data),
-            "energy_mae": 1e3 * found.energy.mae,
-            "energy_rmse": 1e3 * found.energy.rmse,
-            "forces_mae": 1e3 * found.forces.mae,
-            "forces_rmse": 1e3 * found.forces.rmse,
-        }
+        row["errors"][name] = {"n": len(data)}
+        for label, scores in (("energy", found.energy), ("forces", found.forces)):
+            if scores.n:
+                row["errors"][name] |= {f"{label}_mae": 1e3 * scores.mae, f"{label}_rmse": 1e3 * scores.rmse}
     return row
 
 
@@ -243,8 +240,11 @@ def render(results: dict[str, Any]) -> dict[str, str]:
 
     def cell(runs: list[dict[str, Any]], part: str) -> str:
         energies, forces = (
-            [run["errors"][part][f"{what}_mae"] for run in runs] for what in ("energy", "forces")
+            [run["errors"][part][f"{what}_mae"] for run in runs if f"{what}_mae" in run["errors"][part]]
+            for what in ("energy", "forces")
         )
+        if not forces:
+            return f"{np.mean(energies):.2f}"
         spread = f" ± {np.ptp(forces) / 2:.0f}" if len(runs) > 1 else ""
         return f"{np.mean(energies):.2f}, {np.mean(forces):.0f}{spread}"
 
