@@ -318,12 +318,39 @@ def pair_block(r_pc, block, n_lanes, cutoff, r_b, u_cb):
                 u_cb[c, b] = r_pc[p, c] / r
 
 
+@njit(inner=True)
+def expand_direct(
+    moments_dq, n_rows, row, z_i, z_j, basis, n_radial, radial_flat, species_table, chain_first, chain_lk, chain_q,
+    chain_value, n_species_parameters, species_lk, direct_cq,
+):  # fmt: skip
+    """From the derivatives by the coefficients T of a pair of species those by B and theta: some rows of the output."""
+    n_species, rank = species_table.shape[2], species_table.shape[1]
+    n_lk = species_table.shape[0] * rank
+    pair_type = z_i * n_species + z_j
+    for d in range(n_rows):
+        for lk in range(n_lk):
+            species_lk[lk] = 0.0
+        for l in range(species_table.shape[0]):
+            for q in range(basis.channel_first[l] * n_radial, basis.channel_first[l + 1] * n_radial):
+                moment = moments_dq[d, q]
+                for k in range(rank):
+                    species_lk[l * rank + k] += radial_flat[q * rank + k] * moment
+                    direct_cq[row + d, n_species_parameters + q * rank + k] += (
+                        species_table[l, k, z_i, z_j] * moment
+                    )
+        for entry in range(chain_first[pair_type], chain_first[pair_type + 1]):
+            direct_cq[row + d, chain_q[entry]] += chain_value[entry] * species_lk[chain_lk[entry]]
+
+
 @njit(fastmath=("contract", "reassoc"))
 def direct_sensitivities(
     first, neighbor, r_pc, type_i, type_p, basis, radial_flat, species_table, chain_first, chain_lk, chain_q,
-    chain_value, start, stop, scale, n_species_parameters, g_if, direct_cq,
+    chain_value, start, stop, scale, n_species_parameters, n_sites, g_if, direct_cq,
 ):  # fmt: skip
     """The dependence of dE/dT on the positions at fixed g: the second term of eq. (3), by B and theta.
+
+    The derivatives by T are summed over all pairs of a site that have the same species, and only these sums are multiplied by B
+    and S.
 
     Parameters
     ----------
@@ -339,6 +366,8 @@ def direct_sensitivities(
         dS[l, k, z_i, z_j] / dtheta_q = value, with lk = l * K + k.
     n_species_parameters : int
         Length of theta; columns of the output are theta, then B.
+    n_sites : int
+        Sites that have forces: all, or 0.
     g_if : float64 [i, f]
         dE_i/dv of the chunk.
     direct_cq : float64 [3 n_sites + n_strain, q]
@@ -346,18 +375,23 @@ def direct_sensitivities(
     """
     l_max = basis.feature_first.shape[0] - 1
     n_lm, n_radial = (l_max + 1) ** 2, basis.recurrence.shape[1]
-    n_species, rank = species_table.shape[2], species_table.shape[1]
-    n_shared = n_species_parameters + radial_flat.shape[0]
+    n_species = species_table.shape[2]
+    n_q = basis.channel_first[l_max + 1] * n_radial
+    strain, n_strain = 3 * n_sites, direct_cq.shape[0] - 3 * n_sites
     r_b, u_cb = np.empty(PAIRS), np.empty((3, PAIRS))
     phi_nb, dphi_nb = np.empty((n_radial, PAIRS)), np.empty((n_radial, PAIRS))
     legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     y_mb, dy_cmb = np.empty((n_lm, PAIRS)), np.empty((3, n_lm, PAIRS))
-    direct = np.empty((3, n_shared))
-    species_lk = np.empty((3, (l_max + 1) * rank))
-    strain = 3 * type_i.shape[0]
-    n_strained = n_shared if direct_cq.shape[0] > strain else 0
+    # by T[z_i, z_j, (l, c, n)]: of an atom and its neighbours of z_j, of a neighbour and its centres of z_i, of all pairs
+    species_lk = np.empty(species_table.shape[0] * species_table.shape[1])
+    direct_dq, here_zdq = np.empty((3, n_q)), np.empty((n_species, 3, n_q))
+    there_szdq = np.zeros((n_sites, n_species, 3, n_q))
+    strained_zzdq = np.zeros((n_species, n_species, n_strain, n_q))
+    is_there_sz, is_here_z = np.zeros((n_sites, n_species), np.bool_), np.empty(n_species, np.bool_)
     for i in range(start, stop):
         at, zi = i - start, type_i[i]
+        here_zdq[:] = 0.0
+        is_here_z[:] = False
         for block in range(first[i], first[i + 1], PAIRS):
             n_lanes = min(PAIRS, first[i + 1] - block)
             pair_block(r_pc, block, n_lanes, basis.constants[1], r_b, u_cb)
@@ -367,11 +401,6 @@ def direct_sensitivities(
                 p = block + b
                 zj = type_p[p]
                 over_r = 1.0 / r_b[b]
-                for d in range(3):
-                    for q in range(n_shared):
-                        direct[d, q] = 0.0
-                    for lk in range((l_max + 1) * rank):
-                        species_lk[d, lk] = 0.0
                 q = 0
                 for l in range(l_max + 1):
                     count = basis.channel_first[l + 1] - basis.channel_first[l]
@@ -389,37 +418,45 @@ def direct_sensitivities(
                         gz *= over_r
                         for n in range(n_radial):
                             phi, dphi = phi_nb[n, b], dphi_nb[n, b]
-                            dx = value * dphi * u_cb[0, b] + gx * phi
-                            dy = value * dphi * u_cb[1, b] + gy * phi
-                            dz = value * dphi * u_cb[2, b] + gz * phi
-                            for k in range(rank):
-                                s = species_table[l, k, zi, zj]
-                                row = q + k
-                                out = n_species_parameters + row
-                                direct[0, out] = s * dx
-                                direct[1, out] = s * dy
-                                direct[2, out] = s * dz
-                                w = radial_flat[row]
-                                species_lk[0, l * rank + k] += w * dx
-                                species_lk[1, l * rank + k] += w * dy
-                                species_lk[2, l * rank + k] += w * dz
-                            q += rank
-                pair_type = zi * n_species + zj
-                for entry in range(chain_first[pair_type], chain_first[pair_type + 1]):
-                    value, lk, out = chain_value[entry], chain_lk[entry], chain_q[entry]
+                            direct_dq[0, q] = value * dphi * u_cb[0, b] + gx * phi
+                            direct_dq[1, q] = value * dphi * u_cb[1, b] + gy * phi
+                            direct_dq[2, q] = value * dphi * u_cb[2, b] + gz * phi
+                            q += 1
+                if n_sites > 0:
+                    j = neighbor[p]
+                    is_there_sz[j, zi] = True
+                    is_here_z[zj] = True
                     for d in range(3):
-                        direct[d, out] += value * species_lk[d, lk]
-                here, there = 3 * i, 3 * neighbor[p]
-                x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
-                for d in range(3):
-                    for q in range(n_shared):
-                        direct_cq[there + d, q] += direct[d, q]
-                        direct_cq[here + d, q] -= direct[d, q]
-                for q in range(n_strained):
-                    gx, gy, gz = direct[0, q], direct[1, q], direct[2, q]
-                    direct_cq[strain, q] += x * gx
-                    direct_cq[strain + 1, q] += y * gy
-                    direct_cq[strain + 2, q] += z * gz
-                    direct_cq[strain + 3, q] += 0.5 * (y * gz + z * gy)
-                    direct_cq[strain + 4, q] += 0.5 * (x * gz + z * gx)
-                    direct_cq[strain + 5, q] += 0.5 * (x * gy + y * gx)
+                        for q in range(n_q):
+                            there_szdq[j, zi, d, q] += direct_dq[d, q]
+                            here_zdq[zj, d, q] -= direct_dq[d, q]
+                if n_strain > 0:
+                    x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
+                    for q in range(n_q):
+                        dx, dy, dz = direct_dq[0, q], direct_dq[1, q], direct_dq[2, q]
+                        strained_zzdq[zi, zj, 0, q] += x * dx
+                        strained_zzdq[zi, zj, 1, q] += y * dy
+                        strained_zzdq[zi, zj, 2, q] += z * dz
+                        strained_zzdq[zi, zj, 3, q] += 0.5 * (y * dz + z * dy)
+                        strained_zzdq[zi, zj, 4, q] += 0.5 * (x * dz + z * dx)
+                        strained_zzdq[zi, zj, 5, q] += 0.5 * (x * dy + y * dx)
+        for zj in range(n_species):
+            if is_here_z[zj]:
+                expand_direct(
+                    here_zdq[zj], 3, 3 * i, zi, zj, basis, n_radial, radial_flat, species_table, chain_first, chain_lk,
+                    chain_q, chain_value, n_species_parameters, species_lk, direct_cq,
+                )  # fmt: skip
+    for s in range(n_sites):
+        for zi in range(n_species):
+            if is_there_sz[s, zi]:
+                expand_direct(
+                    there_szdq[s, zi], 3, 3 * s, zi, type_i[s], basis, n_radial, radial_flat, species_table, chain_first,
+                    chain_lk, chain_q, chain_value, n_species_parameters, species_lk, direct_cq,
+                )  # fmt: skip
+    if n_strain > 0:
+        for zi in range(n_species):
+            for zj in range(n_species):
+                expand_direct(
+                    strained_zzdq[zi, zj], n_strain, strain, zi, zj, basis, n_radial, radial_flat, species_table,
+                    chain_first, chain_lk, chain_q, chain_value, n_species_parameters, species_lk, direct_cq,
+                )  # fmt: skip

@@ -501,15 +501,13 @@ class _Chunk:
                 energy_iq[mine, rows] += energy
             else:
                 energy_iq[0, rows] += energy.sum(axis=0)
-        direct_cq = np.zeros((3 * self.n_sites + self.n_strain, owner._q_weight - owner._q_species))
+        # one site in place of all has no forces
+        n_sites = self.n_sites if n_columns == 3 * self.n_sites + self.n_strain else 0
+        direct_cq = np.zeros((3 * n_sites + self.n_strain, owner._q_weight - owner._q_species))
         jacobian.direct_sensitivities(
-            *self._direct, *chain[:4], *self._range, owner._scale, n_species_q, self.g_if, direct_cq
+            *self._direct, *chain[:4], *self._range, owner._scale, n_species_q, n_sites, self.g_if, direct_cq
         )
-        shared = slice(at_species, at_species + direct_cq.shape[1])
-        if n_columns == len(direct_cq):
-            gradient_qc[shared] += direct_cq.T
-        else:  # one site in place of all
-            gradient_qc[shared, 3:] += direct_cq[3 * self.n_sites :].T
+        gradient_qc[at_species : at_species + direct_cq.shape[1], n_columns - len(direct_cq) :] += direct_cq.T
 
 
 def _species_chain(potential: Potential) -> _Chain:
