@@ -58,6 +58,11 @@ def row(record: Mapping[str, Any], settings: FitSettings) -> list[str]:
     ]
 
 
+def heading(record: Mapping[str, Any]) -> str:
+    """The line above the table, with the size of the local model once it has grown."""
+    return f"RMSE: E meV/atom, F eV/Å, S GPa; * best so far; the model grows to {record['grows_to']:,} parameters"
+
+
 def clock(seconds: float) -> str:
     """Seconds as 12.3s, 4:05 or 1:02:03."""
     if round(seconds, 1) < 60:
@@ -98,7 +103,7 @@ class PlainProgress:
         """Show a step."""
         if not self._has_heading:
             self._has_heading = True
-            self.note("RMSE: E meV/atom, F eV/Å, S GPa; * best so far")
+            self.note(heading(record))
             self._line(COLUMNS)
         self._line(row(record, self._settings))
 
@@ -129,6 +134,7 @@ class LiveProgress:
 
         self._settings = settings
         self._rows: list[list[str]] = []
+        self._heading = ""
         self._spent, self._since = 0.0, time.monotonic()
         self._running = "preparing"
         self._live = Live(
@@ -148,6 +154,7 @@ class LiveProgress:
     def update(self, record: Mapping[str, Any]) -> None:
         """Show a step."""
         self._rows.append(row(record, self._settings))
+        self._heading = heading(record)
         self._spent, self._since = float(record["seconds"]), time.monotonic()
         self._running = f"step {record['step'] + 1}"
         self._live.refresh()
@@ -167,9 +174,7 @@ class LiveProgress:
             table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
         for cells in self._rows[-_ROWS:]:
             table.add_row(*cells, style="bold" if cells[-1].endswith("*") else None)
-        return Group(
-            Text("RMSE: E meV/atom, F eV/Å, S GPa; * best so far", style="dim"), table, Text(self._status())
-        )
+        return Group(Text(self._heading, style="dim"), table, Text(self._status()))
 
     def _status(self) -> str:
         if not self._running:

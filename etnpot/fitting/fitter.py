@@ -239,7 +239,8 @@ class Fitter(Stepwise):
             record = self._polish()
         self._progress.step += 1
         self._progress.seconds += self._agreed(time.monotonic() - started)
-        record = {"step": self._progress.step, **record, "n_parameters": self.potential.n_parameters}
+        size = {"n_parameters": self.potential.n_parameters, "grows_to": self.n_parameters_at_last}
+        record = {"step": self._progress.step, **record, **size}
         record["seconds"] = round(self._progress.seconds, 3)
         self.history.append(record)
         self._check_limits()
@@ -311,6 +312,11 @@ class Fitter(Stepwise):
         self._reduce(radii)
         inner, outer = (tuple(map(tuple, table)) for table in radii.tolist())
         return Repulsion(inner, outer)
+
+    @property
+    def n_parameters_at_last(self) -> int:
+        """Parameters of the local model once its train has grown."""
+        return replace(self.potential.spec, bonds=self._target.bonds).n_parameters
 
     @property
     def _grown(self) -> bool:

@@ -328,6 +328,7 @@ RECORD: dict[str, Any] = {
     "stage": "polish",
     "sample": 0.5,
     "n_parameters": 985,
+    "grows_to": 2187,
     "seconds": 65.25,
     "is_best": True,
     "train": {"energy_rmse": 0.00123, "forces_rmse": 0.0456, "stress_rmse": 0.001},
@@ -364,6 +365,7 @@ def test_plain_lines() -> None:
         "-",
         "1:05*",
     ]
+    assert lines[0].endswith("the model grows to 2,187 parameters")
     assert "sweep 1 core 2" in lines[3] and not lines[3].endswith("*")
     assert "\x1b" not in stream.getvalue()
 
@@ -379,7 +381,7 @@ def test_the_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
         display.update(RECORD)
         status = display._status()
     text = stream.getvalue()
-    assert "a [note]" in text and "0.0456" in text and "1:05*" in text
+    assert "a [note]" in text and "2,187" in text and "0.0456" in text and "1:05*" in text
     assert status.startswith("step 8: 1:05, 34.") and "left of 1:40" in status and "--resume" in status
 
 
