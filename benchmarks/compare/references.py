@@ -8,7 +8,8 @@ equivalent i and j. The lattice constant is that of the lowest energy: with p = 
 energies, a₀ = a (1 + p / 3B), B = (C11 + 2 C12) / 3. The stresses themselves vanish elsewhere: the energies are those of plane
 waves whose number follows the cell.
 
-Si: forces remain in the sheared cells, so that their C44 is that of clamped atoms. The data are in ``$ETNPOT_DATA``.
+Si and Ge: forces remain in the sheared cells, so that their C44 is that of clamped atoms. The data are in ``$ETNPOT_ZUO``
+(`mlearn.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from etnpot.compare.properties import crystal
 
 #: Lattice, lattice constant (Å) of the unstrained supercells, conventional cells along each axis.
 CRYSTALS = {
-    "Ni": ("fcc", 3.508, 3), "Cu": ("fcc", 3.6164, 3), "Mo": ("bcc", 3.1676, 3), "Si": ("diamond", 5.4687, 2),
+    "Ni": ("fcc", 3.508, 3), "Cu": ("fcc", 3.6164, 3), "Li": ("bcc", 3.42682, 1), "Mo": ("bcc", 3.1676, 3),
+    "Si": ("diamond", 5.4687, 2), "Ge": ("diamond", 5.75416, 2),
 }  # fmt: skip
 LIMITS = (0.045, 0.085)  # of the strain
 
@@ -73,7 +75,7 @@ def values_of(symbol: str, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Lines for the study file."""
-    folder = Path(os.environ["ETNPOT_DATA"]) / "zuo2020"
+    folder = Path(os.environ["ETNPOT_ZUO"])
     for symbol in CRYSTALS:
         values = values_of(symbol, folder)
         shown = ", ".join(

@@ -56,7 +56,7 @@ def test_every_mistake_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     lines = str(caught.value).splitlines()
     assert "wrong.yaml, line 4: data.a.train: the file missing.extxyz does not exist" in lines
     assert any(
-        line.startswith("wrong.yaml, line 9: models.0.settings: size: expected 'small'") for line in lines
+        line.startswith("wrong.yaml, line 9: models.0.settings: size: expected 'auto'") for line in lines
     )
     assert any("line 10: models.1.name: 'one' is the name of another model" in line for line in lines)
     assert any("line 11: models.1.type: no such type of model; did you mean" in line for line in lines)
@@ -105,7 +105,7 @@ def test_the_studies_that_come_along_can_be_read(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where their data are; each has its place on the page, and none has values without a source."""
-    for variable in ("ETNPOT_DATA", "ETNPOT_ACAC"):
+    for variable in ("ETNPOT_DATA", "ETNPOT_ACAC", "ETNPOT_ZUO"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     for variable, name in re.findall(r"\$(ETNPOT_\w+)/([\w/.]+xyz)", path.read_text()):
         (tmp_path / variable / name).parent.mkdir(parents=True, exist_ok=True)
