@@ -315,7 +315,9 @@ class Fitter(Stepwise):
 
     @property
     def n_parameters_at_last(self) -> int:
-        """Parameters of the local model once its train has grown."""
+        """Parameters of the model once its train has grown."""
+        if self._grown:
+            return self.potential.n_parameters
         return replace(self.potential.spec, bonds=self._target.bonds).n_parameters
 
     @property

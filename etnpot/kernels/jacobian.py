@@ -382,12 +382,14 @@ def direct_sensitivities(
     phi_nb, dphi_nb = np.empty((n_radial, PAIRS)), np.empty((n_radial, PAIRS))
     legendre_tb, circle_mb = np.empty((legendre_rows(l_max), OCTET)), np.empty((2 * (l_max + 1), OCTET))
     y_mb, dy_cmb = np.empty((n_lm, PAIRS)), np.empty((3, n_lm, PAIRS))
-    # by T[z_i, z_j, (l, c, n)]: of an atom and its neighbours of z_j, of a neighbour and its centres of z_i, of all pairs
     species_lk = np.empty(species_table.shape[0] * species_table.shape[1])
+    # by T[z_i, z_j, (l, c, n)]: of a pair, of an atom and its neighbours of z_j, of a neighbour and its centres of z_i, of all
+    # pairs
     direct_dq, here_zdq = np.empty((3, n_q)), np.empty((n_species, 3, n_q))
     there_szdq = np.zeros((n_sites, n_species, 3, n_q))
     strained_zzdq = np.zeros((n_species, n_species, n_strain, n_q))
     is_there_sz, is_here_z = np.zeros((n_sites, n_species), np.bool_), np.empty(n_species, np.bool_)
+    is_strained_zz = np.zeros((n_species, n_species), np.bool_)
     for i in range(start, stop):
         at, zi = i - start, type_i[i]
         here_zdq[:] = 0.0
@@ -431,6 +433,7 @@ def direct_sensitivities(
                             there_szdq[j, zi, d, q] += direct_dq[d, q]
                             here_zdq[zj, d, q] -= direct_dq[d, q]
                 if n_strain > 0:
+                    is_strained_zz[zi, zj] = True
                     x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
                     for q in range(n_q):
                         dx, dy, dz = direct_dq[0, q], direct_dq[1, q], direct_dq[2, q]
@@ -453,9 +456,9 @@ def direct_sensitivities(
                     there_szdq[s, zi], 3, 3 * s, zi, type_i[s], basis, n_radial, radial_flat, species_table, chain_first,
                     chain_lk, chain_q, chain_value, n_species_parameters, species_lk, direct_cq,
                 )  # fmt: skip
-    if n_strain > 0:
-        for zi in range(n_species):
-            for zj in range(n_species):
+    for zi in range(n_species):
+        for zj in range(n_species):
+            if is_strained_zz[zi, zj]:
                 expand_direct(
                     strained_zzdq[zi, zj], n_strain, strain, zi, zj, basis, n_radial, radial_flat, species_table,
                     chain_first, chain_lk, chain_q, chain_value, n_species_parameters, species_lk, direct_cq,
