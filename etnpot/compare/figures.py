@@ -162,11 +162,15 @@ def plot_errors(result: StudyResult) -> Figure | None:
             }
             for data, test in tests
         ]
-        _grouped_bars(axis, groups, colours, elinewidth=1.0)
-        titles = [_title(result, *entry) for entry in tests]
-        axis.set_xticks(range(len(tests)), titles, fontsize=8.5)
-        axis.set_xlim(-0.6, len(tests) - 0.4)  # groups without a bar too
-        if len(tests) > 3 and max(len(title) for title in titles) > 10:
+        # test sets without this label have no place
+        shown = [k for k, group in enumerate(groups) if any(map(_positive, group.values()))] or range(
+            len(tests)
+        )
+        _grouped_bars(axis, [groups[k] for k in shown], colours, elinewidth=1.0)
+        titles = [_title(result, *tests[k]) for k in shown]
+        axis.set_xticks(range(len(titles)), titles, fontsize=8.5)
+        axis.set_xlim(-0.6, len(titles) - 0.4)
+        if len(titles) > 3 and max(len(title) for title in titles) > 10:
             axis.tick_params(axis="x", rotation=25)
         title, unit, _ = QUANTITIES[quantity]
         axis.set_title(f"{title.capitalize()} RMSE ({unit})", fontsize=10.5, color=INK)
