@@ -13,11 +13,15 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from etnpot.compare.adapters.base import Adapter, Job, composition_energies, has_stress
 
 __all__ = ["Allegro", "NequIP"]
 
 _SHARED = {"r_max": 5.0, "batch_size": 5, "lr": 0.01, "ema_decay": 0.99, "model_dtype": "float32"}
+#: Length of the cell vectors of structures that have none, Å; they are not periodic along them.
+_ROOM = 100.0
 
 
 class NequIP(Adapter):
@@ -179,6 +183,11 @@ class NequIP(Adapter):
                 raise ValueError(f"{self.title} needs {' and '.join(missing)} of every configuration")
             bare = atoms.copy()
             bare.info = {}
+            if bare.cell.rank < 3:  # NequIP checks what it compiled by the stress, which needs a volume
+                missing_vectors = ~np.any(bare.cell.array, axis=1)
+                vectors = bare.cell.complete().array.copy()
+                vectors[missing_vectors] *= _ROOM
+                bare.set_cell(vectors)
             bare.calc = SinglePointCalculator(bare, **{key: results[key] for key in wanted})
             frames.append(bare)
         write(job.directory / f"{name}.extxyz", frames, format="extxyz")
