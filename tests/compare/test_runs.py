@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.eos import EquationOfState
-from ase.io import read
+from ase.io import read, write
 from ase.units import GPa
 
 import etnpot
 from etnpot.cli import main
+from etnpot.compare.adapters.base import Job
+from etnpot.compare.adapters.nequip import NequIP
 from etnpot.compare.properties import all_properties, crystal
 from etnpot.compare.results import Spread, StudyResult
 from etnpot.fitting.evaluation import evaluate
@@ -279,3 +283,24 @@ def test_the_command(
     assert "--example" in capsys.readouterr().err
     assert main(["compare", "--install", "nequipp"]) == 2
     assert "unknown nequipp" in capsys.readouterr().err
+
+
+def test_nequip_is_given_a_cell_where_a_structure_has_none(tmp_path: Path) -> None:
+    """Its check of the compiled model divides the stress by the volume."""
+    labels = {"energy": -1.0, "forces": np.zeros((2, 3))}
+    frames = [
+        Atoms("H2", [(0, 0, 0), (0, 0, 0.8)]),
+        Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=[3, 4, 5], pbc=True),
+        Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=[3, 0, 0], pbc=[True, False, False]),
+    ]
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+    write(tmp_path / "set.traj", frames)
+    job = Job(tmp_path, {"train": str(tmp_path / "set.traj")}, {}, ["H"])
+    NequIP()._write(job, "train", stress=False)
+    molecule, crystal, chain = read(tmp_path / "train.extxyz", index=":")
+    assert molecule.cell.volume > 1e5 and not molecule.pbc.any()
+    assert np.allclose(crystal.cell.lengths(), [3, 4, 5])
+    assert (
+        chain.cell.volume > 1e4 and chain.cell.lengths()[0] == 3 and list(chain.pbc) == [True, False, False]
+    )
