@@ -34,6 +34,7 @@ from etnpot.potential import Potential
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pages import write_sections
+from public_data import data_directory
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -118,16 +119,6 @@ ROWS: dict[str, Row] = {
     "aspirin": Row("rmd17/aspirin/train.extxyz", {"test": "rmd17/aspirin/test.extxyz"}, {**MOLECULE, "time_limit": 3500},
                    "MAE: ACE 6.1, 17.9; PaiNN 6.9, 16.1; NequIP 2.3, 8.2; Allegro 2.3, 7.3", per_molecule=True),
 }  # fmt: skip
-
-
-def data_directory() -> Path:
-    """Where the data sets are; ends with a message when they are nowhere."""
-    path = Path(os.environ.get("ETNPOT_DATA") or HERE.parents[2] / "shared" / "data")
-    if not path.is_dir():
-        sys.exit(
-            f"the data sets were expected in {path}; set ETNPOT_DATA to their directory (docs/accuracy.md)"
-        )
-    return path
 
 
 def errors(potential: Potential, data: DataSet, *, per_molecule: bool) -> dict[str, float]:

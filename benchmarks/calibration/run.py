@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from etnpot.potential import Potential
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pages import write_sections
+from public_data import data_directory
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -62,16 +62,6 @@ ROWS: dict[str, Row] = {
         True,
     ),
 }
-
-
-def data_directory() -> Path:
-    """Where the data sets are; ends with a message when they are nowhere."""
-    path = Path(os.environ.get("ETNPOT_DATA") or HERE.parents[2] / "shared" / "data")
-    if not path.is_dir():
-        sys.exit(
-            f"the data sets were expected in {path}; set ETNPOT_DATA to their directory (docs/accuracy.md)"
-        )
-    return path
 
 
 def fitted(row: Row, folder: Path, threads: int) -> Potential:

@@ -14,7 +14,7 @@ Si and Ge: forces remain in the sheared cells, so that their C44 is that of clam
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ from ase.io import read
 from ase.units import GPa
 
 from etnpot.compare.properties import crystal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from public_data import data_directory
 
 #: Lattice, lattice constant (Å) of the unstrained supercells, conventional cells along each axis.
 CRYSTALS = {
@@ -75,7 +78,7 @@ def values_of(symbol: str, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Lines for the study file."""
-    folder = Path(os.environ["ETNPOT_ZUO"])
+    folder = data_directory("ETNPOT_ZUO", "benchmarks/compare/mlearn.py")
     for symbol in CRYSTALS:
         values = values_of(symbol, folder)
         shown = ", ".join(

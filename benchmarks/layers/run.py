@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -38,11 +37,11 @@ from etnpot.potential.build import random_potential
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pages import write_sections
+from public_data import data_directory
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE.parents[1] / "docs" / "layers.md"
-SHARED = HERE.parents[2] / "shared" / "data"
 #: Of measurements of time, far enough apart to find the machine at rest.
 ROUNDS = 5
 
@@ -82,20 +81,15 @@ def polyynes(args: argparse.Namespace) -> tuple[DataSet, DataSet, dict[str, Data
     )
 
 
-def of_files(
-    variable: str, default: Path | None, train: str, tests: dict[str, str], n_train: int, n_test: int
-) -> Any:
-    """Parts of data sets in the directory that a variable names, drawn evenly."""
+def of_files(variable: str, told: str, train: str, tests: dict[str, str], n_train: int, n_test: int) -> Any:
+    """Parts of data sets in the directory that a variable names, as the file `told` tells, drawn evenly."""
 
     def thinned(data: DataSet, count: int) -> DataSet:
         places = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
         return data.subset([int(place) for place in places])
 
     def sets(_: argparse.Namespace) -> tuple[DataSet, DataSet, dict[str, DataSet]]:
-        named = os.environ.get(variable)
-        root = Path(named) if named else default
-        if root is None or not root.is_dir():
-            sys.exit(f"{train}: set {variable} to the directory of the data (see --help), it is now {root}")
+        root = data_directory(variable, told)
         learned, held_out = split(thinned(DataSet.from_files([root / train]), n_train), 0.15, seed=0)
         return (
             learned,
@@ -126,7 +120,7 @@ TASKS = {
         {**MOLECULE, "cutoff": 4.0, "channels": [4, 3, 2], "ranks": {"0e": 5, "1o": 4, "2e": 2}}, 240,
         {"0e": 7, "1o": 5, "2e": 3}, SLOWER,
         of_files(
-            "ETNPOT_DATA", SHARED, "3bpa/train.extxyz",
+            "ETNPOT_DATA", "docs/accuracy.md", "3bpa/train.extxyz",
             {"300 K": "3bpa/test.extxyz", "600 K": "3bpa/test_600K.extxyz"}, 120, 200,
         ),
     ),
@@ -134,7 +128,7 @@ TASKS = {
         {**MOLECULE, "cutoff": 4.0, "channels": [4, 3, 2], "ranks": {"0e": 5, "1o": 4, "2e": 2}}, 300,
         {"0e": 7, "1o": 5, "2e": 3}, SLOWER,
         of_files(
-            "ETNPOT_ACAC", None, "train_300K.xyz",
+            "ETNPOT_ACAC", "examples/compare/acac.yaml", "train_300K.xyz",
             {"300 K": "test_MD_300K.xyz", "600 K": "test_MD_600K.xyz", "dihedral": "test_dihedral.xyz",
              "proton transfer": "test_H_transfer.xyz"}, 500, 650,
         ),
@@ -142,7 +136,7 @@ TASKS = {
     "NbMoTaW": Task(
         METAL, 240, {"0e": 5, "1o": 4, "2e": 3, "3o": 2}, SLOWER,
         of_files(
-            "ETNPOT_DATA", SHARED, "nbmotaw_snap2020/train.extxyz",
+            "ETNPOT_DATA", "docs/accuracy.md", "nbmotaw_snap2020/train.extxyz",
             {"test": "nbmotaw_snap2020/test.extxyz"}, 300, 150,
         ),
     ),

@@ -419,7 +419,7 @@ def _begin(fitter: Fitter, run: RunDirectory | None, comm: Communicator) -> None
         return
     run.begin()
     if state is None:
-        run.log(f"etnpot {etnpot.__version__}: a new fit of {fitter.n_parameters_at_last:,} parameters")
+        run.log(f"etnpot {etnpot.__version__}: a new fit of {fitter.grows_to:,} parameters")
         return
     if not fitter.finished:
         run.reopen()

@@ -139,8 +139,8 @@ class Fitter(Stepwise):
         #: Shortest distances of the training set, Å.
         self.distances = local.min_distances()
         means = follow_means(settings, self.potential.species, self.potential.cutoff, self.distances)
-        #: What the train grows to.
-        self._target = self.potential.spec.layout
+        #: What the train grows to, and the parameters of the local model then.
+        self._target, self._target_size = self.potential.spec.layout, self.potential.n_parameters
         if start is None and settings.growth and not settings.two_site:
             rng = np.random.default_rng([settings.seed, 3])
             layout = shortened(self._target, min(_FIRST_ORDER, self._target.order))
@@ -239,7 +239,7 @@ class Fitter(Stepwise):
             record = self._polish()
         self._progress.step += 1
         self._progress.seconds += self._agreed(time.monotonic() - started)
-        size = {"n_parameters": self.potential.n_parameters, "grows_to": self.n_parameters_at_last}
+        size = {"n_parameters": self.potential.n_parameters, "grows_to": self.grows_to}
         record = {"step": self._progress.step, **record, **size}
         record["seconds"] = round(self._progress.seconds, 3)
         self.history.append(record)
@@ -314,11 +314,9 @@ class Fitter(Stepwise):
         return Repulsion(inner, outer)
 
     @property
-    def n_parameters_at_last(self) -> int:
+    def grows_to(self) -> int:
         """Parameters of the model once its train has grown."""
-        if self._grown:
-            return self.potential.n_parameters
-        return replace(self.potential.spec, bonds=self._target.bonds).n_parameters
+        return self.potential.n_parameters if self._grown else self._target_size
 
     @property
     def _grown(self) -> bool:
