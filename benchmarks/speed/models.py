@@ -15,13 +15,16 @@ from etnpot.fitting.settings import FitSettings
 from etnpot.potential import Potential
 from etnpot.potential.build import random_potential
 
-R_MIN = 2.0  # Å, below the shortest distance of the cell
+#: Å, below the shortest distance of the cell, as in a potential that was fitted to such cells: its repulsion acts on none of
+#: their pairs.
+R_MIN = 2.0
 
 
 def potential_of(settings: Mapping[str, Any], species: Sequence[str]) -> Potential:
     """A potential with random parameters: `settings` are those of `FitSettings`."""
     numbers = sorted(atomic_numbers[symbol] for symbol in species)
-    spec = FitSettings(**settings).spec(numbers, r_min=R_MIN, neighbor_scale=54.0)
+    distances = {(a, b): R_MIN for a in numbers for b in numbers}
+    spec = FitSettings(**settings).spec(numbers, r_min=R_MIN, neighbor_scale=54.0, distances=distances)
     return random_potential(spec, np.random.default_rng(0))
 
 
