@@ -41,13 +41,16 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etnpot.errors import SpecificationError, StructureError
+from etnpot.threads import cut, in_parallel
+from etnpot.workspace import Workspace
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -60,6 +63,8 @@ logger = logging.getLogger(__name__)
 POOL_GROUP = "pool_group"
 #: Pairs processed at a time: temporaries stay in the cache of one core.
 _BLOCK = 32_768
+#: Fewer atoms than this are not worth another thread.
+_ATOMS_PER_THREAD = 512
 #: The search reaches this much further (relative) than asked, so that its rounding never loses a pair; the
 #: exact comparison with the cutoff is ours.
 _SEARCH_MARGIN = 1.0e-9
@@ -154,9 +159,16 @@ class EdgeList:
         return np.repeat(np.arange(self.n_atoms, dtype=np.int64), np.diff(self.first))
 
     @cached_property
-    def is_safe(self) -> bool:
-        """Whether rows and neighbours are in order, so that loops over them stay inside the arrays; made once and kept."""
-        return bool((np.diff(self.first) >= 0).all() and self.neighbor.min(initial=0) >= 0)
+    def has_ordered_rows(self) -> bool:
+        """Whether `first` does not decrease, so that loops over the edges stay inside the arrays; found once and kept."""
+        return bool((np.diff(self.first) >= 0).all())
+
+    @cached_property
+    def shortest(self) -> float:
+        """Length of the shortest edge, Å, infinite without edges; found once and kept."""
+        from etnpot.kernels.pairs import shortest_pair  # here, so that the import of this module stays light
+
+        return float(shortest_pair(self.r_pc)[1]) if self.n_pairs else math.inf
 
     def validate(self) -> None:
         """Check the contents: rows in order, no negative neighbour, finite vectors. Cost O(n_pairs).
@@ -284,13 +296,11 @@ def check_distances(edges: EdgeList, minimum: float = 1.0e-8) -> None:
     StructureError
         Naming the two atoms of the shortest edge below `minimum`.
     """
-    if edges.n_pairs == 0:
+    if edges.shortest >= minimum:
         return
-    from etnpot.kernels.pairs import shortest_pair  # here, so that the import of this module stays light
+    from etnpot.kernels.pairs import shortest_pair
 
     p, shortest = shortest_pair(edges.r_pc)
-    if shortest >= minimum:
-        return
     i = int(np.searchsorted(edges.first, p, side="right")) - 1
     j = int(edges.neighbor[p])
     pair = f"atom {i} and its own periodic image are" if i == j else f"atoms {i} and {j} are"
@@ -319,6 +329,8 @@ class NeighborCache:
         is then reused for an unchanged structure only.
     shifts : bool
         Whether the edge lists carry ``shift``.
+    workspace : Workspace, optional
+        Holds the arrays of the edge lists, which are then those of the last call alone.
 
     Notes
     -----
@@ -326,10 +338,13 @@ class NeighborCache:
     not be used by several threads at once.
     """
 
-    def __init__(self, cutoff: float, skin: float = 0.5, *, shifts: bool = False) -> None:
+    def __init__(
+        self, cutoff: float, skin: float = 0.5, *, shifts: bool = False, workspace: Workspace | None = None
+    ) -> None:
         self._cutoff = _positive("cutoff", cutoff)
         self._skin = _positive("skin", skin, or_zero=True)
         self._shifts = bool(shifts)
+        self._workspace = workspace
         self.reset()
 
     @property
@@ -352,18 +367,20 @@ class NeighborCache:
         self._n_builds = 0
         self._pairs: _PairTable | None = None
 
-    def edges(self, atoms: Atoms) -> EdgeList:
+    def edges(self, atoms: Atoms, *, threads: int | None = 1) -> EdgeList:
         """The edges of `atoms`, as `neighbor_list` gives them.
 
         Parameters
         ----------
         atoms : ase.Atoms
             Not changed.
+        threads : int, optional, keyword-only
+            Of the vectors of listed pairs; None as in `etnpot.threads`. The result does not depend on it.
 
         Returns
         -------
         EdgeList
-            Its arrays belong to the caller: later calls do not touch them.
+            Its arrays belong to the caller, unless there is a workspace: later calls do not touch them.
 
         Raises
         ------
@@ -378,7 +395,10 @@ class NeighborCache:
             logger.debug(
                 "neighbour list %d: %d atoms, %d pairs", self._n_builds, len(positions), self._pairs.n_pairs
             )
-        return _grouped(self._pairs.edges(positions, cell, self._cutoff, shifts=self._shifts), atoms)
+        edges = self._pairs.edges(
+            positions, cell, self._cutoff, shifts=self._shifts, threads=threads, workspace=self._workspace
+        )
+        return _grouped(edges, atoms)
 
     def _covers(
         self,
@@ -390,20 +410,22 @@ class NeighborCache:
         """Whether condition (1) proves that no pair within the cutoff is missing from the table."""
         if positions.shape != pairs.positions.shape or not np.array_equal(pbc, pairs.pbc):
             return False
+        from etnpot.kernels.pairs import farthest_move
+
         old, new = pairs.cell[pbc], cell[pbc]
-        if np.array_equal(old, new):
-            rest_ic = positions - pairs.positions
-            compression = 1.0
-        else:
+        before, compression = pairs.positions, 1.0
+        if not np.array_equal(old, new):
             strain = np.eye(3) + np.linalg.pinv(old) @ (new - old)
-            rest_ic = positions - pairs.positions @ strain
+            before = before @ strain
             compression = float(np.linalg.svd(strain, compute_uv=False)[-1])
-        rest_ic -= rest_ic.mean(axis=0)
-        farthest = math.sqrt(np.einsum("ic,ic->i", rest_ic, rest_ic).max())
+        farthest = farthest_move(before, np.require(positions, np.float64, ("C", "A", "W")))
         return compression * (self._cutoff + self._skin) - 2.0 * farthest >= self._cutoff
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"cutoff": self._cutoff, "skin": self._skin, "shifts": self._shifts}
+        return {
+            "cutoff": self._cutoff, "skin": self._skin, "shifts": self._shifts,
+            "workspace": None if self._workspace is None else Workspace(),
+        }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -436,24 +458,59 @@ class _PairTable:
         return len(self.neighbor)
 
     def edges(
-        self, positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float, *, shifts: bool
+        self,
+        positions: NDArray[np.float64],
+        cell: NDArray[np.float64],
+        cutoff: float,
+        *,
+        shifts: bool,
+        threads: int | None = 1,
+        workspace: Workspace | None = None,
     ) -> EdgeList:
         """Vectors at the given geometry (Å), edges of length >= cutoff dropped, order kept."""
-        from etnpot.kernels.pairs import pairs_within  # here, so that the import of this module stays light
+        from etnpot.kernels.pairs import count_within, pairs_within  # here, so that the import stays light
 
-        n_pairs = self.n_pairs
-        first, neighbor = np.empty(len(self.first), dtype=np.int64), np.empty(n_pairs, dtype=np.int64)
-        r_pc, kept = np.empty((n_pairs, 3)), np.empty(n_pairs, dtype=np.bool_)
-        n_kept = pairs_within(
+        n_atoms, n_pairs = len(self.first) - 1, self.n_pairs
+        given = (
             self.first, self.neighbor, self.crossing, self.crossing_shift, np.require(positions, np.float64, ("C", "A", "W")),
-            np.require(cell, np.float64, ("C", "A", "W")), cutoff, first, neighbor, r_pc, kept,
+            np.require(cell, np.float64, ("C", "A", "W")), _squared_limit(cutoff),
         )  # fmt: skip
+        workspace = Workspace() if workspace is None else workspace
+        first = workspace.empty("edges.first", (n_atoms + 1,), np.int64)
+        neighbor = workspace.empty("edges.neighbor", (n_pairs,), np.int64)
+        r_pc = workspace.empty("edges.r_pc", (n_pairs, 3))
+        kept = np.empty(n_pairs if shifts else 0, dtype=np.bool_)
+        cuts = cut(n_atoms, threads=threads, block=1, smallest=_ATOMS_PER_THREAD)
+        # where the pairs of a range go depends on how many those before it keep
+        counts = in_parallel([partial(count_within, *given, *ends) for ends in pairwise(cuts[:-1])])
+        places = [*accumulate(counts, initial=0), n_pairs]
+        found = in_parallel(
+            [
+                partial(pairs_within, *given, *ends, *where, first, neighbor, r_pc, kept)
+                for ends, where in zip(pairwise(cuts), pairwise(places), strict=True)
+            ]
+        )
+        n_kept = found[-1][0]
+        first[n_atoms] = n_kept
         shift = None
         if shifts:
             shift = np.zeros((n_pairs, 3), dtype=np.int32)
             shift[self.crossing] = self.crossing_shift
             shift = shift[kept]
-        return EdgeList(first, neighbor[:n_kept], r_pc[:n_kept], shift)
+        edges = EdgeList(first, neighbor[:n_kept], r_pc[:n_kept], shift)
+        if n_kept:  # beside it, the pairs that are not kept are longer
+            edges.__dict__["shortest"] = math.sqrt(min(least for _, least in found))
+        return edges
+
+
+def _squared_limit(cutoff: float) -> float:
+    """The number below which are the squares, and only those, whose root is below the cutoff."""
+    limit = cutoff * cutoff
+    while limit > 0.0 and math.sqrt(math.nextafter(limit, 0.0)) >= cutoff:
+        limit = math.nextafter(limit, 0.0)
+    while math.sqrt(limit) < cutoff:
+        limit = math.nextafter(limit, math.inf)
+    return limit
 
 
 def _search(

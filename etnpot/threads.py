@@ -7,14 +7,17 @@ Kernels release the interpreter lock, so a range of atoms per thread is all it t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache, partial
 from itertools import pairwise
+from typing import TypeVar
 
 from etnpot.errors import SpecificationError
 
-__all__ = ["default_threads", "run_ranges"]
+__all__ = ["cut", "default_threads", "in_parallel", "run_ranges"]
+
+Result = TypeVar("Result")
 
 
 def default_threads() -> int:
@@ -38,6 +41,27 @@ def _pool(pid: int, n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, thread_name_prefix="etnpot")
 
 
+def cut(n_items: int, *, threads: int | None, block: int, smallest: int) -> list[int]:
+    """Ends of the ranges of ``0:n_items``, one for each thread; see `run_ranges`."""
+    n_threads = default_threads() if threads is None else threads
+    n_ranges = max(1, min(n_threads, n_items // max(smallest, 1)))
+    n_blocks = -(-n_items // block)
+    return [min(n_items, block * (n_blocks * t // n_ranges)) for t in range(n_ranges + 1)]
+
+
+def in_parallel(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What each call returns, each in a thread of its own; the last one runs in that of the caller."""
+    if len(calls) < 2:
+        return [call() for call in calls]
+    pool = _pool(os.getpid(), len(calls) - 1)
+    futures = [pool.submit(call) for call in calls[:-1]]
+    try:
+        last = calls[-1]()
+    finally:
+        wait(futures)  # nothing that a call writes to is left while it runs
+    return [*(future.result() for future in futures), last]
+
+
 def run_ranges(
     work: Callable[[int, int], None], n_items: int, *, threads: int | None, block: int, smallest: int
 ) -> None:
@@ -56,14 +80,5 @@ def run_ranges(
     smallest : int
         Ranges are not made shorter than this.
     """
-    n_threads = default_threads() if threads is None else threads
-    n_ranges = max(1, min(n_threads, n_items // max(smallest, 1)))
-    if n_ranges == 1:
-        work(0, n_items)
-        return
-    n_blocks = -(-n_items // block)
-    cuts = [min(n_items, block * (n_blocks * t // n_ranges)) for t in range(n_ranges + 1)]
-    pool = _pool(os.getpid(), n_ranges)
-    futures = [pool.submit(work, start, stop) for start, stop in pairwise(cuts)]
-    for future in futures:
-        future.result()
+    cuts = cut(n_items, threads=threads, block=block, smallest=smallest)
+    in_parallel([partial(work, *ends) for ends in pairwise(cuts)])

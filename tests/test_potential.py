@@ -26,7 +26,7 @@ from etnpot.errors import PotentialFileError, SpeciesError, SpecificationError, 
 from etnpot.io.potential_file import write_potential_file
 from etnpot.neighbors import EdgeList, neighbor_list
 from etnpot.network import Bond
-from etnpot.potential.threads import default_threads, run_ranges
+from etnpot.threads import default_threads, run_ranges
 
 FROZEN = Path(__file__).parent / "data"
 

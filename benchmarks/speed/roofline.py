@@ -23,9 +23,8 @@ import numpy as np
 import run
 from models import conditions, conditions_lines, potential_of
 
-from etnpot.kernels import assemble
 from etnpot.neighbors import EdgeList, neighbor_list
-from etnpot.potential import Potential, Sensitivities
+from etnpot.potential import Potential, Sensitivities, assembly
 
 RESULTS = run.HERE / "roofline.json"
 PAGE = run.ROOT / "docs" / "roofline.md"
@@ -73,17 +72,15 @@ def evaluation_stages(potential: Potential, budget: float) -> dict[str, dict[str
     timings = common.minimum_in_turns(calls, budget=budget, rounds=8)
     least = {name: timing["processor_seconds"] for name, timing in timings.items()}
     evaluation = potential.evaluate(edges, numbers, threads=1)
-    forces, virial = np.empty((n, 3)), np.empty((n, 3, 3))
 
-    def assembly() -> None:
-        assemble.forces(edges.first, edges.neighbor, evaluation.dE_dr_pc, forces)
-        assemble.virials(edges.first, edges.r_pc, evaluation.dE_dr_pc, virial)
+    def assembled() -> None:
+        assembly.forces_and_virials(edges, evaluation.dE_dr_pc, n, 1)
 
     times = {
         "pair forward": least["forward"],
         "train": least["train"],
         "pair adjoint": max(least["whole"] - least["forward"] - least["train"], 1e-9),
-        "assembly": seconds(assembly, budget),
+        "assembly": seconds(assembled, budget),
     }
     found = counts.evaluation_counts(potential.spec, edges.n_pairs / n)
     return {

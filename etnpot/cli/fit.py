@@ -108,7 +108,7 @@ def _run_ranks(config: Config, args: argparse.Namespace) -> int:
     """The same under mpirun: the first rank reads, writes and speaks, the others compute."""
     from etnpot.fitting.fit import Communicator, fit
     from etnpot.fitting.parallel import abort, mpi_world
-    from etnpot.potential.threads import default_threads
+    from etnpot.threads import default_threads
 
     rank, size, reduce, broadcast = mpi_world()
     communicator = Communicator(rank, size, reduce, broadcast)

@@ -12,7 +12,7 @@ from etnpot.fitting.dataset import DataSet
 from etnpot.io.structures import Labelled
 from etnpot.metrics import Metrics, Prediction, evaluate_errors
 from etnpot.potential import Potential
-from etnpot.potential.threads import default_threads
+from etnpot.threads import default_threads
 
 __all__ = ["evaluate", "predict", "without_dispersion"]
 
@@ -49,7 +49,7 @@ def predict(
     dataset : sequence of Labelled
         Its labels play no part.
     threads : int, optional
-        Default: see `etnpot.potential.threads`. The result does not depend on it.
+        Default: see `etnpot.threads`. The result does not depend on it.
 
     Raises
     ------

@@ -40,7 +40,7 @@ from etnpot.io.structures import Labelled, read_structures
 from etnpot.metrics import Metrics, Prediction, evaluate_errors
 from etnpot.potential import Potential, Sensitivities
 from etnpot.potential.build import symbols_to_numbers
-from etnpot.potential.threads import default_threads
+from etnpot.threads import default_threads
 
 __all__ = ["Communicator", "Data", "FitData", "FitResult", "fit", "prepare_data"]
 

@@ -52,7 +52,7 @@ from etnpot.fitting.normal_equations import (
 )
 from etnpot.fitting.prepared import Batch, LossWeights, Prepared, batches
 from etnpot.potential import Potential, Sensitivities
-from etnpot.potential.threads import default_threads
+from etnpot.threads import default_threads
 
 __all__ = ["Problem"]
 
@@ -68,7 +68,7 @@ class Problem:
     shifted : sequence of int
         Elements whose atoms may each add a constant isotropic virial to the reference; it is fitted along.
     threads : int, optional
-        Default: see `etnpot.potential.threads`.
+        Default: see `etnpot.threads`.
     reduce : callable, optional
         Sums an array over the ranks of a distributed fit, in place. Every sum over configurations below is then one over
         all ranks.

@@ -41,7 +41,7 @@ from etnpot.fitting.ridge import solve_ridge
 from etnpot.io.structures import Labelled
 from etnpot.potential import Potential, Reliability
 from etnpot.potential.reliability import site_gradients
-from etnpot.potential.threads import default_threads
+from etnpot.threads import default_threads
 
 __all__ = ["assessed", "blocks_of", "chosen_core"]
 

@@ -35,7 +35,7 @@ from etnpot.fitting.normal_equations import NormalEquations
 from etnpot.io.tensor_labels import TensorLabel
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.potential import Quantity, TensorModel
-from etnpot.potential.threads import default_threads
+from etnpot.threads import default_threads
 
 __all__ = ["TensorProblem"]
 

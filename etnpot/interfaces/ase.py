@@ -38,6 +38,7 @@ from etnpot.interfaces.ase_tensors import FORMS_OF_PROPERTIES, TensorEvaluator, 
 from etnpot.kernels.pairs import shortest_pair
 from etnpot.neighbors import POOL_GROUP, EdgeList, NeighborCache, check_distances, check_structure
 from etnpot.potential import Assessment, Potential, TensorModel, load
+from etnpot.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +130,7 @@ class ETNCalculator(Calculator):
 
     _potential: Potential
     _neighbors: NeighborCache
+    _workspace: Workspace
 
     def __init__(
         self,
@@ -200,7 +202,10 @@ class ETNCalculator(Calculator):
                 self.reset()
                 changed["potential"] = self.parameters["potential"]
             if changed.keys() & {"potential", "skin"}:
-                self._neighbors = NeighborCache(self._potential.cutoff, self.parameters["skin"])
+                self._workspace = Workspace()
+                self._neighbors = NeighborCache(
+                    self._potential.cutoff, self.parameters["skin"], workspace=self._workspace
+                )
         return changed
 
     def _take_tensors(self, models: dict[str, TensorModel | None], changed: dict[str, Any]) -> None:
@@ -326,7 +331,7 @@ class ETNCalculator(Calculator):
                 raise StructureError("no atoms to assess; pass some, or attach the calculator to some")
             check_structure(atoms)
             self._potential.type_index(atoms.numbers)
-            edges = self._neighbors.edges(atoms)
+            edges = self._neighbors.edges(atoms, threads=self.parameters["threads"])
             check_distances(edges)
             return self._potential.assess(edges, atoms.numbers, threads=self.parameters["threads"])
 
@@ -371,9 +376,11 @@ class ETNCalculator(Calculator):
     def _evaluate(self, atoms: Atoms) -> None:
         check_structure(atoms)
         self._potential.type_index(atoms.numbers)
-        edges = self._neighbors.edges(atoms)
+        edges = self._neighbors.edges(atoms, threads=self.parameters["threads"])
         self._check_distances(edges, atoms)
-        evaluation = self._potential.evaluate(edges, atoms.numbers, threads=self.parameters["threads"])
+        evaluation = self._potential.evaluate(
+            edges, atoms.numbers, threads=self.parameters["threads"], workspace=self._workspace
+        )
         energy, forces, virial = evaluation.energy, evaluation.forces, evaluation.virial
         dispersion = self._potential.spec.dispersion
         if dispersion is not None:
@@ -394,15 +401,13 @@ class ETNCalculator(Calculator):
 
     def _check_distances(self, edges: EdgeList, atoms: Atoms) -> None:
         """Refuse coinciding atoms; warn once when a fitted potential sees a pair below its r_min."""
-        if edges.n_pairs == 0:
-            return
-        r_min = self._potential.spec.radial.r_min
-        p, shortest = shortest_pair(edges.r_pc)
+        r_min, shortest = self._potential.spec.radial.r_min, edges.shortest
         if shortest >= max(r_min, _CLOSE):
             return
         check_distances(edges)
         if shortest < r_min and self._potential.provenance and not self._has_warned:
             self._has_warned = True
+            p, _ = shortest_pair(edges.r_pc)
             i = int(np.searchsorted(edges.first, p, side="right")) - 1
             j = int(edges.neighbor[p])
             warnings.warn(

@@ -74,13 +74,14 @@ def sort_by_type(first, type_p, i, type_first, order_p):
     """Pairs of atom i ordered by the type z of the neighbour: those of z are ``type_first[z]:type_first[z + 1]``."""
     for z in range(type_first.shape[0]):
         type_first[z] = 0
-    for p in range(first[i], first[i + 1]):
-        type_first[type_p[p] + 2] += 1
+    for pair in range(first[i], first[i + 1]):
+        type_first[np.uint64(type_p[np.uint64(pair)] + 2)] += 1
     for z in range(2, type_first.shape[0]):
         type_first[z] += type_first[z - 1]
-    for p in range(first[i], first[i + 1]):
-        order_p[type_first[type_p[p] + 1]] = p
-        type_first[type_p[p] + 1] += 1
+    for pair in range(first[i], first[i + 1]):
+        z = np.uint64(type_p[np.uint64(pair)] + 1)
+        order_p[np.uint64(type_first[z])] = pair
+        type_first[z] += 1
 
 
 @njit(inner=True)
@@ -90,8 +91,9 @@ def gather_pairs(first, r_pc, i, cutoff, order_p, r_p, u_cp):
     n_filled = (n_pairs + OCTET - 1) // OCTET * OCTET
     step = u_cp.shape[1]
     for k in range(n_pairs):
+        p = np.uint64(order_p[k])
         for c in range(3):
-            u_cp[c, k] = r_pc[order_p[k], c]
+            u_cp[c, k] = r_pc[p, c]
     for k in range(n_pairs, n_filled):
         u_cp[0, k] = 0.0
         u_cp[1, k] = 0.0
@@ -142,7 +144,19 @@ def combine_radial(table, zi, type_first, n_filled, phi_np, dphi_np, radial_lp, 
                 store_quad(dradial_lp, row + 2 * out_step, d2)
                 store_quad(radial_lp, row + 3 * out_step, r3)
                 store_quad(dradial_lp, row + 3 * out_step, d3)
-            for c in range(n_channels // 4 * 4, n_channels):
+            for c in range(n_channels // 4 * 4, n_channels - 1, 2):
+                r0, r1, d0, d1 = zero, zero, zero, zero
+                for n in range(n_radial):
+                    w, phi = block + n * n_channels + c, load_quad(phi_np, n * step + at)
+                    dphi = load_quad(dphi_np, n * step + at)
+                    w0, w1 = splat_quad(entry(table, w)), splat_quad(entry(table, w + 1))
+                    r0, r1, d0, d1 = fma(w0, phi, r0), fma(w1, phi, r1), fma(w0, dphi, d0), fma(w1, dphi, d1)
+                row = c * out_step + at
+                store_quad(radial_lp, row, r0)
+                store_quad(dradial_lp, row, d0)
+                store_quad(radial_lp, row + out_step, r1)
+                store_quad(dradial_lp, row + out_step, d1)
+            for c in range(n_channels // 2 * 2, n_channels):
                 r0, d0 = zero, zero
                 for n in range(n_radial):
                     w0 = splat_quad(entry(table, block + n * n_channels + c))
@@ -266,8 +280,9 @@ def pair_derivatives(
         store_octet(u_cp, at + step, fma(y, along, mul(gy, over_r)))
         store_octet(u_cp, at + 2 * step, fma(z, along, mul(gz, over_r)))
     for k in range(n_pairs):
+        p = np.uint64(order_p[k])
         for c in range(3):
-            dE_dr_pc[order_p[k], c] = u_cp[c, k]
+            dE_dr_pc[p, c] = u_cp[c, k]
 
 
 @njit

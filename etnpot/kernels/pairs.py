@@ -1,9 +1,9 @@
-"""Vectors of listed pairs at new positions, and which of the pairs are within the cutoff.
+"""Vectors of listed pairs at new positions, which of the pairs are within the cutoff, and the types of their neighbours.
 
-    r_p = x_j - x_i + S h,      |r_p| < r_c
+    r_p = x_j - x_i + S h,      |r_p|² < limit
 
 Every operation is rounded on its own and in the order written, so that (i, j, S) and (j, i, -S) give vectors that are each
-other's exact negative.
+other's exact negative. Indices without a sign spare the loops over pairs the question whether they count from the end.
 
 ============  ==============================================================================
 symbol        here
@@ -15,16 +15,63 @@ S             ``crossing_shift`` [n, 3] of the pairs ``crossing`` [n], ascending
 
 import math
 
+import numpy as np
+
 from etnpot._jit import njit
 
-__all__ = ["pairs_within", "shortest_pair"]
+__all__ = ["count_within", "farthest_move", "neighbor_types", "pairs_within", "shortest_pair"]
+
+
+@njit(inner=True)
+def first_crossing(crossing, p):
+    """Number of pairs before p that cross the boundary."""
+    low, high = 0, crossing.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        if crossing[middle] < p:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(inner=True)
+def image(crossing_shift, at, cell):
+    """S h of crossing pair `at`."""
+    a, b, c = crossing_shift[at, 0], crossing_shift[at, 1], crossing_shift[at, 2]
+    return (
+        a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0],
+        a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1],
+        a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2],
+    )
+
+
+@njit
+def count_within(first, neighbor, crossing, crossing_shift, positions, cell, limit, start, stop):
+    """How many pairs of the atoms ``start:stop`` `pairs_within` keeps."""
+    n_kept = 0
+    at = first_crossing(crossing, first[start])
+    next_crossing = crossing[at] if at < crossing.shape[0] else -1
+    for i in range(start, stop):
+        xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
+        for p in range(first[i], first[i + 1]):
+            j = np.uint64(neighbor[p])
+            x, y, z = positions[j, 0] - xi, positions[j, 1] - yi, positions[j, 2] - zi
+            if p == next_crossing:
+                dx, dy, dz = image(crossing_shift, at, cell)
+                x, y, z = x + dx, y + dy, z + dz
+                at += 1
+                next_crossing = crossing[at] if at < crossing.shape[0] else -1
+            n_kept += x * x + y * y + z * z < limit
+    return n_kept
 
 
 @njit
 def pairs_within(
-    first, neighbor, crossing, crossing_shift, positions, cell, cutoff, kept_first, kept_neighbor, r_pc, kept
+    first, neighbor, crossing, crossing_shift, positions, cell, limit, start, stop, begin, end, kept_first, kept_neighbor,
+    r_pc, kept,
 ):  # fmt: skip
-    """Pairs shorter than the cutoff, in their order; returns how many.
+    """Pairs of the atoms ``start:stop`` whose squared length is below the limit, in their order.
 
     Parameters
     ----------
@@ -32,39 +79,69 @@ def pairs_within(
         The list.
     crossing, crossing_shift : int64 [n], int32 [n, 3]
     positions, cell : float64 [i, c], float64 [3, c], Å
-    cutoff : float, Å
-    kept_first : int64 [i + 1]
-        Written.
+    limit : float, Å²
+    start, stop : int
+        Range of atoms.
+    begin, end : int
+        Place of the first pair that is kept, and the end of the places that may be written.
+    kept_first : int64 [i]
+        Written for the range.
     kept_neighbor, r_pc : int64 [p], float64 [p, c]
-        Written as far as pairs are kept.
+        Written from `begin` on; up to `end` there may be pairs that are not kept.
     kept : bool [p]
-        Written: whether the pair is kept.
+        Written for the pairs of the range, unless it is empty: whether the pair is kept.
+
+    Returns
+    -------
+    (int, float)
+        Place after the last pair that is kept, and the squared length of the shortest pair, Å², infinite without any.
     """
-    n_kept, next_crossing = 0, 0
-    for i in range(first.shape[0] - 1):
-        kept_first[i] = n_kept
+    place, least = begin, math.inf
+    at = first_crossing(crossing, first[start])
+    next_crossing = crossing[at] if at < crossing.shape[0] else -1
+    with_mask = kept.shape[0] > 0
+    for i in range(start, stop):
+        kept_first[i] = place
+        xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
         for p in range(first[i], first[i + 1]):
-            j = neighbor[p]
-            x, y, z = (
-                positions[j, 0] - positions[i, 0], positions[j, 1] - positions[i, 1], positions[j, 2] - positions[i, 2],
-            )  # fmt: skip
-            if next_crossing < crossing.shape[0] and crossing[next_crossing] == p:
-                a, b, c = (
-                    crossing_shift[next_crossing, 0], crossing_shift[next_crossing, 1], crossing_shift[next_crossing, 2],
-                )  # fmt: skip
-                x += a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
-                y += a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
-                z += a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
-                next_crossing += 1
-            kept[p] = math.sqrt(x * x + y * y + z * z) < cutoff
-            if kept[p]:
-                kept_neighbor[n_kept] = j
-                r_pc[n_kept, 0] = x
-                r_pc[n_kept, 1] = y
-                r_pc[n_kept, 2] = z
-                n_kept += 1
-    kept_first[first.shape[0] - 1] = n_kept
-    return n_kept
+            j = np.uint64(neighbor[p])
+            x, y, z = positions[j, 0] - xi, positions[j, 1] - yi, positions[j, 2] - zi
+            if p == next_crossing:
+                dx, dy, dz = image(crossing_shift, at, cell)
+                x, y, z = x + dx, y + dy, z + dz
+                at += 1
+                next_crossing = crossing[at] if at < crossing.shape[0] else -1
+            square = x * x + y * y + z * z
+            least = square if square < least else least
+            # written in any case: whether a pair is kept is hard to foretell, whether there is room is not
+            if place < end:
+                q = np.uint64(place)
+                kept_neighbor[q] = j
+                r_pc[q, 0] = x
+                r_pc[q, 1] = y
+                r_pc[q, 2] = z
+            if with_mask:
+                kept[p] = square < limit
+            if square < limit:
+                place += 1
+    return place, least
+
+
+@njit
+def farthest_move(old, new):
+    """Largest distance between positions `old` and `new` [i, c] beyond the mean of all moves, Å."""
+    n_atoms = old.shape[0]
+    x, y, z = 0.0, 0.0, 0.0
+    for i in range(n_atoms):
+        x += new[i, 0] - old[i, 0]
+        y += new[i, 1] - old[i, 1]
+        z += new[i, 2] - old[i, 2]
+    x, y, z = x / n_atoms, y / n_atoms, z / n_atoms
+    most = 0.0
+    for i in range(n_atoms):
+        dx, dy, dz = new[i, 0] - old[i, 0] - x, new[i, 1] - old[i, 1] - y, new[i, 2] - old[i, 2] - z
+        most = max(most, dx * dx + dy * dy + dz * dz)
+    return math.sqrt(most)
 
 
 @njit
@@ -76,3 +153,16 @@ def shortest_pair(r_pc):
         if square < least:
             shortest, least = p, square
     return shortest, math.sqrt(least)
+
+
+@njit
+def neighbor_types(neighbor, type_i, start, stop, type_p):
+    """Types of the neighbours of pairs ``start:stop``: `type_p` is written; False where an index is none of an atom."""
+    n_atoms = np.uint64(type_i.shape[0])
+    for pair in range(start, stop):
+        p = np.uint64(pair)
+        j = np.uint64(neighbor[p])  # a negative number is a large one
+        if j >= n_atoms:
+            return False
+        type_p[p] = type_i[j]
+    return True

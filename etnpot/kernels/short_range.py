@@ -2,7 +2,7 @@
 
     |r_p| < b[z_i, z_j]
 
-In most configurations there are none, and the search is all that the short range costs.
+In most configurations there are none, as their shortest pair tells, and nobody asks.
 """
 
 import math
@@ -10,16 +10,6 @@ import math
 from etnpot._jit import njit
 
 __all__ = ["close_pairs"]
-
-
-@njit(inner=True)
-def any_within(r_pc, radius):
-    """Whether any vector is shorter than `radius`: without a branch in the loop, this is a pass through memory."""
-    n_within, square = 0, radius * radius
-    for p in range(r_pc.shape[0]):
-        x, y, z = r_pc[p, 0], r_pc[p, 1], r_pc[p, 2]
-        n_within += 1 if x * x + y * y + z * z < square else 0
-    return n_within > 0
 
 
 @njit
@@ -36,12 +26,7 @@ def close_pairs(first, r_pc, type_i, type_p, outer_zz, found):
         b; 0 where there is no repulsion.
     found : int64 [any]
     """
-    largest, n_found = 0.0, 0
-    for z in range(outer_zz.shape[0]):
-        for w in range(outer_zz.shape[1]):
-            largest = max(largest, outer_zz[z, w])
-    if not any_within(r_pc, largest):
-        return 0
+    n_found = 0
     for i in range(first.shape[0] - 1):
         zi = type_i[i]
         for p in range(first[i], first[i + 1]):

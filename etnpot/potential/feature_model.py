@@ -14,13 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.conventions import MAX_ATOMIC_NUMBER
 from etnpot.errors import SpeciesError, SpecificationError, StructureError
-from etnpot.kernels import evaluate
+from etnpot.kernels import evaluate, pairs
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList, check_distances, check_structure, neighbor_list
 from etnpot.network import Train
 from etnpot.potential.spec import NetworkSpec
 from etnpot.potential.tables import BasisTables, TrainTables, basis_tables, train_tables
-from etnpot.potential.threads import run_ranges
+from etnpot.threads import run_ranges
+from etnpot.workspace import Workspace
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,6 +42,8 @@ Spec = TypeVar("Spec", bound=NetworkSpec)
 
 #: Fewer atoms than this are not worth another thread.
 _ATOMS_PER_THREAD = 64
+#: The same for pairs whose types are looked up.
+_PAIRS_PER_THREAD = 32_768
 
 
 class FeatureModel(Generic[Spec]):
@@ -134,9 +137,9 @@ class FeatureModel(Generic[Spec]):
     def type_index(self, numbers: ArrayLike) -> Integers:
         """Dense types 0..S-1 of atomic numbers; an error names the elements that are not known."""
         numbers = _integers(numbers)
-        species = np.array(self.species, dtype=np.int64)
-        types = np.searchsorted(species, numbers)
-        unknown = species[np.minimum(types, len(species) - 1)] != numbers
+        within = np.clip(numbers, 0, MAX_ATOMIC_NUMBER)
+        types: Integers = self._type_of_number[within]
+        unknown = (types < 0) | (within != numbers)
         if unknown.any():
             names = ", ".join(numbered_symbol(z) for z in sorted({int(z) for z in numbers[unknown]}))
             have = ", ".join(numbered_symbol(z) for z in self.species)
@@ -144,7 +147,14 @@ class FeatureModel(Generic[Spec]):
                 f"species {names} not in this potential, which knows {have}; refit with them or remove "
                 f"those atoms"
             )
-        return types.astype(np.int64)
+        return types
+
+    @cached_property
+    def _type_of_number(self) -> Integers:
+        """Type of every atomic number, -1 where there is none."""
+        types = np.full(MAX_ATOMIC_NUMBER + 1, -1, dtype=np.int64)
+        types[list(self.species)] = np.arange(len(self.species))
+        return types
 
     def edges(self, atoms: Atoms) -> EdgeList:
         """Checked edge list of a structure."""
@@ -233,19 +243,29 @@ class FeatureModel(Generic[Spec]):
         return {name: arrays[f"species.{name}"] for name in self.spec.species_factor.shapes}
 
 
-def neighbor_types(edges: EdgeList, type_i: Integers) -> Integers:
+def neighbor_types(
+    edges: EdgeList, type_i: Integers, threads: int | None = 1, workspace: Workspace | None = None
+) -> Integers:
     """Type of the neighbour of every pair, once the edges are known to stay within the atoms."""
-    if not edges.is_safe:
+    if not edges.has_ordered_rows:
         edges.validate()
     if len(type_i) < edges.n_atoms:
         raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
-    try:
-        return np.asarray(type_i[edges.neighbor])
-    except IndexError:
+    workspace = Workspace() if workspace is None else workspace
+    type_p = workspace.empty("type_p", (edges.n_pairs,), np.int64)
+    known: list[bool] = []
+
+    def work(start: int, stop: int) -> None:
+        known.append(pairs.neighbor_types(edges.neighbor, type_i, start, stop, type_p))
+
+    run_ranges(work, edges.n_pairs, threads=threads, block=LANES, smallest=_PAIRS_PER_THREAD)
+    if not all(known):
+        edges.validate()
         raise StructureError(
             f"expected the atomic numbers of all {int(edges.neighbor.max()) + 1} atoms that the edges "
             f"name, ghosts included, got {len(type_i)}"
-        ) from None
+        )
+    return type_p
 
 
 def _integers(numbers: ArrayLike) -> Integers:

@@ -34,7 +34,7 @@ from etnpot.kernels import evaluate, layers, messages
 from etnpot.kernels.lanes import LANES
 from etnpot.potential.layers import LayerTables
 from etnpot.potential.tables import BasisTables, TrainTables
-from etnpot.potential.threads import run_ranges
+from etnpot.threads import run_ranges
 
 if TYPE_CHECKING:
     from etnpot.potential.potential import Potential

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from etnpot.kernels import evaluate, gradient
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
-from etnpot.potential.threads import run_ranges
+from etnpot.threads import run_ranges
+from etnpot.workspace import Workspace
 
 __all__ = ["Arguments", "LocalPass", "LocalTangent"]
 
@@ -34,16 +35,26 @@ class LocalPass:
     arguments : tuple
     edges : EdgeList
     threads : int, optional
+    workspace : Workspace, optional
+        Holds the derivatives.
     """
 
-    def __init__(self, arguments: Arguments, edges: EdgeList, threads: int | None) -> None:
+    def __init__(
+        self,
+        arguments: Arguments,
+        edges: EdgeList,
+        threads: int | None,
+        workspace: Workspace | None = None,
+    ) -> None:
         self._arguments, self._edges, self._threads = arguments, edges, threads
+        self._workspace = Workspace() if workspace is None else workspace
 
     @cached_property
     def _evaluated(self) -> tuple[Floats, Floats]:
         """E_i and dE_i/dr_p."""
         n_atoms = len(self._arguments[0]) - 1
-        energy_i, dE_dr_pc = np.empty(n_atoms), np.empty_like(self._arguments[1])
+        energy_i = np.empty(n_atoms)
+        dE_dr_pc = self._workspace.empty("dE_dr_pc", self._arguments[1].shape)
 
         def work(start: int, stop: int) -> None:
             evaluate.evaluate(*self._arguments, start, stop, energy_i, dE_dr_pc)

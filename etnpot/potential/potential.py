@@ -23,9 +23,9 @@ import etnpot
 from etnpot.basis import Repulsion, bounded
 from etnpot.errors import PotentialFileError, SpecificationError, StructureError
 from etnpot.io.potential_file import StoredPotential, read_potential_file, write_potential_file
-from etnpot.kernels import assemble
 from etnpot.neighbors import EdgeList
 from etnpot.network import Train
+from etnpot.potential import assembly
 from etnpot.potential.feature_model import (
     FeatureModel,
     checked_groups,
@@ -40,6 +40,7 @@ from etnpot.potential.reliability import PREFIX, Assessment, Reliability
 from etnpot.potential.short_range import ShortRange, short_range
 from etnpot.potential.spec import PotentialSpec
 from etnpot.potential.tables import train_tables
+from etnpot.workspace import Workspace
 
 if TYPE_CHECKING:
     from etnpot.potential.sensitivity import Jacobian
@@ -64,12 +65,15 @@ class Evaluation:
         Derivative of the energy of the centre of pair p by r_p.
     n_sites : int
         Atoms that carry a force: the centres, and ghosts where the edges name some.
+    threads : int, optional
+        Of what is computed when it is asked for.
     """
 
     edges: EdgeList
     energy_i: Floats
     dE_dr_pc: Floats
     n_sites: int
+    threads: int | None = None
 
     @property
     def energy(self) -> float:
@@ -77,23 +81,26 @@ class Evaluation:
         return float(self.energy_i.sum())
 
     @cached_property
+    def _assembled(self) -> tuple[Floats, Floats]:
+        found = assembly.forces_and_virials(self.edges, self.dE_dr_pc, self.n_sites, self.threads)
+        if not np.isfinite(found[0].sum()):
+            explain(self.edges)
+        return found
+
+    @property
     def forces(self) -> Floats:
         """Forces, float64 [n_sites, 3], eV/Å."""
-        force_ic = np.empty((self.n_sites, 3))
-        assemble.forces(self.edges.first, self.edges.neighbor, self.dE_dr_pc, force_ic)
-        return force_ic
+        return self._assembled[0]
 
-    @cached_property
+    @property
     def virial_icc(self) -> Floats:
         """Virial of every centre, float64 [n_atoms, 3, 3], eV: the derivative of the energy by a strain."""
-        virial_icc = np.empty((self.edges.n_atoms, 3, 3))
-        assemble.virials(self.edges.first, self.edges.r_pc, self.dE_dr_pc, virial_icc)
-        return 0.5 * (virial_icc + virial_icc.transpose(0, 2, 1))
+        return self._assembled[1]
 
     @cached_property
     def virial(self) -> Floats:
         """Total virial, float64 [3, 3], eV; the stress is this over the volume."""
-        return np.asarray(self.virial_icc.sum(axis=0))
+        return np.asarray(self.virial_icc.reshape(-1, 9).sum(axis=0).reshape(3, 3))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -178,7 +185,14 @@ class Potential(FeatureModel[PotentialSpec]):
 
     # --------------------------------------------------------------------------------------------- evaluation
 
-    def evaluate(self, edges: EdgeList, numbers: ArrayLike, *, threads: int | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        edges: EdgeList,
+        numbers: ArrayLike,
+        *,
+        threads: int | None = None,
+        workspace: Workspace | None = None,
+    ) -> Evaluation:
         """Energies and pair derivatives of all but the dispersion, which reaches beyond the edges.
 
         Parameters
@@ -188,26 +202,28 @@ class Potential(FeatureModel[PotentialSpec]):
         numbers : int array [n_sites]
             Atomic numbers of the centres, followed by those of ghosts if the edges name any.
         threads : int, optional
-            Default: see `etnpot.potential.threads`. The result does not depend on it.
+            Default: see `etnpot.threads`. The result does not depend on it.
+        workspace : Workspace, optional
+            Holds what is as large as the pairs: ``dE_dr_pc`` is then that of the last call with it alone.
 
         Returns
         -------
         Evaluation
         """
         type_i = self.type_index(numbers)
-        arguments, close = self._arguments(edges, type_i)
-        way = self._pass(edges, arguments, threads)
+        arguments, close = self._arguments(edges, type_i, threads, workspace)
+        way = self._pass(edges, arguments, threads, workspace)
         energy_i, slope_i = way.energy_i, None
         if self._leaves_bounds(energy_i):
             energy_i, slope_i, _ = bounded(energy_i, *self._bounds)
         dE_dr_pc = way.derivatives(slope_i)
-        if not np.isfinite(energy_i.sum() + dE_dr_pc.sum()):
+        if edges.shortest == 0.0 or not np.isfinite(energy_i.sum()):
             explain(edges)
         if close is not None:
             close.hold(dE_dr_pc)
             close.add_repulsion(energy_i, dE_dr_pc)
         energy_i += self.arrays["reference_energies"][type_i[: edges.n_atoms]]
-        return Evaluation(edges, energy_i, dE_dr_pc, len(type_i))
+        return Evaluation(edges, energy_i, dE_dr_pc, len(type_i), threads)
 
     def gradient(
         self, edges: EdgeList, numbers: ArrayLike, energy_weight_i: ArrayLike, direction_pc: ArrayLike
@@ -317,9 +333,11 @@ class Potential(FeatureModel[PotentialSpec]):
         (first, r_pc, _, type_p, *_), _ = self._arguments(edges, type_i)
         return first, r_pc, type_p
 
-    def _arguments(self, edges: EdgeList, type_i: Integers) -> tuple[Arguments, ShortRange | None]:
+    def _arguments(
+        self, edges: EdgeList, type_i: Integers, threads: int | None = 1, workspace: Workspace | None = None
+    ) -> tuple[Arguments, ShortRange | None]:
         """What the kernels of the learned energy take, close pairs held, and the short range if there are any."""
-        type_p = neighbor_types(edges, type_i)
+        type_p = neighbor_types(edges, type_i, threads, workspace)
         close = None
         if self.spec.repulsion is not None:
             close = short_range(self.spec.repulsion, self.species, edges, type_i, type_p)
@@ -335,9 +353,15 @@ class Potential(FeatureModel[PotentialSpec]):
         )
         return arguments, close
 
-    def _pass(self, edges: EdgeList, arguments: Arguments, threads: int | None) -> LocalPass | LayeredPass:
+    def _pass(
+        self,
+        edges: EdgeList,
+        arguments: Arguments,
+        threads: int | None,
+        workspace: Workspace | None = None,
+    ) -> LocalPass | LayeredPass:
         if not self.spec.layers:
-            return LocalPass(arguments, edges, threads)
+            return LocalPass(arguments, edges, threads, workspace)
         first, r_pc, type_i, *_ = arguments
         return LayeredPass(self, first, edges.neighbor, r_pc, type_i, edges.group, threads)
 

@@ -39,11 +39,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from etnpot.basis import bounded
 from etnpot.errors import SpecificationError
-from etnpot.kernels import assemble, sites
+from etnpot.kernels import sites
 from etnpot.kernels.lanes import LANES
 from etnpot.neighbors import EdgeList
+from etnpot.potential import assembly
 from etnpot.potential.feature_model import explain
-from etnpot.potential.threads import run_ranges
+from etnpot.threads import run_ranges
 
 if TYPE_CHECKING:
     from etnpot.potential.potential import Potential
@@ -319,9 +320,7 @@ def gradients_along(
             gradient_pc = gradient_pc + way.derivatives(curvature_i * along.energy_i)
         if close is not None:
             close.hold(gradient_pc)
-        force_ic = np.empty((len(type_i), 3))
-        assemble.forces(edges.first, edges.neighbor, gradient_pc, force_ic)
-        row_c[:] = -force_ic.ravel()
+        row_c[:] = -assembly.forces(edges, gradient_pc, len(type_i), threads).ravel()
     if not np.isfinite(rows_rc.sum()):
         explain(edges)
     return np.ascontiguousarray(rows_rc.T)

@@ -88,6 +88,8 @@ def short_range(
         Types of the atoms and of the neighbours.
     """
     outer_zz = np.array(repulsion.outer)
+    if edges.shortest >= outer_zz.max():
+        return None
     close_p = np.empty(0, dtype=np.int64)
     n_close = close_pairs(edges.first, edges.r_pc, type_i, type_p, outer_zz, close_p)
     if n_close == 0:

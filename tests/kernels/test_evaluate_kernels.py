@@ -86,9 +86,10 @@ def test_forces_and_virials(
     edges, dE_dr_pc = case.edges, rng.normal(size=case.edges.r_pc.shape)
     results = []
     for module in (assemble_kernels, reference.assemble):
-        force_ic, virial_icc = np.full((case.n_sites, 3), np.nan), np.full((edges.n_atoms, 3, 3), np.nan)
-        module.forces(edges.first, edges.neighbor, dE_dr_pc, force_ic)
-        module.virials(edges.first, edges.r_pc, dE_dr_pc, virial_icc)
+        force_ic, virial_icc = np.zeros((case.n_sites, 3)), np.full((edges.n_atoms, 3, 3), np.nan)
+        for atoms in ((0, 2), (2, 2), (2, edges.n_atoms)):
+            module.forces(edges.first, edges.neighbor, dE_dr_pc, *atoms, force_ic)
+            module.virials(edges.first, edges.r_pc, dE_dr_pc, *atoms, virial_icc)
         results.append((force_ic, virial_icc))
     assert_close(results[0][0], results[1][0], 1e-14)
     assert_close(results[0][1], results[1][1], 1e-14)
