@@ -17,8 +17,8 @@ __all__ = ["Workspace"]
 
 #: Room beyond what is asked for, as a part of it: numbers of pairs go up and down a little.
 _ROOM = 0.05
-#: Memory that is so many times what is asked for is given back.
-_TOO_LARGE = 4.0
+#: Memory that is so many times what is asked for is given back, if it is more than a few bytes.
+_TOO_LARGE, _FEW = 16.0, 32_000_000
 
 
 class Workspace:
@@ -42,7 +42,7 @@ class Workspace:
         kind = np.dtype(dtype)
         n_bytes = math.prod(shape) * kind.itemsize
         held = self._held.get(name)
-        if held is None or len(held) < n_bytes or len(held) > _TOO_LARGE * n_bytes:
+        if held is None or len(held) < n_bytes or len(held) > max(_TOO_LARGE * n_bytes, _FEW):
             held = np.empty(int((1.0 + _ROOM) * n_bytes), dtype=np.byte)
             self._held[name] = held
         return held[:n_bytes].view(kind).reshape(shape)

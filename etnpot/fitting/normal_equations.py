@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
 
 from etnpot.fitting.prepared import Prepared
 from etnpot.potential import Jacobian
@@ -35,6 +36,8 @@ Floats = NDArray[np.float64]
 PRESSURE = slice(-6, -3)
 #: Columns of J^T gathered before they are multiplied into the Gram matrix.
 _GRAM_COLUMNS = 2048
+#: Rows of the Gram matrix of which one triangle becomes both at once.
+_MIRRORED = 256
 
 
 @dataclass(eq=False)
@@ -68,7 +71,7 @@ class NormalEquations:
 
 
 class Accumulator:
-    """Rows of [N, J] and r of one thread, gathered in blocks for `flush`."""
+    """Rows of [N, J] and r of one thread, worked in block by block, the last of them by `finish`."""
 
     def __init__(self, n: int) -> None:
         self._buffer_qc = np.empty((n, _GRAM_COLUMNS))
@@ -108,10 +111,13 @@ class Accumulator:
             self._filled += count
             at += count
             if self._filled == _GRAM_COLUMNS:
-                self.flush()
+                self._work_in()
 
-    def flush(self) -> None:
-        """Work the gathered rows in."""
+    def finish(self) -> None:
+        """All rows have been added."""
+        self._work_in()
+
+    def _work_in(self) -> None:
         self._absorb(self._buffer_qc[:, : self._filled], self._rows[: self._filled])
         self._filled = 0
 
@@ -131,9 +137,19 @@ class GramAccumulator(Accumulator):
         self.total = NormalEquations.zeros(n)
 
     def _absorb(self, block: Floats, rows: Floats) -> None:
-        self.total.gram += block @ block.T
+        # its upper triangle, which is the lower one of the transposed, the matrix as Fortran sees it
+        dsyrk(1.0, block.T, beta=1.0, c=self.total.gram.T, trans=1, lower=1, overwrite_c=1)
         self.total.rhs += block @ rows
         self._absorb_constant(rows)
+
+    def finish(self) -> None:
+        super().finish()
+        gram = self.total.gram
+        for at in range(0, len(gram), _MIRRORED):
+            end = at + _MIRRORED
+            gram[end:, at:end] = gram[at:end, end:].T
+            corner = np.triu(gram[at:end, at:end])
+            gram[at:end, at:end] = corner + np.triu(corner, 1).T
 
     def _absorb_constant(self, rows: Floats) -> None:
         self.total.loss += float(rows @ rows)

@@ -53,6 +53,7 @@ from etnpot.fitting.normal_equations import (
 from etnpot.fitting.prepared import Batch, LossWeights, Prepared, batches
 from etnpot.potential import Potential, Sensitivities
 from etnpot.threads import default_threads
+from etnpot.workspace import Workspace
 
 __all__ = ["Problem"]
 
@@ -348,7 +349,7 @@ class Problem:
         with threadpool_limits(self.threads, user_api="blas"):
             total = NormalEquations.zeros(n + sensitivities.n_parameters)
             for accumulator in partial:
-                accumulator.flush()
+                accumulator.finish()
                 total += accumulator.total
             self._summed(total.gram)
             self._summed(total.rhs)
@@ -371,7 +372,7 @@ class Problem:
         factors = np.zeros((size, n, n))
         with threadpool_limits(self.threads, user_api="blas"):
             for accumulator in partial:
-                accumulator.flush()
+                accumulator.finish()
                 factors[rank] = triangle(np.vstack([factors[rank], accumulator.factor]))
             # the columns of the shift come first: what is left of R without them is that of the projected rows
             return triangle(self._summed(factors).reshape(-1, n))[n_shifts:, n_shifts:]
@@ -392,6 +393,7 @@ class Problem:
         def work(index: int) -> None:
             if not hasattr(local, "accumulator"):
                 local.accumulator = kind(shift_rows.shape[1] + sensitivities.n_parameters)
+                local.workspace = Workspace()
                 partial.append(local.accumulator)
             c = self.configurations[index]
             jacobian = sensitivities.jacobian(
@@ -400,6 +402,7 @@ class Problem:
                 per_atom=False,
                 with_forces=c.has_forces and not c.at_rest,
                 with_virial=c.has_virial,
+                workspace=local.workspace,
             )
             local.accumulator.add(c, jacobian, residuals[index], shift_rows[index])
 

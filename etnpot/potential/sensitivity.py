@@ -29,6 +29,7 @@ from etnpot.potential.layered import LayeredPass
 from etnpot.potential.layered_jacobian import LayeredJacobian
 from etnpot.potential.potential import Potential
 from etnpot.potential.train_derivatives import DenseCores, differentiate
+from etnpot.workspace import Workspace
 
 __all__ = ["Jacobian", "Sensitivities"]
 
@@ -137,6 +138,7 @@ class Sensitivities:
         per_atom: bool = True,
         with_forces: bool = True,
         with_virial: bool = True,
+        workspace: Workspace | None = None,
     ) -> Jacobian:
         """Jacobian of one configuration.
 
@@ -148,18 +150,27 @@ class Sensitivities:
             Energies of every atom, or their sum in one row.
         with_forces, with_virial : bool
             Whether forces and the virial are wanted.
+        workspace : Workspace, optional
+            Holds the large arrays: the Jacobian is then that of the last call with it alone.
 
         Returns
         -------
         Jacobian
         """
-        found = self._jacobian(edges, numbers, per_atom, with_forces, with_virial)
+        workspace = Workspace() if workspace is None else workspace
+        found = self._jacobian(edges, numbers, per_atom, with_forces, with_virial, workspace)
         if with_forces or found.n_sites == 0:
             return found
         return Jacobian(found.energy_iq, found.gradient_qc[:, 3 * found.n_sites :], 0)
 
     def _jacobian(
-        self, edges: EdgeList, numbers: ArrayLike, per_atom: bool, with_forces: bool, with_virial: bool
+        self,
+        edges: EdgeList,
+        numbers: ArrayLike,
+        per_atom: bool,
+        with_forces: bool,
+        with_virial: bool,
+        workspace: Workspace,
     ) -> Jacobian:
         """The Jacobian; may hold forces that are not wanted."""
         spec = self.potential.spec
@@ -193,13 +204,25 @@ class Sensitivities:
             touched = _touched_sites(edges, n_sites, n_strain)
         else:
             touched, n_sites = _one_site(edges, n_strain), 1
-        gradient_qc = np.zeros((n_q, 3 * n_sites + n_strain))
+        gradient_qc = workspace.empty("gradient_qc", (n_q, 3 * n_sites + n_strain))
+        gradient_qc[:] = 0.0
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
         chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
         for start in range(0, n_atoms, chunk):
             stop = min(start + chunk, n_atoms)
             merge = not with_forces and not per_atom
-            work = _Chunk(self, edges, arguments, touched, v_if, columns_ifc, start, stop, merge=merge)
+            work = _Chunk(
+                self,
+                edges,
+                arguments,
+                touched,
+                v_if,
+                columns_ifc,
+                start,
+                stop,
+                merge=merge,
+                workspace=workspace,
+            )
             work.add(energy_iq[start:stop] if per_atom else energy_iq, gradient_qc)
         return Jacobian(energy_iq, gradient_qc, n_sites)
 
@@ -325,9 +348,10 @@ class _Chunk:
         stop: int,
         *,
         merge: bool,
+        workspace: Workspace,
     ) -> None:
         first, r_pc, type_i, type_p, basis, table, train, weights = arguments
-        self.owner, self.spec, self.train = owner, owner.potential.spec, train
+        self.owner, self.spec, self.train, self.workspace = owner, owner.potential.spec, train, workspace
         self.type_i = type_i[start:stop]
         self.n = n = stop - start
         self.v_if = v_if[start:stop]
@@ -340,11 +364,12 @@ class _Chunk:
         #: dv/dx, [i, f, local column]
         self.dv_ifc: Floats
         if columns_ifc is not None:
-            self.dv_ifc = np.zeros((n, n_features, touched.n_columns))
+            self.dv_ifc = workspace.empty("dv_ifc", (n, n_features, touched.n_columns))
+            self.dv_ifc[:, :, columns_ifc.shape[2] :] = 0.0
             self.dv_ifc[:, :, : columns_ifc.shape[2]] = columns_ifc[start:stop]
             self._differentiate_train(weights, with_shared)
             return
-        columns_icf = np.empty((n, touched.n_columns, n_features))
+        columns_icf = workspace.empty("columns_icf", (n, touched.n_columns, n_features))
         self.moments_iznm = np.empty(
             (n if with_shared else 0, self.spec.n_species, self.spec.radial.size, (self.spec.l_max + 1) ** 2)
         )
@@ -364,7 +389,8 @@ class _Chunk:
             self.site_is, self.count_i = self.site_is[:n], self.count_i[:n]
             arrays = _pairs_of(start + kept, arrays)
             self._range, self.n_sites = (0, n), n
-        self.dv_ifc = np.ascontiguousarray(columns_icf.transpose(0, 2, 1))
+        self.dv_ifc = workspace.empty("dv_ifc", (n, n_features, touched.n_columns))
+        self.dv_ifc[:] = columns_icf.transpose(0, 2, 1)
         self._direct = (
             *arrays, basis, owner.potential.parameters[owner._q_radial : owner._q_weight],
             owner.potential.species_table,
@@ -382,7 +408,7 @@ class _Chunk:
             self.train, owner._dense, weights, self.v_if, self.type_i, self.weight_i[:, None],
             last_dx=cores[-1] if cores else 0,
             first_dy=0 if with_hessian or owner._with_head else cores[0] + 1 if cores else self.spec.order,
-            with_hessian=with_hessian,
+            with_hessian=with_hessian, workspace=self.workspace,
         )  # fmt: skip
         self.x_ia, self.y_ia, self.dx_iaf, self.dy_iaf, self.hessian_iff, _ = found
         if with_hessian:
@@ -436,10 +462,15 @@ class _Chunk:
             dv_ifc = self.dv_ifc[atoms]
             jacobian.add_cores(
                 self.train, begin, end, self.v_if[atoms], self.x_ia[atoms], self.y_ia[atoms], dv_ifc,
-                self.dx_iaf[atoms, lefts] @ dv_ifc, lefts.start, self.dy_iaf[atoms, rights] @ dv_ifc, rights.start,
+                self._primes("dx_iac", self.dx_iaf[atoms, lefts], dv_ifc), lefts.start,
+                self._primes("dy_iac", self.dy_iaf[atoms, rights], dv_ifc), rights.start,
                 self.site_is[atoms], self.count_i[atoms], self.n_strain, q_shift,
                 energy_iq[atoms] if per_atom else energy_iq, gradient_qc,
             )  # fmt: skip
+
+    def _primes(self, name: str, by_feature_iaf: Floats, dv_ifc: Floats) -> Floats:
+        out = self.workspace.empty(name, (*by_feature_iaf.shape[:2], dv_ifc.shape[2]))
+        return np.asarray(np.matmul(by_feature_iaf, dv_ifc, out=out))
 
     def _add_shared(self, chain: _Chain, energy_iq: Floats, gradient_qc: Floats) -> None:
         """Eq. (3): radial coefficients and species factor."""
@@ -448,7 +479,8 @@ class _Chunk:
         per_atom = len(energy_iq) == n
         basis = owner.potential.basis_tables
         table_lkij = owner.potential.species_table
-        dg_ifc = self.hessian_iff @ self.dv_ifc
+        dg_ifc = self.workspace.empty("dg_ifc", self.dv_ifc.shape)
+        np.matmul(self.hessian_iff, self.dv_ifc, out=dg_ifc)
         n_columns = gradient_qc.shape[1]
         n_species_q = owner._q_radial - owner._q_species
         at_species = owner._q_species - owner.start

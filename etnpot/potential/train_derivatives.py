@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from etnpot.network import Train, dense_core
 from etnpot.potential.tables import TrainTables
+from etnpot.workspace import Workspace
 
 __all__ = ["DenseCores", "TrainDerivatives", "differentiate"]
 
@@ -40,7 +41,7 @@ class TrainDerivatives(NamedTuple):
     """Of each atom: bonds, adjoints of the seed, their derivatives by the features, and the Hessian of s . x_d.
 
     ``x_ia``, ``y_ia`` [i, a]; ``dx_iaf``, ``dy_iaf`` [i, a, f]; ``hessian_iff`` [i, f, f]; ``y_iao`` [i, a, o], the adjoints of
-    the unit seeds. What was not asked for is zero, or has no rows.
+    the unit seeds. What was not asked for is undefined, or has no rows.
     """
 
     x_ia: Floats
@@ -63,6 +64,7 @@ def differentiate(
     first_dy: int,
     with_hessian: bool,
     with_units: bool = False,
+    workspace: Workspace | None = None,
 ) -> TrainDerivatives:
     """Derivatives of the train on the features of some atoms.
 
@@ -79,44 +81,60 @@ def differentiate(
     last_dx, first_dy : int
         The bonds up to which dx/dv, and down to which y and dy/dv are wanted.
     with_hessian, with_units : bool
+    workspace : Workspace, optional
+        Holds all that has features as an axis.
     """
+    workspace = Workspace() if workspace is None else workspace
     n, n_features, first = len(v_if), v_if.shape[1], train.bond_first
     n_rows, n_cores = train.n_bond_rows, len(cores.abf)
     bonds = [slice(first[k], first[k + 1]) for k in range(n_cores + 1)]
     x_ia, y_ia = np.zeros((n, n_rows)), np.zeros((n, n_rows))
-    dx_iaf, dy_iaf = np.zeros((n, n_rows, n_features)), np.zeros((n, n_rows, n_features))
+    dx_iaf, dy_iaf, by_left_iaf = (
+        workspace.empty(f"train.{name}", (n, n_rows, n_features)) for name in ("dx", "dy", "by_left")
+    )
+    for nothing_iaf in (dx_iaf[:, bonds[0]], dy_iaf[:, bonds[-1]]):
+        nothing_iaf[:] = 0.0
     n_head = (int(type_i.max(initial=0)) + 1) * first[1]
     x_ia[:, bonds[0]] = weights[:n_head].reshape(-1, first[1])[type_i]
     y_ia[:, bonds[-1]] = seed_io
     y_iao = np.zeros((n if with_units else 0, n_rows, seed_io.shape[1]))
     y_iao[:, bonds[-1]] = np.eye(seed_io.shape[1])
+
+    def rows(array_iaf: Floats, bond: slice) -> Floats:
+        """Of a bond, as a matrix [i, (a, f)]."""
+        return array_iaf.reshape(n, -1)[:, bond.start * n_features : bond.stop * n_features]
+
     transfers = []
     for k, tensor_abf in enumerate(cores.abf):
         right, left = bonds[k + 1], bonds[k]
         n_right, n_left, _ = tensor_abf.shape
-        transfer = (v_if @ tensor_abf.reshape(-1, n_features).T).reshape(n, n_right, n_left)
+        transfer = workspace.empty(f"train.transfer.{k}", (n, n_right, n_left))
+        np.matmul(v_if, tensor_abf.reshape(-1, n_features).T, out=transfer.reshape(n, -1))
         x_ia[:, right] = (transfer @ x_ia[:, left, None])[..., 0]
-        by_left = np.empty((0, n_right, n_features))
         if with_hessian or k < last_dx:
-            by_left = (x_ia[:, left] @ cores.bm[k]).reshape(n, n_right, n_features)
-        if k < last_dx:
-            dx_iaf[:, right] = by_left + transfer @ dx_iaf[:, left] if k > 0 else by_left
-        transfers.append((transfer, by_left))
-    hessian_iff = np.zeros((n if with_hessian else 0, n_features, n_features))
+            np.matmul(x_ia[:, left], cores.bm[k], out=rows(by_left_iaf, right))
+        if 0 < k < last_dx:
+            np.matmul(transfer, dx_iaf[:, left], out=dx_iaf[:, right])
+            dx_iaf[:, right] += by_left_iaf[:, right]
+        elif k < last_dx:
+            dx_iaf[:, right] = by_left_iaf[:, right]
+        transfers.append(transfer)
     for k in range(n_cores - 1, first_dy - 1, -1):
         right, left = bonds[k + 1], bonds[k]
-        tensor_abf, (transfer, by_left) = cores.abf[k], transfers[k]
-        back = transfer.transpose(0, 2, 1)
+        back = transfers[k].transpose(0, 2, 1)
         y_ia[:, left] = (back @ y_ia[:, right, None])[..., 0]
-        dy_iaf[:, left] = (y_ia[:, right] @ tensor_abf.reshape(len(tensor_abf), -1)).reshape(
-            n, -1, n_features
-        )
+        np.matmul(y_ia[:, right], cores.abf[k].reshape(right.stop - right.start, -1), out=rows(dy_iaf, left))
         if with_units:
             y_iao[:, left] = back @ y_iao[:, right]
         if k < n_cores - 1:
-            dy_iaf[:, left] += back @ dy_iaf[:, right]
-            if with_hessian:
-                hessian_iff += by_left.transpose(0, 2, 1) @ dy_iaf[:, right]
+            more_iaf = workspace.empty(f"train.more.{k}", (n, left.stop - left.start, n_features))
+            np.matmul(back, dy_iaf[:, right], out=more_iaf)
+            dy_iaf[:, left] += more_iaf
+    hessian_iff = np.zeros((0, n_features, n_features))
     if with_hessian:
-        hessian_iff += hessian_iff.transpose(0, 2, 1).copy()
+        inner = slice(bonds[1].start, bonds[-1].start)
+        half_iff = workspace.empty("train.half", (n, n_features, n_features))
+        np.matmul(by_left_iaf[:, inner].transpose(0, 2, 1), dy_iaf[:, inner], out=half_iff)
+        hessian_iff = workspace.empty("train.hessian", half_iff.shape)
+        np.add(half_iff, half_iff.transpose(0, 2, 1), out=hessian_iff)
     return TrainDerivatives(x_ia, y_ia, dx_iaf, dy_iaf, hessian_iff, y_iao)
