@@ -17,6 +17,8 @@ __all__ = ["Workspace"]
 
 #: Room beyond what is asked for, as a part of it: numbers of pairs go up and down a little.
 _ROOM = 0.05
+#: Bytes that arrays are aligned to: those of a line of the cache, and of the longest vector registers.
+_ALIGNMENT = 64
 #: Memory that is so many times what is asked for is given back, if it is more than a few bytes.
 _TOO_LARGE, _FEW = 16.0, 32_000_000
 
@@ -43,7 +45,8 @@ class Workspace:
         n_bytes = math.prod(shape) * kind.itemsize
         held = self._held.get(name)
         if held is None or len(held) < n_bytes or len(held) > max(_TOO_LARGE * n_bytes, _FEW):
-            held = np.empty(int((1.0 + _ROOM) * n_bytes), dtype=np.byte)
+            held = np.empty(int((1.0 + _ROOM) * n_bytes) + _ALIGNMENT, dtype=np.byte)
+            held = held[-held.ctypes.data % _ALIGNMENT :]
             self._held[name] = held
         return held[:n_bytes].view(kind).reshape(shape)
 

@@ -7,7 +7,8 @@
 The potential of a row is that of the accuracy table, where benchmarks/accuracy/potentials has it. Else it is fitted with the settings of the row, but a time limit
 of ``--fit-seconds``, and kept in DIR; a potential that is there already (``DIR/Mo.etn``) is used before any other.
 Then LAMMPS runs a small periodic cell at constant volume with a Langevin thermostat, at several parts of the melting
-temperature. The volume of the crystal is that of the experiment, expanded in proportion to the temperature
+temperature; the thermostat moves the centre of mass as well, since random forces without a sum would heat light atoms beside
+heavy ones. The volume of the crystal is that of the experiment, expanded in proportion to the temperature
 (`EXPANSION` at the melting point). Molecules, which do not melt, are alone in a large cell: the first geometry of their training
 set, at several parts of 600 K.
 
@@ -36,7 +37,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -75,6 +76,8 @@ class Metal:
     scale: float
     step: float
     cells: int
+    #: Temperature of the velocities at the start, in units of the target: the crystal is at rest.
+    start: ClassVar[float] = 2.0
 
     def atoms(self, temperature: float, seed: int) -> Atoms:
         """The expanded crystal, its elements in equal shares on random sites."""
@@ -99,6 +102,8 @@ class Molecule:
     scale: float = 600.0
     step: float = 0.0005
     edge: float = 40.0
+    #: Temperature of the velocities at the start, in units of the target: the geometry is that of a hot molecule.
+    start: ClassVar[float] = 1.0
 
     def atoms(self, temperature: float, seed: int) -> Atoms:
         """The first geometry of the training set; neither temperature nor seed change it."""
@@ -276,14 +281,15 @@ def simulate(
         if done == 0:
             write_data(directory / "data.md", atoms, potential.species)
             begin = "boundary p p p\nread_data data.md"
-            start = f"velocity all create {2 * temperature} 4711 mom yes rot no\n"
+            start = f"velocity all create {material.start * temperature} 4711 mom yes rot no\n"
         else:
             begin, start = "read_restart state.restart", ""
         text = commands(
             potential,
             begin,
             f"{shortest(potential.species)}{start}"
-            f"fix move all nve\nfix bath all langevin {temperature} {temperature} 0.5 {815 + done // segment} zero yes\n"
+            f"fix move all nve\nfix bath all langevin {temperature} {temperature} 0.5 {815 + done // segment}\n"
+            "compute_modify thermo_temp extra/dof 0\n"
             f"timestep {material.step}\nthermo {EVERY}\n"
             "thermo_style custom step temp pe press v_ratio atoms\nthermo_modify lost error format float %.12g\n"
             f"run {now}\nwrite_restart new.restart\n",

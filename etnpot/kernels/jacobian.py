@@ -34,9 +34,23 @@ import numpy as np
 
 from etnpot._jit import njit
 from etnpot.kernels.basis import harmonics_gradient, legendre_rows, radial_functions
-from etnpot.kernels.lanes import LANES, OCTET, fma, load, splat, store
+from etnpot.kernels.lanes import (
+    LANES,
+    OCTET,
+    QUAD,
+    entry,
+    fma,
+    load,
+    load_quad,
+    mul,
+    splat,
+    splat_quad,
+    store,
+    store_quad,
+)
 from etnpot.kernels.train import (
     CHANNELS,
+    COMPONENTS,
     COUPLING,
     COUPLING_END,
     FEATURE,
@@ -69,12 +83,48 @@ def scatter(row_c, site_s, n_sites, n_strain, gradient_c):
 @njit(inner=True)
 def components(train, path):
     """2 l + 1 of the left bond, the feature and the right bond of a path."""
-    d1, d2, d3 = 1, 1, 1
+    return train.path[path, COMPONENTS], train.path[path, COMPONENTS + 1], train.path[path, COMPONENTS + 2]
+
+
+@njit(inner=True)
+def across(rows_ia, rows_aq):
+    """The rows of up to `QUAD` atoms side by side, those of no atom zero."""
+    for a in range(rows_aq.shape[0]):
+        for i in range(QUAD):
+            rows_aq[a, i] = rows_ia[i, a] if i < rows_ia.shape[0] else 0.0
+
+
+@njit(inner=True)
+def coupled_products(train, path, at, v_fq, x_aq, y_aq, work_aq):
+    """t, u and s of one path for all atoms of a quad, one after another in `work_aq` from row `at` on; returns the next row."""
+    left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
+    feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
+    right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
+    d1, d2, d3 = components(train, path)
+    t = at
+    u = t + n1 * n2 * d3
+    s = u + n2 * n3 * d1
+    end = s + n1 * n3 * d2
+    for a in range(at, end):
+        store_quad(work_aq, QUAD * a, splat_quad(0.0))
     for z in range(train.path[path, COUPLING], train.path[path, COUPLING_END]):
-        d1 = max(d1, train.coupling_index[z, 0] + 1)
-        d2 = max(d2, train.coupling_index[z, 1] + 1)
-        d3 = max(d3, train.coupling_index[z, 2] + 1)
-    return d1, d2, d3
+        m1, m2, m3 = train.coupling_index[z, 0], train.coupling_index[z, 1], train.coupling_index[z, 2]
+        i1, i2, i3 = QUAD * (left + m1 * n1), QUAD * (feature + m2 * n2), QUAD * (right + m3 * n3)
+        c = splat_quad(train.coupling_value[z])
+        for a1 in range(n1):
+            cx = mul(c, load_quad(x_aq, i1 + QUAD * a1))
+            for a2 in range(n2):
+                row = QUAD * (t + (a1 * n2 + a2) * d3 + m3)
+                store_quad(work_aq, row, fma(cx, load_quad(v_fq, i2 + QUAD * a2), load_quad(work_aq, row)))
+            for a3 in range(n3):
+                row = QUAD * (s + (a1 * n3 + a3) * d2 + m2)
+                store_quad(work_aq, row, fma(cx, load_quad(y_aq, i3 + QUAD * a3), load_quad(work_aq, row)))
+        for a2 in range(n2):
+            cv = mul(c, load_quad(v_fq, i2 + QUAD * a2))
+            for a3 in range(n3):
+                row = QUAD * (u + (a2 * n3 + a3) * d1 + m1)
+                store_quad(work_aq, row, fma(cv, load_quad(y_aq, i3 + QUAD * a3), load_quad(work_aq, row)))
+    return end
 
 
 @njit(fastmath=("contract", "reassoc"))
@@ -82,7 +132,10 @@ def add_cores(
     train, path_begin, path_end, v_if, x_ia, y_ia, dv_ifc, dx_iac, dx_first, dy_iac, dy_first, site_is, n_sites_i,
     n_strain, q_shift, energy_iq, gradient_qc,
 ):  # fmt: skip
-    """Eqs. (1) and (2) for the paths of consecutive cores and some atoms, added to the rows of the parameters.
+    """Eqs. (1) and (2) for the paths of consecutive cores and up to `QUAD` atoms, added to the rows of the parameters.
+
+    Where the columns of the result are those of the atoms, this goes block by block of columns: what all paths read and write
+    of one stays in the cache.
 
     Parameters
     ----------
@@ -96,80 +149,91 @@ def add_cores(
     dx_first, dy_first : int
         The bond rows at which the second and third begin.
     site_is, n_sites_i : int64 [i, s], [i]
-        Sites of the local columns.
+        Sites of the local columns. Where `site_is` has no columns, the local columns are those of the result.
     n_strain : int
         Columns of strain: 6, or 0 where no virials are wanted.
     q_shift : int
         Row of the results that weight 0 would have.
     energy_iq : float64 [i, q] or [1, q]
         Added to.
-    gradient_qc : float64 [q, 3 n_sites + n_strain]
+    gradient_qc : float64 [q, 3 n_sites + n_strain], or [q, column] where the local columns are those of the result
         Added to.
     """
-    most = 1
+    n_work = 0
     for path in range(path_begin, path_end):
         n1, n2, n3 = train.path[path, RANK_LEFT], train.path[path, CHANNELS], train.path[path, RANK_RIGHT]
         d1, d2, d3 = components(train, path)
-        most = max(most, max(n1 * n2 * d3, max(n2 * n3 * d1, n1 * n3 * d2)))
-    t_abm, u_bcm, s_acm = np.empty(most), np.empty(most), np.empty(most)
-    row_c = np.empty(dv_ifc.shape[2])
-    n_blocks = dv_ifc.shape[2] // LANES
+        n_work += n1 * n2 * d3 + n2 * n3 * d1 + n1 * n3 * d2
+    work_aq, work_first = np.empty((n_work, QUAD)), np.empty(path_end - path_begin, np.int64)
+    v_fq, x_aq, y_aq = (
+        np.empty((v_if.shape[1], QUAD)), np.empty((x_ia.shape[1], QUAD)), np.empty((y_ia.shape[1], QUAD)),
+    )  # fmt: skip
+    across(v_if, v_fq)
+    across(x_ia, x_aq)
+    across(y_ia, y_aq)
+    energy_b, at = np.empty(QUAD), 0
     for path in range(path_begin, path_end):
-        left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-        feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-        right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-        begin, end = train.path[path, COUPLING], train.path[path, COUPLING_END]
-        d1, d2, d3 = components(train, path)
+        work_first[path - path_begin] = at
+        end = coupled_products(train, path, at, v_fq, x_aq, y_aq, work_aq)
+        n1, n2, n3 = train.path[path, RANK_LEFT], train.path[path, CHANNELS], train.path[path, RANK_RIGHT]
+        _, _, d3 = components(train, path)
+        right, q = train.path[path, RIGHT], train.path[path, WEIGHT] + q_shift
+        for a in range(n1 * n2):
+            for a3 in range(n3):
+                energy = splat_quad(0.0)
+                for m in range(d3):
+                    t = load_quad(work_aq, QUAD * (at + a * d3 + m))
+                    energy = fma(t, load_quad(y_aq, QUAD * (right + m * n3 + a3)), energy)
+                store_quad(energy_b, 0, energy)
+                for i in range(v_if.shape[0]):
+                    energy_iq[i if energy_iq.shape[0] > 1 else 0, q] += energy_b[i]
+                q += 1
+        at = end
+    row_c = np.empty(dv_ifc.shape[2])
+    n_blocks, is_aligned = dv_ifc.shape[2] // LANES, site_is.shape[1] == 0
+    for part in range(n_blocks if is_aligned else 1):
         for i in range(v_if.shape[0]):
-            t_abm[: n1 * n2 * d3] = 0.0
-            u_bcm[: n2 * n3 * d1] = 0.0
-            s_acm[: n1 * n3 * d2] = 0.0
-            for z in range(begin, end):
-                m1, m2, m3 = (
-                    train.coupling_index[z, 0],
-                    train.coupling_index[z, 1],
-                    train.coupling_index[z, 2],
-                )
-                i1, i2, i3 = left + m1 * n1, feature + m2 * n2, right + m3 * n3
-                c = train.coupling_value[z]
+            begin, end = part, part + 1
+            if not is_aligned:
+                begin, end = 0, (3 * n_sites_i[i] + n_strain + LANES - 1) // LANES
+            for path in range(path_begin, path_end):
+                left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
+                feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
+                right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
+                d1, d2, d3 = components(train, path)
+                row_v = (i * dv_ifc.shape[1] + feature) * n_blocks
+                row_x = (i * dx_iac.shape[1] + left - dx_first) * n_blocks
+                row_y = (i * dy_iac.shape[1] + right - dy_first) * n_blocks
+                first_t = work_first[path - path_begin]
+                first_u = first_t + n1 * n2 * d3
+                first_s = first_u + n2 * n3 * d1
+                q = train.path[path, WEIGHT] + q_shift
                 for a1 in range(n1):
-                    cx = c * x_ia[i, i1 + a1]
                     for a2 in range(n2):
-                        t_abm[(a1 * n2 + a2) * d3 + m3] += cx * v_if[i, i2 + a2]
-                    for a3 in range(n3):
-                        s_acm[(a1 * n3 + a3) * d2 + m2] += cx * y_ia[i, i3 + a3]
-                for a2 in range(n2):
-                    for a3 in range(n3):
-                        u_bcm[(a2 * n3 + a3) * d1 + m1] += c * v_if[i, i2 + a2] * y_ia[i, i3 + a3]
-            n_sites = n_sites_i[i]
-            used = (3 * n_sites + n_strain + LANES - 1) // LANES
-            row_v = (i * dv_ifc.shape[1] + feature) * n_blocks
-            row_x = (i * dx_iac.shape[1] + left - dx_first) * n_blocks
-            row_y = (i * dy_iac.shape[1] + right - dy_first) * n_blocks
-            row_e = i if energy_iq.shape[0] > 1 else 0
-            q = train.path[path, WEIGHT] + q_shift
-            for a1 in range(n1):
-                for a2 in range(n2):
-                    for a3 in range(n3):
-                        t, u, s = (a1 * n2 + a2) * d3, (a2 * n3 + a3) * d1, (a1 * n3 + a3) * d2
-                        energy = 0.0
-                        for m in range(d3):
-                            energy += t_abm[t + m] * y_ia[i, right + m * n3 + a3]
-                        energy_iq[row_e, q] += energy
-                        for block in range(used):
-                            sum_c = splat(0.0)
-                            for m in range(d3):
-                                prime = load(dy_iac, row_y + (m * n3 + a3) * n_blocks + block)
-                                sum_c = fma(splat(t_abm[t + m]), prime, sum_c)
-                            for m in range(d1):
-                                prime = load(dx_iac, row_x + (m * n1 + a1) * n_blocks + block)
-                                sum_c = fma(splat(u_bcm[u + m]), prime, sum_c)
-                            for m in range(d2):
-                                prime = load(dv_ifc, row_v + (m * n2 + a2) * n_blocks + block)
-                                sum_c = fma(splat(s_acm[s + m]), prime, sum_c)
-                            store(row_c, block, sum_c)
-                        scatter(row_c, site_is[i], n_sites, n_strain, gradient_qc[q])
-                        q += 1
+                        for a3 in range(n3):
+                            t, u, s = (
+                                QUAD * (first_t + (a1 * n2 + a2) * d3) + i,
+                                QUAD * (first_u + (a2 * n3 + a3) * d1) + i,
+                                QUAD * (first_s + (a1 * n3 + a3) * d2) + i,
+                            )
+                            for block in range(begin, end):
+                                sum_c = load(gradient_qc, q * n_blocks + block) if is_aligned else splat(0.0)
+                                for m in range(d3):
+                                    prime = load(dy_iac, row_y + (m * n3 + a3) * n_blocks + block)
+                                    sum_c = fma(splat(entry(work_aq, t + QUAD * m)), prime, sum_c)
+                                for m in range(d1):
+                                    prime = load(dx_iac, row_x + (m * n1 + a1) * n_blocks + block)
+                                    sum_c = fma(splat(entry(work_aq, u + QUAD * m)), prime, sum_c)
+                                for m in range(d2):
+                                    prime = load(dv_ifc, row_v + (m * n2 + a2) * n_blocks + block)
+                                    sum_c = fma(splat(entry(work_aq, s + QUAD * m)), prime, sum_c)
+                                if is_aligned:
+                                    store(gradient_qc, q * n_blocks + block, sum_c)
+                                else:
+                                    store(row_c, block, sum_c)
+                            if not is_aligned:
+                                scatter(row_c, site_is[i], n_sites_i[i], n_strain, gradient_qc[q])
+                            q += 1
 
 
 @njit(fastmath=("contract", "reassoc"))
@@ -183,25 +247,26 @@ def add_rows(factor_iqm, prime_ifc, f_m, q_i, site_is, n_sites_i, n_strain, grad
         Local columns, as many as a multiple of `LANES`.
     f_m : int64 [m]
     q_i : int64 [i]
-    site_is, n_sites_i : int64 [i, s], [i]
-        Sites of the local columns.
-    n_strain : int
-        Columns of strain, 6 or 0.
-    gradient_qc : float64 [q, 3 n_sites + n_strain]
-        Added to.
+    site_is, n_sites_i, n_strain, gradient_qc
+        As for `add_cores`.
     """
     row_c = np.empty(prime_ifc.shape[2])
-    n_blocks = prime_ifc.shape[2] // LANES
+    n_blocks, is_aligned = prime_ifc.shape[2] // LANES, site_is.shape[1] == 0
     for i in range(factor_iqm.shape[0]):
-        used = (3 * n_sites_i[i] + n_strain + LANES - 1) // LANES
+        used = n_blocks if is_aligned else (3 * n_sites_i[i] + n_strain + LANES - 1) // LANES
         for q in range(factor_iqm.shape[1]):
             for block in range(used):
-                sum_c = splat(0.0)
+                at = (q_i[i] + q) * n_blocks + block
+                sum_c = load(gradient_qc, at) if is_aligned else splat(0.0)
                 for m in range(f_m.shape[0]):
                     prime = load(prime_ifc, (i * prime_ifc.shape[1] + f_m[m]) * n_blocks + block)
                     sum_c = fma(splat(factor_iqm[i, q, m]), prime, sum_c)
-                store(row_c, block, sum_c)
-            scatter(row_c, site_is[i], n_sites_i[i], n_strain, gradient_qc[q_i[i] + q])
+                if is_aligned:
+                    store(gradient_qc, at, sum_c)
+                else:
+                    store(row_c, block, sum_c)
+            if not is_aligned:
+                scatter(row_c, site_is[i], n_sites_i[i], n_strain, gradient_qc[q_i[i] + q])
 
 
 @njit(fastmath=("contract", "reassoc"))
@@ -338,8 +403,8 @@ def expand_direct(
                     direct_cq[row + d, n_species_parameters + q * rank + k] += (
                         species_table[l, k, z_i, z_j] * moment
                     )
-        for entry in range(chain_first[pair_type], chain_first[pair_type + 1]):
-            direct_cq[row + d, chain_q[entry]] += chain_value[entry] * species_lk[chain_lk[entry]]
+        for link in range(chain_first[pair_type], chain_first[pair_type + 1]):
+            direct_cq[row + d, chain_q[link]] += chain_value[link] * species_lk[chain_lk[link]]
 
 
 @njit(fastmath=("contract", "reassoc"))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etnpot.kernels import jacobian, layers
-from etnpot.kernels.lanes import LANES
+from etnpot.kernels.lanes import LANES, QUAD
 from etnpot.network import Train
 from etnpot.potential.layered import LayeredColumns, LayeredPass, by_head
 from etnpot.potential.potential import Potential
@@ -31,9 +31,6 @@ __all__ = ["LayeredJacobian"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-#: Atoms whose rows are added together.
-_ATOMS_IN_CACHE = 4
 
 
 class LayeredJacobian:
@@ -211,8 +208,8 @@ class LayeredJacobian:
         site_is = np.tile(np.arange(n, dtype=np.int64), (n, 1))
         count_i = np.full(n, n, dtype=np.int64)
         n_strain = n_columns - 3 * n
-        for here in range(0, n, _ATOMS_IN_CACHE):
-            atoms = slice(here, here + _ATOMS_IN_CACHE)
+        for here in range(0, n, QUAD):
+            atoms = slice(here, here + QUAD)
             dx_iap = found.dx_iaf[atoms, :last] @ dv_ifp[atoms]
             dy_iap = found.dy_iaf[atoms] @ dv_ifp[atoms] + found.y_iao[atoms] @ seed_iop[atoms]
             jacobian.add_cores(

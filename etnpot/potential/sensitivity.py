@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from etnpot.conventions import VOIGT
 from etnpot.errors import SpecificationError
 from etnpot.kernels import evaluate, jacobian
-from etnpot.kernels.lanes import LANES
+from etnpot.kernels.lanes import LANES, QUAD
 from etnpot.neighbors import EdgeList
 from etnpot.potential.layered import LayeredPass
 from etnpot.potential.layered_jacobian import LayeredJacobian
@@ -40,8 +40,8 @@ Integers = NDArray[np.int64]
 _CHUNK_BYTES = 64e6
 #: Atoms are alike whose features and their derivatives by the strain differ by less than this part of the largest.
 _ALIKE = 1e-4
-#: Atoms whose primes are computed together, small enough a number that they stay in the cache.
-_ATOMS_IN_CACHE = 4
+#: Columns of all sites in place of those that an atom touches, where they are not more by more than this.
+_NEARLY_ALL = 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,12 +199,15 @@ class Sensitivities:
                 if self._with_reference:
                     np.add.at(energy_iq[0], type_i, 1.0)
                 return Jacobian(energy_iq, all_qc[mine], n_sites)
-            touched, columns_ifc = _all_sites(n_atoms, n_strain), columns.v[-1]
+            touched, columns_ifc = _all_sites(edges, n_sites, n_strain), columns.v[-1]
         elif with_forces:
             touched = _touched_sites(edges, n_sites, n_strain)
         else:
             touched, n_sites = _one_site(edges, n_strain), 1
-        gradient_qc = workspace.empty("gradient_qc", (n_q, 3 * n_sites + n_strain))
+        n_columns = 3 * n_sites + n_strain
+        gradient_qc = workspace.empty(
+            "gradient_qc", (n_q, touched.n_columns if touched.is_aligned else n_columns)
+        )
         gradient_qc[:] = 0.0
         n_rows = self.potential.train_tables.n_bond_rows + spec.feature.dimension
         chunk = max(1, int(_CHUNK_BYTES / (16 * n_rows * (touched.n_columns + spec.feature.dimension))))
@@ -224,7 +227,7 @@ class Sensitivities:
                 workspace=workspace,
             )
             work.add(energy_iq[start:stop] if per_atom else energy_iq, gradient_qc)
-        return Jacobian(energy_iq, gradient_qc, n_sites)
+        return Jacobian(energy_iq, gradient_qc[:, :n_columns], n_sites)
 
     def _leaves_bounds(self, v_if: Floats, type_i: Integers) -> bool:
         if self.potential.spec.energy_bounds is None:
@@ -263,19 +266,30 @@ class _Touched(NamedTuple):
     """The sites whose positions matter to each atom: its neighbours and itself.
 
     ``site_is`` [i, s] and ``count_i`` [i]: the sites; ``slot_p``, ``slot_i``: where in them the neighbour of a pair and the
-    atom itself are; ``n_strain``: columns of strain after them.
+    atom itself are; ``n_sites``, ``n_strain``: sites of the configuration, and columns of strain after them. Where ``site_is``
+    has no columns, the columns of every atom are those of the configuration.
     """
 
     site_is: Integers
     count_i: Integers
     slot_p: Integers
     slot_i: Integers
+    n_sites: int
     n_strain: int
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether the columns of every atom are those of the configuration."""
+        return self.site_is.shape[1] == 0
 
     @property
     def n_columns(self) -> int:
         """Columns of the atom that has most, rounded up to lanes."""
-        return -(-(3 * self.site_is.shape[1] + self.n_strain) // LANES) * LANES
+        return _in_lanes(3 * (self.n_sites if self.is_aligned else self.site_is.shape[1]) + self.n_strain)
+
+
+def _in_lanes(n: int) -> int:
+    return -(-n // LANES) * LANES
 
 
 def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
@@ -286,24 +300,27 @@ def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
     center = found // n_sites
     first_i = np.searchsorted(center, atoms)
     count_i = np.diff(np.append(first_i, len(found)))
-    site_is = np.zeros((n_atoms, int(count_i.max(initial=0))), dtype=np.int64)
+    most = int(count_i.max(initial=0))
+    if _in_lanes(3 * n_sites + n_strain) <= _NEARLY_ALL * _in_lanes(3 * most + n_strain):
+        return _all_sites(edges, n_sites, n_strain)
+    site_is = np.zeros((n_atoms, most), dtype=np.int64)
     site_is[center, np.arange(len(found)) - first_i[center]] = found % n_sites
     slots = place.reshape(-1) - first_i[np.concatenate([edges.center, atoms])]
     slot_p, slot_i = slots[: edges.n_pairs].copy(), slots[edges.n_pairs :].copy()
-    return _Touched(site_is, count_i, slot_p, slot_i, n_strain)
+    return _Touched(site_is, count_i, slot_p, slot_i, n_sites, n_strain)
 
 
 def _one_site(edges: EdgeList, n_strain: int) -> _Touched:
     """All atoms as one site, which has no forces: what is left are the columns of strain."""
     none_p, none_i = np.zeros(edges.n_pairs, dtype=np.int64), np.zeros(edges.n_atoms, dtype=np.int64)
-    return _Touched(none_i[:, None], none_i + 1, none_p, none_i, n_strain)
+    return _Touched(none_i[:, None][:, :0], none_i + 1, none_p, none_i, 1, n_strain)
 
 
-def _all_sites(n_atoms: int, n_strain: int) -> _Touched:
-    """Every atom touched by every site, as where there are layers."""
-    none = np.zeros(0, dtype=np.int64)
-    site_is = np.tile(np.arange(n_atoms, dtype=np.int64), (n_atoms, 1))
-    return _Touched(site_is, np.full(n_atoms, n_atoms, dtype=np.int64), none, none, n_strain)
+def _all_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
+    """Every atom touched by every site, as nearly so in small cells, and where there are layers."""
+    atoms = np.arange(edges.n_atoms, dtype=np.int64)
+    count_i = np.full(edges.n_atoms, n_sites, dtype=np.int64)
+    return _Touched(atoms[:, None][:, :0], count_i, edges.neighbor, atoms, n_sites, n_strain)
 
 
 def _distinct(type_i: Integers, *arrays: Floats) -> tuple[Integers, Floats]:
@@ -356,7 +373,7 @@ class _Chunk:
         self.n = n = stop - start
         self.v_if = v_if[start:stop]
         self.site_is, self.count_i = touched.site_is[start:stop], touched.count_i[start:stop]
-        self.n_strain, self.n_sites = touched.n_strain, len(type_i)
+        self.n_strain, self.n_sites, self.n_column_sites = touched.n_strain, len(type_i), touched.n_sites
         #: How many atoms of the chunk each stands for.
         self.weight_i = np.ones(n)
         n_features = v_if.shape[1]
@@ -457,8 +474,8 @@ class _Chunk:
         rights = slice(int(first[cores[0] + 1]), int(first[cores[-1] + 2]))
         q_shift = self.owner._q_weight - self.owner.start
         per_atom = len(energy_iq) == self.n
-        for here in range(0, self.n, _ATOMS_IN_CACHE):
-            atoms = slice(here, here + _ATOMS_IN_CACHE)
+        for here in range(0, self.n, QUAD):
+            atoms = slice(here, here + QUAD)
             dv_ifc = self.dv_ifc[atoms]
             jacobian.add_cores(
                 self.train, begin, end, self.v_if[atoms], self.x_ia[atoms], self.y_ia[atoms], dv_ifc,
@@ -534,12 +551,13 @@ class _Chunk:
             else:
                 energy_iq[0, rows] += energy.sum(axis=0)
         # one site in place of all has no forces
-        n_sites = self.n_sites if n_columns == 3 * self.n_sites + self.n_strain else 0
+        n_sites = self.n_sites if self.n_column_sites == self.n_sites else 0
         direct_cq = np.zeros((3 * n_sites + self.n_strain, owner._q_weight - owner._q_species))
         jacobian.direct_sensitivities(
             *self._direct, *chain[:4], *self._range, owner._scale, n_species_q, n_sites, self.g_if, direct_cq
         )
-        gradient_qc[at_species : at_species + direct_cq.shape[1], n_columns - len(direct_cq) :] += direct_cq.T
+        end = 3 * self.n_column_sites + self.n_strain
+        gradient_qc[at_species : at_species + direct_cq.shape[1], end - len(direct_cq) : end] += direct_cq.T
 
 
 def _species_chain(potential: Potential) -> _Chain:
