@@ -192,21 +192,21 @@ def add_cores(
     row_c = np.empty(dv_ifc.shape[2])
     n_blocks, is_aligned = dv_ifc.shape[2] // LANES, site_is.shape[1] == 0
     for part in range(n_blocks if is_aligned else 1):
-        for i in range(v_if.shape[0]):
-            begin, end = part, part + 1
-            if not is_aligned:
-                begin, end = 0, (3 * n_sites_i[i] + n_strain + LANES - 1) // LANES
-            for path in range(path_begin, path_end):
-                left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
-                feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
-                right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
-                d1, d2, d3 = components(train, path)
+        for path in range(path_begin, path_end):
+            left, n1 = train.path[path, LEFT], train.path[path, RANK_LEFT]
+            feature, n2 = train.path[path, FEATURE], train.path[path, CHANNELS]
+            right, n3 = train.path[path, RIGHT], train.path[path, RANK_RIGHT]
+            d1, d2, d3 = components(train, path)
+            first_t = work_first[path - path_begin]
+            first_u = first_t + n1 * n2 * d3
+            first_s = first_u + n2 * n3 * d1
+            for i in range(v_if.shape[0]):
+                begin, end = part, part + 1
+                if not is_aligned:
+                    begin, end = 0, (3 * n_sites_i[i] + n_strain + LANES - 1) // LANES
                 row_v = (i * dv_ifc.shape[1] + feature) * n_blocks
                 row_x = (i * dx_iac.shape[1] + left - dx_first) * n_blocks
                 row_y = (i * dy_iac.shape[1] + right - dy_first) * n_blocks
-                first_t = work_first[path - path_begin]
-                first_u = first_t + n1 * n2 * d3
-                first_s = first_u + n2 * n3 * d1
                 q = train.path[path, WEIGHT] + q_shift
                 for a1 in range(n1):
                     for a2 in range(n2):
