@@ -11,8 +11,8 @@ atom,
 The primes are matrix products, x' = (dx/dv) v' and y' = (dy/dv) v' with v' = dv_f/dx_c. An atom has columns for the sites it
 touches alone, its neighbours and itself ("local"), and its rows are scattered to the columns of the whole configuration when
 they are complete, or it has those of the configuration, where it touches nearly all sites: the cost of eq. (2) per atom,
-parameter and column is 2 l1 + 2 l2 + 2 l3 + 3 multiplications, whatever the number of features. For the radial coefficients B and the species factor S,
-T[z_i, z_j, n, lc] = N^(-1/2) sum_k B[lc, n, k] S[l, k, z_i, z_j], and with the primitive moments
+parameter and column is 2 l1 + 2 l2 + 2 l3 + 3 multiplications, whatever the number of features. For the radial coefficients B
+and the species factor S, T[z_i, z_j, n, lc] = N^(-1/2) sum_k B[lc, n, k] S[l, k, z_i, z_j], and with the primitive moments
 U[z_j, n, lm] = N^(-1/2) sum_{j of type z_j} phi_n Y_lm,
 
     d2E/dT dx_c = sum_m g'_lmc U[z_j, n, lm] + g_lmc U'[z_j, n, lm],   g' = H v',   H = d2E/dv dv        (3)
