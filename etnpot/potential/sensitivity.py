@@ -15,7 +15,7 @@ and local column (three for each site that the atom touches, six for the strain)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,9 @@ from etnpot.potential.layered_jacobian import LayeredJacobian
 from etnpot.potential.potential import Potential
 from etnpot.potential.train_derivatives import DenseCores, differentiate
 from etnpot.workspace import Workspace
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 __all__ = ["Jacobian", "Sensitivities"]
 
@@ -75,16 +78,18 @@ class Jacobian:
 
 
 class _Chain(NamedTuple):
-    """dS/dtheta: one sparse list for each pair of species, one matrix [theta, (l k z_j)] per central species.
+    """dS/dtheta: one sparse list for each pair of species, and for each central species z_i those theta that matter to it, with
+    a sparse matrix [theta, (l k z_j)].
 
-    ``first`` [z_i * S + z_j]: entries of the pair in ``lk``, ``q`` and ``value``; ``matrix_z`` [z_i, q, lkz].
+    ``first`` [z_i * S + z_j]: entries of the pair in ``lk``, ``q`` and ``value``; ``q_z`` and ``matrix_z`` of each z_i.
     """
 
     first: Integers
     lk: Integers
     q: Integers
     value: Floats
-    matrix_z: Floats
+    q_z: list[Integers]
+    matrix_z: list[csr_array]
 
 
 class Sensitivities:
@@ -541,13 +546,12 @@ class _Chunk:
             )  # fmt: skip
             at += size
         for z in np.unique(self.type_i):
-            matrix = chain.matrix_z[z]
+            rows, matrix = at_species + chain.q_z[z], chain.matrix_z[z]
             mine = self.type_i == z
-            rows = slice(at_species, at_species + n_species_q)
             gradient_qc[rows] += matrix @ by_table_zlkjc[z].reshape(matrix.shape[1], -1)
-            energy = energy_ilkj[mine].reshape(-1, matrix.shape[1]) @ matrix.T
+            energy = (matrix @ energy_ilkj[mine].reshape(-1, matrix.shape[1]).T).T
             if per_atom:
-                energy_iq[mine, rows] += energy
+                energy_iq[np.ix_(mine, rows)] += energy
             else:
                 energy_iq[0, rows] += energy.sum(axis=0)
         # one site in place of all has no forces
@@ -562,12 +566,13 @@ class _Chunk:
 
 def _species_chain(potential: Potential) -> _Chain:
     """dS[l, k, z_i, z_j]/dtheta for all theta."""
+    from scipy.sparse import csr_array  # here, since evaluation alone does without it
+
     spec = potential.spec
     factor = spec.species_factor
     n_species, n_lk = spec.n_species, (spec.l_max + 1) * spec.species_rank
     arrays = {name: potential.arrays[f"species.{name}"] for name in factor.shapes}
     zeros = {name: np.zeros(shape) for name, shape in factor.shapes.items()}
-    matrix_z = np.zeros((n_species, factor.n_parameters, n_lk * n_species))
     found: list[NDArray[np.int64]] = []
     values: list[Floats] = []
     q = 0
@@ -576,18 +581,28 @@ def _species_chain(potential: Potential) -> _Chain:
             unit = np.zeros(shape)
             unit.flat[index] = 1.0
             table = factor.table_tangent(arrays, {**zeros, name: unit}).reshape(n_lk, n_species, n_species)
-            matrix_z[:, q] = table.transpose(1, 0, 2).reshape(n_species, -1)
             lk, zi, zj = np.nonzero(table)
             found.append(np.stack([zi * n_species + zj, lk, np.full(len(lk), q)]))
             values.append(table[lk, zi, zj])
             q += 1
     pair_type, lk, q_entries = np.concatenate(found, axis=1)
+    value = np.concatenate(values)
+    q_z, matrix_z = [], []
+    for z in range(n_species):
+        mine = pair_type // n_species == z
+        q_here, row = np.unique(q_entries[mine], return_inverse=True)
+        column = lk[mine] * n_species + pair_type[mine] % n_species
+        q_z.append(q_here)
+        matrix_z.append(
+            csr_array((value[mine], (row.reshape(-1), column)), shape=(len(q_here), n_lk * n_species))
+        )
     order = np.argsort(pair_type, kind="stable")
     first = np.searchsorted(pair_type[order], np.arange(n_species**2 + 1)).astype(np.int64)
     return _Chain(
         first,
         np.ascontiguousarray(lk[order]),
         np.ascontiguousarray(q_entries[order]),
-        np.ascontiguousarray(np.concatenate(values)[order]),
+        np.ascontiguousarray(value[order]),
+        q_z,
         matrix_z,
     )
