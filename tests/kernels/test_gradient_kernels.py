@@ -11,7 +11,8 @@ import pytest
 from etnpot import reference
 from etnpot.conventions import VOIGT
 from etnpot.kernels import gradient as kernels
-from etnpot.potential import Potential
+from etnpot.potential import Potential, Sensitivities, sensitivity
+from etnpot.workspace import Workspace
 
 SPECIES = ("Al", "Ni", "Cu", "Zr")
 
@@ -173,18 +174,43 @@ def test_every_parameter(
     assert_close((4 * numeric_q[1] - numeric_q[0]) / 3, gradient_q, 1e-9)
 
 
+@pytest.mark.parametrize("aligned", [True, False])
 def test_jacobian(
     potential: Potential,
     rng: np.random.Generator,
     assert_close: Callable[..., None],
     make_neighborhoods: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    aligned: bool,
 ) -> None:
-    case = make_neighborhoods(potential, rng, [2, 0, 3, 1], n_ghosts=1)
+    """With the columns of all sites for every atom, and with those of the sites that it touches."""
+    monkeypatch.setattr(sensitivity, "_NEARLY_ALL", 1.25 if aligned else 0.0)
+    case = make_neighborhoods(potential, rng, [2, 0, 3, 1, 1], n_ghosts=1)
     energy_iq, force_icq, virial_ccq = jacobian(case)
     actual = potential.jacobian(case.edges, case.numbers)
     assert_close(actual.energy_iq, energy_iq)
     assert_close(actual.forces, force_icq)
     assert_close(actual.virial, np.array([virial_ccq[c, d] for c, d in VOIGT]))
+
+
+def test_jacobians_of_one_workspace(
+    models: dict[str, Potential],
+    rng: np.random.Generator,
+    make_neighborhoods: Callable[..., Any],
+) -> None:
+    """Neither what the last configuration left there nor the memory matters."""
+    potential, workspace = models["order 3, l 0-2, embedding"], Workspace()
+    sensitivities = Sensitivities(potential)
+    memory = []
+    for counts in ([2, 0, 3, 1], [1, 1], [2, 3, 1, 1, 4], [2, 0, 3, 1]):
+        case = make_neighborhoods(potential, rng, counts)
+        expected = sensitivities.jacobian(case.edges, case.numbers, per_atom=False)
+        found = sensitivities.jacobian(case.edges, case.numbers, per_atom=False, workspace=workspace)
+        np.testing.assert_array_equal(found.gradient_qc, expected.gradient_qc)
+        np.testing.assert_array_equal(found.energy_iq, expected.energy_iq)
+        memory.append(found.gradient_qc)
+    assert np.shares_memory(memory[0], memory[1])
 
 
 def test_jacobian_contracts_to_the_gradient(
