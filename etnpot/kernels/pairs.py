@@ -36,14 +36,16 @@ def first_crossing(crossing, p):
 
 
 @njit(inner=True)
-def image(crossing_shift, at, cell):
-    """S h of crossing pair `at`."""
-    a, b, c = crossing_shift[at, 0], crossing_shift[at, 1], crossing_shift[at, 2]
-    return (
-        a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0],
-        a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1],
-        a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2],
-    )
+def vector_to(j, origin, crossing, crossing_shift, p, at, positions, cell):
+    """r_p from the position `origin` (x, y, z) to atom j, and how many of the pairs up to p cross; `at` of those before p do."""
+    x, y, z = positions[j, 0] - origin[0], positions[j, 1] - origin[1], positions[j, 2] - origin[2]
+    if at < crossing.shape[0] and crossing[at] == p:
+        a, b, c = crossing_shift[at, 0], crossing_shift[at, 1], crossing_shift[at, 2]
+        x += a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+        y += a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
+        z += a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+        at += 1
+    return x, y, z, at
 
 
 @njit
@@ -51,17 +53,11 @@ def count_within(first, neighbor, crossing, crossing_shift, positions, cell, lim
     """How many pairs of the atoms ``start:stop`` `pairs_within` keeps."""
     n_kept = 0
     at = first_crossing(crossing, first[start])
-    next_crossing = crossing[at] if at < crossing.shape[0] else -1
     for i in range(start, stop):
-        xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
+        origin = positions[i, 0], positions[i, 1], positions[i, 2]
         for p in range(first[i], first[i + 1]):
             j = np.uint64(neighbor[p])
-            x, y, z = positions[j, 0] - xi, positions[j, 1] - yi, positions[j, 2] - zi
-            if p == next_crossing:
-                dx, dy, dz = image(crossing_shift, at, cell)
-                x, y, z = x + dx, y + dy, z + dz
-                at += 1
-                next_crossing = crossing[at] if at < crossing.shape[0] else -1
+            x, y, z, at = vector_to(j, origin, crossing, crossing_shift, p, at, positions, cell)
             n_kept += x * x + y * y + z * z < limit
     return n_kept
 
@@ -98,19 +94,13 @@ def pairs_within(
     """
     place, least = begin, math.inf
     at = first_crossing(crossing, first[start])
-    next_crossing = crossing[at] if at < crossing.shape[0] else -1
     with_mask = kept.shape[0] > 0
     for i in range(start, stop):
         kept_first[i] = place
-        xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
+        origin = positions[i, 0], positions[i, 1], positions[i, 2]
         for p in range(first[i], first[i + 1]):
             j = np.uint64(neighbor[p])
-            x, y, z = positions[j, 0] - xi, positions[j, 1] - yi, positions[j, 2] - zi
-            if p == next_crossing:
-                dx, dy, dz = image(crossing_shift, at, cell)
-                x, y, z = x + dx, y + dy, z + dz
-                at += 1
-                next_crossing = crossing[at] if at < crossing.shape[0] else -1
+            x, y, z, at = vector_to(j, origin, crossing, crossing_shift, p, at, positions, cell)
             square = x * x + y * y + z * z
             least = square if square < least else least
             # written in any case: whether a pair is kept is hard to foretell, whether there is room is not
