@@ -37,7 +37,7 @@ def first_crossing(crossing, p):
 
 @njit(inner=True)
 def vector_to(j, origin, crossing, crossing_shift, p, at, positions, cell):
-    """r_p from the position `origin` (x, y, z) to atom j, and how many of the pairs up to p cross; `at` of those before p do."""
+    """r_p from the position `origin` to atom j, and how many pairs up to p cross the boundary; `at` of those before p do."""
     x, y, z = positions[j, 0] - origin[0], positions[j, 1] - origin[1], positions[j, 2] - origin[2]
     if at < crossing.shape[0] and crossing[at] == p:
         a, b, c = crossing_shift[at, 0], crossing_shift[at, 1], crossing_shift[at, 2]
