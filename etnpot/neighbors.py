@@ -170,6 +170,13 @@ class EdgeList:
 
         return float(shortest_pair(self.r_pc)[1]) if self.n_pairs else math.inf
 
+    def closest(self) -> tuple[int, int]:
+        """Centre and neighbour of the shortest of at least one edge."""
+        from etnpot.kernels.pairs import shortest_pair
+
+        p, _ = shortest_pair(self.r_pc)
+        return int(np.searchsorted(self.first, p, side="right")) - 1, int(self.neighbor[p])
+
     def validate(self) -> None:
         """Check the contents: rows in order, no negative neighbour, finite vectors. Cost O(n_pairs).
 
@@ -298,14 +305,10 @@ def check_distances(edges: EdgeList, minimum: float = 1.0e-8) -> None:
     """
     if edges.shortest >= minimum:
         return
-    from etnpot.kernels.pairs import shortest_pair
-
-    p, shortest = shortest_pair(edges.r_pc)
-    i = int(np.searchsorted(edges.first, p, side="right")) - 1
-    j = int(edges.neighbor[p])
+    i, j = edges.closest()
     pair = f"atom {i} and its own periodic image are" if i == j else f"atoms {i} and {j} are"
     raise StructureError(
-        f"{pair} at one spot: {shortest:.2e} Å apart, expected at least {minimum:.0e} Å; "
+        f"{pair} at one spot: {edges.shortest:.2e} Å apart, expected at least {minimum:.0e} Å; "
         f"remove the duplicate (in a supercell, an atom is often repeated across the boundary) or correct "
         f"the cell"
     )
@@ -499,7 +502,7 @@ class _PairTable:
             shift = shift[kept]
         edges = EdgeList(first, neighbor[:n_kept], r_pc[:n_kept], shift)
         if n_kept:  # beside it, the pairs that are not kept are longer
-            edges.__dict__["shortest"] = math.sqrt(min(least for _, least in found))
+            object.__setattr__(edges, "shortest", math.sqrt(min(least for _, least in found)))
         return edges
 
 

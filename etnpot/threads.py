@@ -63,9 +63,9 @@ def in_parallel(calls: Sequence[Callable[[], Result]]) -> list[Result]:
 
 
 def run_ranges(
-    work: Callable[[int, int], None], n_items: int, *, threads: int | None, block: int, smallest: int
-) -> None:
-    """Call ``work(start, stop)`` over ``0:n_items`` cut into one range per thread.
+    work: Callable[[int, int], Result], n_items: int, *, threads: int | None, block: int, smallest: int
+) -> list[Result]:
+    """What ``work(start, stop)`` returns for each range of ``0:n_items``, cut into one per thread.
 
     Parameters
     ----------
@@ -81,4 +81,4 @@ def run_ranges(
         Ranges are not made shorter than this.
     """
     cuts = cut(n_items, threads=threads, block=block, smallest=smallest)
-    in_parallel([partial(work, *ends) for ends in pairwise(cuts)])
+    return in_parallel([partial(work, *ends) for ends in pairwise(cuts)])

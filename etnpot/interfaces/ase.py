@@ -35,7 +35,6 @@ from etnpot.conventions import voigt
 from etnpot.errors import ExtrapolationWarning, SpecificationError, StructureError
 from etnpot.interfaces.ase_plugin import NAME, register_name
 from etnpot.interfaces.ase_tensors import FORMS_OF_PROPERTIES, TensorEvaluator, model_and_label
-from etnpot.kernels.pairs import shortest_pair
 from etnpot.neighbors import POOL_GROUP, EdgeList, NeighborCache, check_distances, check_structure
 from etnpot.potential import Assessment, Potential, TensorModel, load
 from etnpot.workspace import Workspace
@@ -407,9 +406,7 @@ class ETNCalculator(Calculator):
         check_distances(edges)
         if shortest < r_min and self._potential.provenance and not self._has_warned:
             self._has_warned = True
-            p, _ = shortest_pair(edges.r_pc)
-            i = int(np.searchsorted(edges.first, p, side="right")) - 1
-            j = int(edges.neighbor[p])
+            i, j = edges.closest()
             warnings.warn(
                 f"atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}) are {shortest:.3f} Å apart, "
                 f"closer than the r_min of this potential, {r_min:g} Å: energies and forces are extrapolated "

@@ -23,19 +23,6 @@ __all__ = ["count_within", "farthest_move", "neighbor_types", "pairs_within", "s
 
 
 @njit(inner=True)
-def first_crossing(crossing, p):
-    """Number of pairs before p that cross the boundary."""
-    low, high = 0, crossing.shape[0]
-    while low < high:
-        middle = (low + high) // 2
-        if crossing[middle] < p:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@njit(inner=True)
 def vector_to(j, origin, crossing, crossing_shift, p, at, positions, cell):
     """r_p from the position `origin` to atom j, and how many pairs up to p cross the boundary; `at` of those before p do."""
     x, y, z = positions[j, 0] - origin[0], positions[j, 1] - origin[1], positions[j, 2] - origin[2]
@@ -52,7 +39,7 @@ def vector_to(j, origin, crossing, crossing_shift, p, at, positions, cell):
 def count_within(first, neighbor, crossing, crossing_shift, positions, cell, limit, start, stop):
     """How many pairs of the atoms ``start:stop`` `pairs_within` keeps."""
     n_kept = 0
-    at = first_crossing(crossing, first[start])
+    at = np.searchsorted(crossing, first[start])
     for i in range(start, stop):
         origin = positions[i, 0], positions[i, 1], positions[i, 2]
         for p in range(first[i], first[i + 1]):
@@ -93,7 +80,7 @@ def pairs_within(
         Place after the last pair that is kept, and the squared length of the shortest pair, Å², infinite without any.
     """
     place, least = begin, math.inf
-    at = first_crossing(crossing, first[start])
+    at = np.searchsorted(crossing, first[start])
     with_mask = kept.shape[0] > 0
     for i in range(start, stop):
         kept_first[i] = place

@@ -253,12 +253,10 @@ def neighbor_types(
         raise StructureError(f"expected the atomic numbers of {edges.n_atoms} atoms, got {len(type_i)}")
     workspace = Workspace() if workspace is None else workspace
     type_p = workspace.empty("type_p", (edges.n_pairs,), np.int64)
-    known: list[bool] = []
-
-    def work(start: int, stop: int) -> None:
-        known.append(pairs.neighbor_types(edges.neighbor, type_i, start, stop, type_p))
-
-    run_ranges(work, edges.n_pairs, threads=threads, block=LANES, smallest=_PAIRS_PER_THREAD)
+    known = run_ranges(
+        lambda start, stop: pairs.neighbor_types(edges.neighbor, type_i, start, stop, type_p),
+        edges.n_pairs, threads=threads, block=LANES, smallest=_PAIRS_PER_THREAD,
+    )  # fmt: skip
     if not all(known):
         edges.validate()
         raise StructureError(

@@ -317,15 +317,18 @@ def _touched_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
 
 def _one_site(edges: EdgeList, n_strain: int) -> _Touched:
     """All atoms as one site, which has no forces: what is left are the columns of strain."""
-    none_p, none_i = np.zeros(edges.n_pairs, dtype=np.int64), np.zeros(edges.n_atoms, dtype=np.int64)
-    return _Touched(none_i[:, None][:, :0], none_i + 1, none_p, none_i, 1, n_strain)
+    return _aligned(np.zeros(edges.n_pairs, np.int64), np.zeros(edges.n_atoms, np.int64), 1, n_strain)
 
 
 def _all_sites(edges: EdgeList, n_sites: int, n_strain: int) -> _Touched:
     """Every atom touched by every site, as nearly so in small cells, and where there are layers."""
-    atoms = np.arange(edges.n_atoms, dtype=np.int64)
-    count_i = np.full(edges.n_atoms, n_sites, dtype=np.int64)
-    return _Touched(atoms[:, None][:, :0], count_i, edges.neighbor, atoms, n_sites, n_strain)
+    return _aligned(edges.neighbor, np.arange(edges.n_atoms, dtype=np.int64), n_sites, n_strain)
+
+
+def _aligned(slot_p: Integers, slot_i: Integers, n_sites: int, n_strain: int) -> _Touched:
+    n_atoms = len(slot_i)
+    none_is, count_i = np.empty((n_atoms, 0), np.int64), np.full(n_atoms, n_sites, np.int64)
+    return _Touched(none_is, count_i, slot_p, slot_i, n_sites, n_strain)
 
 
 def _distinct(type_i: Integers, *arrays: Floats) -> tuple[Integers, Floats]:

@@ -9,6 +9,7 @@ __all__ = ["count_within", "farthest_move", "neighbor_types", "pairs_within", "s
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+PairList = tuple[Integers, Integers, Integers, NDArray[np.int32], Floats, Floats]
 
 
 def count_within(
@@ -23,7 +24,7 @@ def count_within(
     stop: int,
 ) -> int:
     """Arguments and result of `etnpot.kernels.pairs.count_within`."""
-    square_p = _squares(_vectors(first, neighbor, crossing, crossing_shift, positions, cell))
+    square_p = _squares(_vectors((first, neighbor, crossing, crossing_shift, positions, cell)))
     return int(np.count_nonzero(square_p[first[start] : first[stop]] < limit))
 
 
@@ -45,7 +46,7 @@ def pairs_within(
     kept: NDArray[np.bool_],
 ) -> tuple[int, float]:
     """Arguments and result of `etnpot.kernels.pairs.pairs_within`, to the last bit."""
-    vector_pc = _vectors(first, neighbor, crossing, crossing_shift, positions, cell)
+    vector_pc = _vectors((first, neighbor, crossing, crossing_shift, positions, cell))
     square_p = _squares(vector_pc)
     mine = np.arange(first[start], first[stop])
     is_kept = square_p[mine] < limit
@@ -59,15 +60,8 @@ def pairs_within(
     return last, float(square_p[mine].min(initial=np.inf))
 
 
-def _vectors(
-    first: Integers,
-    neighbor: Integers,
-    crossing: Integers,
-    crossing_shift: NDArray[np.int32],
-    positions: Floats,
-    cell: Floats,
-) -> Floats:
-    s, h = crossing_shift, cell
+def _vectors(given: PairList) -> Floats:
+    first, neighbor, crossing, s, positions, h = given
     center = np.repeat(np.arange(len(first) - 1), np.diff(first))
     vector_pc = positions[neighbor] - positions[center]
     vector_pc[crossing] += s[:, 0, None] * h[0] + s[:, 1, None] * h[1] + s[:, 2, None] * h[2]
