@@ -1,4 +1,4 @@
-"""Example data made on the spot: random alloys labelled with ASE's effective-medium potential (EMT).
+"""Example data made on the spot: random alloys labelled with ASE's effective-medium potential (EMT), and molecules of springs.
 
 No download, and labels in milliseconds: small enough to fit in a minute, and hard enough (six elements on one
 lattice) to show what a fit does. Of every three configurations, one is
@@ -29,8 +29,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from etnpot.errors import SpeciesError, SpecificationError
 from etnpot.fitting.dataset import DataSet
+from etnpot.io.structures import Labelled
 
-__all__ = ["KINDS", "SYMBOLS", "emt_alloys", "fcc_alloy", "thermalize"]
+__all__ = ["KINDS", "SYMBOLS", "emt_alloys", "fcc_alloy", "spring_molecules", "thermalize"]
 
 #: The elements of the example.
 SYMBOLS: tuple[str, ...] = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")
@@ -41,6 +42,8 @@ KINDS = ("rattled", "strained", "hot")
 _STRAIN, _RATTLE = 0.05, (0.02, 0.12)
 _TEMPERATURES = (600.0, 1500.0)  # K
 _HOT_STEPS, _HOT_STEP = 25, 4.0  # fs
+#: Spring constant of two bonded atoms, eV/Å²; that of atoms further apart than this, Å, falls with the sixth power.
+_STIFFNESS, _BOND = 30.0, 1.2
 
 
 def fcc_alloy(
@@ -166,3 +169,41 @@ def _heat(atoms: Atoms, rng: np.random.Generator, temperatures: tuple[float, flo
 
     thermalize(atoms, float(rng.uniform(*temperatures)), rng)
     VelocityVerlet(atoms, timestep=_HOT_STEP * units.fs).run(_HOT_STEPS)
+
+
+def spring_molecules(name: str, n: int, *, displacement: float = 0.05, seed: int = 0) -> DataSet:
+    """Copies of one molecule, displaced at random, with the energies and forces of springs between all of its atoms.
+
+    Parameters
+    ----------
+    name : str
+        Of `ase.build.molecule`, such as ``"CH3OH"``.
+    n : int
+    displacement : float, Å
+        Standard deviation of every coordinate.
+    seed : int
+
+    Returns
+    -------
+    DataSet
+    """
+    rng = np.random.default_rng(seed)
+    from ase.build import molecule
+
+    start = molecule(name)
+    i, j = np.triu_indices(len(start), 1)
+    rest_p = np.linalg.norm(start.positions[i] - start.positions[j], axis=1)
+    stiffness_p = _STIFFNESS * np.minimum(1.0, (_BOND / rest_p) ** 6)
+    made = []
+    for index in range(n):
+        atoms = start.copy()
+        atoms.positions += rng.normal(scale=displacement, size=atoms.positions.shape)
+        r_pc = atoms.positions[j] - atoms.positions[i]
+        length_p = np.linalg.norm(r_pc, axis=1)
+        pull_pc = (stiffness_p * (length_p - rest_p) / length_p)[:, None] * r_pc
+        forces = np.zeros_like(atoms.positions)
+        np.add.at(forces, i, pull_pc)
+        np.add.at(forces, j, -pull_pc)
+        energy = 0.5 * float(np.sum(stiffness_p * (length_p - rest_p) ** 2))
+        made.append(Labelled(atoms, energy=energy, forces=forces, index=index))
+    return DataSet(made)

@@ -11,6 +11,8 @@
                       training set, until the validation loss stops falling; but for the smallest models, each step of all
                       parameters is followed by one of each core and one of the features, which lower the same penalised loss,
                       and again by these as long as they gain more than it did
+    dynamics          of molecules, between the steps of the polish: what they fall into becomes constraints of the next ones
+                      (`etnpot.fitting.dynamics`)
 
 `Fitter.step` does one of them and returns a record; everything the next step depends on is in `Fitter.state`, so that a
 fit that is stopped and restored ends with the same numbers.
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -33,6 +35,7 @@ from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.coordinates import Turning
 from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.dynamics import Dynamics, Fall
 from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, PolishStep, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
@@ -74,8 +77,15 @@ _LEAST_PARTS_GAIN, _SKIPPED_PARTS, _REPEATED_PARTS = 0.5, 3, 3
 _GROWING_PARTS_ROWS = 4
 #: Most steps of the polish before layers are appended; one that gains less than this part of the loss is the last.
 _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
-#: By which factor the loss of a potential may be larger of which no dimer and no embedded pair attracts.
-_REPULSIVE = 1.5
+#: By which factor the loss of a potential may be larger of which no dimer and no embedded pair attracts, and by which part for
+#: each fall that it does not have.
+_REPULSIVE, _FALL = 1.5, 0.02
+#: What dynamics may cost, in multiplications, as a part of the normal equations of steps of all parameters, to which what is
+#: no matrix product adds like so many parameters more; multiplications for each atom and step; the least and most steps of
+#: one run, and the most constraints.
+_DYNAMICS, _MORE_PARAMETERS, _ATOM_STEP, _RUN_STEPS, _MOST_FALLS = 0.15, 3000, 3e5, (400, 2000), 500
+#: Coordinates of a molecule that a checkpoint may hold, Å.
+_FARTHEST = 1e4
 #: Iterations of L-BFGS in one step of the polish.
 _LBFGS_ITERATIONS = 20
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
@@ -167,6 +177,12 @@ class Fitter(Stepwise):
             means=means,
         )
         self._samples = Samples(self._problem, train, settings.seed)
+        #: Dynamics, where there are any, what they found, and the problem without that.
+        self._dynamics: Dynamics | None = None
+        self._falls: list[Fall] = []
+        self._static_problem = self._problem
+        if settings.dynamics == "auto" and Dynamics.applies(local):
+            self._dynamics = Dynamics(local, cutoff, settings.seed, settings.threads)
         self._progress: Progress = Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None
@@ -184,8 +200,12 @@ class Fitter(Stepwise):
             "settings": self.settings.to_dict(),
             "train_hash": self.train.hash,
             "valid_hash": None if self.valid is None else self.valid.hash,
+            "falls": [[fall.molecule, fall.asked, fall.enough] for fall in self._falls],
         }
-        return values, {"parameters": self.potential.parameters, "best_parameters": self.best.parameters}
+        arrays = {"parameters": self.potential.parameters, "best_parameters": self.best.parameters}
+        if self._falls:
+            arrays["falls"] = np.concatenate([fall.positions.reshape(-1) for fall in self._falls])
+        return values, arrays
 
     def _restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         if values["train_hash"] != self.train.hash:
@@ -205,6 +225,8 @@ class Fitter(Stepwise):
         best = self._own(values["best_spec"], arrays["best_parameters"])
         if progress.cycle_at > potential.spec.order + 1:
             raise ValueError(f"a round of {potential.spec.order} cores has no step {progress.cycle_at}")
+        falls = self._own_falls(values["falls"], arrays.get("falls", np.empty(0)))
+        self._take(falls)
         self._progress, self.potential, self.best, self.history = progress, potential, best, history
         # a run that had ended only because of its limits goes on when they are wider now
         if self._progress.reason in ("time limit", "polish steps"):
@@ -226,6 +248,19 @@ class Fitter(Stepwise):
             raise ValueError(f"its train has {restored.spec.order} cores, of {self._target.order}")
         return restored
 
+    def _own_falls(self, known: Any, positions: Floats) -> list[Fall]:
+        """What dynamics of this fit may have found, of a state."""
+        if (known and self._dynamics is None) or len(known) > _MOST_FALLS:
+            raise ValueError(f"this fit has no {len(known)} constraints from dynamics")
+        for molecule, *energies in known:
+            if type(molecule) is not int or not 0 <= molecule < len(self.train):
+                raise ValueError(f"the training set has no configuration {molecule!r:.100}")
+            if len(energies) != 2 or not np.isfinite(energies).all():
+                raise ValueError(f"{energies!r:.100} are no energies")
+        if not np.all(np.abs(positions) < _FARTHEST):
+            raise ValueError("the constraints from dynamics have atoms that are nowhere")
+        return self._unpacked(known, positions)
+
     # ------------------------------------------------------------------------------------------------ steps
 
     def step(self) -> dict[str, Any]:
@@ -233,6 +268,8 @@ class Fitter(Stepwise):
         started = time.monotonic()
         if self._progress.sweep_at < self._n_local_solves:
             record = self._local_solve()
+        elif self._moves_next:
+            record = self._move()
         elif self._progress.cycle_at > 0:
             record = self._polish_part()
         else:
@@ -302,16 +339,25 @@ class Fitter(Stepwise):
 
     def _agreed_radii(self, bounded: Potential) -> Repulsion:
         """Those that the first rank finds: where a force is all but zero, machines may differ."""
-        if self._reduce is None:
-            return repulsive_radii(bounded, self.distances)
         n = bounded.spec.n_species
         radii = np.zeros((2, n, n))
-        if self._shard[0] == 0:
+        if self._is_first:
             found = repulsive_radii(bounded, self.distances)
             radii[:] = found.inner, found.outer
-        self._reduce(radii)
-        inner, outer = (tuple(map(tuple, table)) for table in radii.tolist())
+        inner, outer = (tuple(map(tuple, table)) for table in self._of_first(radii).tolist())
         return Repulsion(inner, outer)
+
+    @property
+    def _is_first(self) -> bool:
+        return self._reduce is None or self._shard[0] == 0
+
+    def _of_first(self, array: Floats) -> Floats:
+        """What the first rank passes, on all of them; the others pass an array of the same shape."""
+        if self._reduce is None:
+            return array
+        shared = array if self._is_first else np.zeros_like(array)
+        self._reduce(shared)
+        return shared
 
     @property
     def grows_to(self) -> int:
@@ -397,6 +443,7 @@ class Fitter(Stepwise):
         record.update(self._judge())
         if self._grown:
             progress.polish_at += 1
+            self._owe()
             if (self._has_parts or with_layers) and gain > 0:
                 if progress.skipped > 0:
                     progress.skipped -= 1
@@ -499,6 +546,7 @@ class Fitter(Stepwise):
     def _end_round(self) -> None:
         """What comes after the steps of single cores: another round, a step of all parameters, or a longer train."""
         progress = self._progress
+        self._owe()
         if not self._grown:
             if progress.due:
                 self._grow()
@@ -507,6 +555,77 @@ class Fitter(Stepwise):
         elif progress.parts_gain > progress.step_gain and progress.repeated < _REPEATED_PARTS:
             progress.repeated += 1
             self._begin_round()
+
+    def _owe(self) -> None:
+        """Steps of dynamics for one of all parameters or a round of single cores, once the model is whole and sees all data."""
+        if self._dynamics is not None and self._grown and not self._on_sample and not self._layers_wait:
+            n = self.potential.n_parameters
+            work = _DYNAMICS * self._problem.n_rows * n * (n + _MORE_PARAMETERS)
+            self._progress.owed += work / (_ATOM_STEP * self._dynamics.n_atoms)
+
+    @property
+    def _moves_next(self) -> bool:
+        owes = self._progress.owed >= _RUN_STEPS[0] and len(self._falls) < _MOST_FALLS
+        return owes and self._progress.cycle_at <= 1  # not in the middle of a round
+
+    def _move(self) -> dict[str, Any]:
+        """Dynamics with the present potential; what molecules fall into are constraints from here on."""
+        progress = self._progress
+        assert self._dynamics is not None
+        if progress.temperature <= 0.0:
+            hot = self._dynamics.temperature(self.potential) if self._is_first else 0.0
+            progress.temperature = float(self._of_first(np.array([hot]))[0])
+        steps = min(int(progress.owed), _RUN_STEPS[1])
+        found = self._agreed_falls(self._dynamics, steps)
+        progress.owed, progress.runs = 0.0, progress.runs + 1
+        if found:
+            self._take([*self._falls, *found][:_MOST_FALLS])
+            progress.best_penalty = self._penalty(self.best)
+        record = {
+            "stage": "dynamics",
+            "order": self.potential.spec.order,
+            "temperature": progress.temperature,
+            "dynamics_steps": steps,
+            "falls": len(found),
+            "constraints": len(self._falls),
+        }
+        return {**record, **self._judge(counts=False)}
+
+    def _agreed_falls(self, dynamics: Dynamics, steps: int) -> list[Fall]:
+        """Those that the first rank finds: trajectories are chaotic."""
+        found = (
+            dynamics.falls(self.potential, self._progress.temperature, steps, self._progress.runs)
+            if self._is_first
+            else []
+        )
+        if self._reduce is None:
+            return found
+        n = int(self._of_first(np.array([float(len(found))]))[0])
+        known = np.zeros((n, 3))
+        known[: len(found)] = [(fall.molecule, fall.asked, fall.enough) for fall in found] or np.empty((0, 3))
+        known = self._of_first(known)
+        n_flat = 3 * sum(self.train[int(molecule)].n_atoms for molecule in known[:, 0])
+        flat = np.concatenate([fall.positions.ravel() for fall in found]) if found else np.zeros(n_flat)
+        return self._unpacked([(int(m), asked, enough) for m, asked, enough in known], self._of_first(flat))
+
+    def _unpacked(self, known: Sequence[tuple[int, float, float]], positions: Floats) -> list[Fall]:
+        """Falls from their molecules and energies, and the positions of all of them one after another."""
+        sizes = [3 * self.train[molecule].n_atoms for molecule, _, _ in known]
+        parts = np.split(positions, np.cumsum(sizes))
+        if len(parts.pop()) or any(len(part) != size for part, size in zip(parts, sizes, strict=True)):
+            raise ValueError(f"{len(positions)} coordinates are not those of {sum(sizes) // 3} atoms")
+        return [
+            Fall(molecule, part.reshape(-1, 3), asked, enough)
+            for (molecule, asked, enough), part in zip(known, parts, strict=True)
+        ]
+
+    def _take(self, falls: list[Fall]) -> None:
+        """Have these constraints beside the data and those of the short range."""
+        self._falls = falls
+        if self._dynamics is not None:
+            more = self._dynamics.constraints(falls, self.potential.cutoff)
+            self._problem = self._static_problem.constrained(more)
+            self._samples = Samples(self._problem, self.train, self.settings.seed)
 
     def _polish_problem(self) -> Problem:
         """The working problem with the constraints that are not met, once the train has grown, and with robust weights."""
@@ -558,12 +677,16 @@ class Fitter(Stepwise):
             progress.stale = 0
         elif counts:
             progress.stale += 1
-        # one in which nothing attracts may be worse than one in which something does
-        attracts = self._problem.n_attracting(self.potential) > 0
-        if loss < progress.best_loss * _REPULSIVE ** (int(progress.best_attracts) - int(attracts)):
-            progress.best_loss, progress.best_attracts, self.best = loss, attracts, self.potential
+        penalty = self._penalty(self.potential)
+        if loss * penalty < progress.best_loss * progress.best_penalty:
+            progress.best_loss, progress.best_penalty, self.best = loss, penalty, self.potential
         result["is_best"] = self.best is self.potential
         return result
+
+    def _penalty(self, potential: Potential) -> float:
+        """By which factor the loss of a potential may be larger that fails no constraint."""
+        attracting, falls = self._problem.n_failing(potential)
+        return (_REPULSIVE if attracting else 1.0) * (1.0 + _FALL * falls)
 
     def _check_limits(self) -> None:
         progress, settings = self._progress, self.settings

@@ -30,6 +30,8 @@ Integers = NDArray[np.int64]
 
 #: Atoms of a batch, if there are enough for this many batches.
 _BATCH_ATOMS, _LEAST_BATCHES = 512, 16
+#: An energy that is wrong by more, eV, counts less than its square.
+_TOLERABLE = 1.0
 #: Forces smaller than this part of those of the single pairs vanish by symmetry.
 _AT_REST = 1e-3
 
@@ -86,7 +88,9 @@ class Prepared:
     scale_forces : float or float64 [n_atoms, 3]
         Square roots of the weights of the rows: of E, of F, and of the virial.
     enough : float
-        Of a constraint, the part of its forces that it is content with.
+        Of a constraint on forces, the part of them that it is content with.
+    floor : float or None, eV
+        Of a constraint on the energy, the one that it is content with.
     at_rest : bool
         Whether by symmetry no potential has forces on its atoms: derivatives of those rows vanish.
     """
@@ -101,6 +105,7 @@ class Prepared:
     scale_forces: float | Floats
     scale_virial: float
     enough: float = 0.0
+    floor: float | None = None
     at_rest: bool = False
 
     @classmethod
@@ -159,16 +164,42 @@ class Prepared:
         assert self.forces is not None
         return replace(self, scale_forces=self.scale_forces * (self.forces != 0), enough=enough)
 
-    def held(self, found: Floats) -> Prepared:
-        """A constraint that is met: the forces that count should stay what they are, `found`."""
-        return replace(self, forces=np.where(self.forces != 0, found, 0.0))
+    def fails(self, energy: float, forces: Floats) -> bool:
+        """A constraint: whether the forces found have the wrong sign, or the energy is not enough."""
+        return energy < self.floor if self.floor is not None else self._along(forces)[0] <= 0.0
 
-    def tempered(self, found: Floats) -> Prepared:
-        """A constraint: weighed down in proportion (Huber) where the forces `found` are wrong by more than no forces are."""
+    def counting(self, energy: float, forces: Floats) -> Prepared | None:
+        """A constraint as it counts in a step from a potential with this energy and these forces; None if it does not."""
+        if self.floor is not None:
+            assert self.energy is not None
+            there, enough, asked = energy, self.floor, self.energy
+        else:
+            there, asked = self._along(forces)
+            enough = self.enough * asked
+        if there >= asked:
+            return None
+        return self._tempered(energy, forces) if there < enough else self._held(energy, forces)
+
+    def _along(self, forces: Floats) -> tuple[float, float]:
+        """Of forces found and of those asked for, the part along the latter."""
         assert self.forces is not None
-        enough = float(np.sum((self.scale_forces * self.forces) ** 2))
-        square = float(np.sum((self.scale_forces * (found - self.forces)) ** 2))
-        return self if square <= enough else self.weighed(float(np.sqrt(enough / square)))
+        return float(np.vdot(forces, self.forces)), float(np.vdot(self.forces, self.forces))
+
+    def _held(self, energy: float, forces: Floats) -> Prepared:
+        """That is met: what counts should stay what it is."""
+        if self.forces is None:
+            return replace(self, energy=energy)
+        return replace(self, forces=np.where(self.forces != 0, forces, 0.0))
+
+    def _tempered(self, energy: float, forces: Floats) -> Prepared:
+        """Weighed down in proportion (Huber) where forces are wrong by more than no forces are, or an energy by 1 eV."""
+        if self.forces is None:
+            assert self.energy is not None
+            wrong = abs(energy - self.energy) / _TOLERABLE
+        else:
+            square = float(np.sum((self.scale_forces * self.forces) ** 2))
+            wrong = float(np.sqrt(np.sum((self.scale_forces * (forces - self.forces)) ** 2) / square))
+        return self if wrong <= 1.0 else self.weighed(1.0 / wrong)
 
     def probed(self, potential: Potential) -> Prepared:
         """With `at_rest` as a random potential tells: where the forces of the pairs cancel on every atom."""
@@ -256,10 +287,11 @@ class Batch:
         """Energy of every atom, eV."""
         return potential.evaluate(self._edges, self._numbers, threads=1).energy_i
 
-    def forces(self, potential: Potential) -> list[Floats]:
-        """Forces of every configuration, float64 [n_atoms, 3], eV/Å."""
-        found = potential.evaluate(self._edges, self._numbers, threads=1).forces
-        return np.split(found, self._atom_k[1:])
+    def predicted(self, potential: Potential) -> list[tuple[float, Floats]]:
+        """Energy, eV, and forces, float64 [n_atoms, 3], eV/Å, of every configuration."""
+        found = potential.evaluate(self._edges, self._numbers, threads=1)
+        energies = np.add.reduceat(found.energy_i, self._atom_k).tolist()
+        return list(zip(energies, np.split(found.forces, self._atom_k[1:]), strict=True))
 
     @property
     def numbers(self) -> Integers:

@@ -166,37 +166,48 @@ class Problem:
         data = [c.probed(potential) if c.has_forces else c for c in self.data]
         return self._like([*data, *self.configurations[self._n_data :]], self._n_data)
 
+    def constrained(self, more: Sequence[Prepared]) -> Problem:
+        """With more constraints, of which each rank takes its share."""
+        rank, size = self.shard
+        return self._of_same_data([*self.configurations[self._n_data :], *more[rank::size]])
+
+    def _of_same_data(self, constraints: Sequence[Prepared]) -> Problem:
+        other = self._like([*self.data, *constraints], self._n_data)
+        other._data_batches = self._data_batches  # their edges are gathered once
+        return other
+
     def demanding(self, potential: Potential | None) -> Problem:
         """With the constraints as they count in the next step from a potential; with none for None.
 
-        Those whose forces the potential does not have by enough count as they are; where there are no data a force may be wrong
-        by any factor, and one wrong by more than without any force is weighed down in proportion, lest the data be forgotten
-        over it. Those that are met, but by less than all of their forces, should keep the forces that they have: a step that
-        saw the data alone would undo what the step before it did for them, and so on for ever.
+        Those that the potential does not meet count as they are; where there are no data a force may be wrong by any factor,
+        and what is wrong by too much is weighed down in proportion, lest the data be forgotten over it. Those that are met,
+        but by less than all that is asked for, should keep what they have: a step that saw the data alone would undo what the
+        step before it did for them, and so on for ever.
         """
-        constraints, kept = self.configurations[self._n_data :], []
-        for c, found, there, asked in self._met(potential):
-            if there < asked:
-                kept.append(c.tempered(found) if there < c.enough * asked else c.held(found))
-        if kept == constraints:  # the same objects: `Prepared` compares by identity
+        kept = []
+        for c, energy, forces in self._constraints_met(potential):
+            counted = c.counting(energy, forces)
+            if counted is not None:
+                kept.append(counted)
+        if kept == self.configurations[self._n_data :]:  # the same objects: `Prepared` compares by identity
             return self
-        fewer = self._like([*self.data, *kept], self._n_data)
-        fewer._data_batches = self._data_batches  # the data are the same: their edges are gathered once
-        return fewer
+        return self._of_same_data(kept)
 
-    def n_attracting(self, potential: Potential) -> int:
-        """Constraints whose forces have the wrong sign."""
-        here = sum(there <= 0.0 for _, _, there, _ in self._met(potential))
-        return int(self._summed(np.array([float(here)]))[0])
+    def n_failing(self, potential: Potential) -> tuple[int, int]:
+        """Constraints whose forces have the wrong sign, and those whose energy is not enough."""
+        here = np.zeros(2)
+        for c, energy, forces in self._constraints_met(potential):
+            here[int(c.floor is not None)] += c.fails(energy, forces)
+        forces_fail, energies_fail = self._summed(here)
+        return int(forces_fail), int(energies_fail)
 
-    def _met(self, potential: Potential | None) -> Iterator[tuple[Prepared, Floats, float, float]]:
-        """Of every constraint: itself, the forces found, and of them and of those asked for the part along the latter."""
+    def _constraints_met(self, potential: Potential | None) -> Iterator[tuple[Prepared, float, Floats]]:
+        """Every constraint, with the energy and the forces found."""
         if potential is None:
             return
-        forces = [found for batch in self._constraint_batches for found in batch.forces(potential)]
-        for c, found in zip(self.configurations[self._n_data :], forces, strict=True):
-            assert c.forces is not None
-            yield c, found, float(np.vdot(found, c.forces)), float(np.vdot(c.forces, c.forces))
+        found = [pair for batch in self._constraint_batches for pair in batch.predicted(potential)]
+        for c, (energy, forces) in zip(self.configurations[self._n_data :], found, strict=True):
+            yield c, energy, forces
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
         """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).

@@ -64,6 +64,9 @@ class Progress(Counters):
     feature_mu: float = FIRST_DAMPING
     ridge: float = 0.0
     best_loss: float = float("inf")
-    best_attracts: bool = False
+    best_penalty: float = 1.0
     level_loss: float = float("inf")
     level_stale: int = 0
+    owed: float = 0.0
+    temperature: float = 0.0
+    runs: int = 0

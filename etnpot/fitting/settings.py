@@ -90,6 +90,9 @@ class FitSettings:
     repulsion : {"zbl", "none"}
         A screened nuclear repulsion below the shortest distance of each pair of elements in the training set, so that no
         configuration collapses.
+    dynamics : {"auto", "none"}
+        Of molecules: let them move with the potential of the fit, hotter than the data, and keep it from the holes between the
+        data that they fall into; "auto" does where the training set holds molecules with forces and nothing else.
     dispersion : mapping, optional
         Dispersion that the reference data contain and the potential adds again: ``{method: d3bj, xc: pbe}``; methods are
         d3bj, d3zero, d3bjm, d3zerom and d2, further keys cutoff, cn_cutoff (Å) and three_body.
@@ -169,6 +172,7 @@ class FitSettings:
     r_min: float | None = None
     neighbor_scale: float | None = None
     repulsion: str = "zbl"
+    dynamics: str = "auto"
     dispersion: Mapping[str, Any] | None = None
     energy_weight: float = 300.0
     forces_weight: float = 1.0
@@ -228,6 +232,8 @@ class FitSettings:
             raise SpecificationError(
                 f"mixed_pairs: expected 'auto', 'means' or 'free', got {self.mixed_pairs!r}"
             )
+        if self.dynamics not in ("auto", "none"):
+            raise SpecificationError(f"dynamics: expected 'auto' or 'none', got {self.dynamics!r}")
         if self.dispersion is not None:
             Dispersion.from_dict(self.dispersion)
         if self.repulsion not in REPULSIONS:

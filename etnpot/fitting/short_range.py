@@ -10,7 +10,7 @@ species begin (`etnpot.basis.data_distances`), with the potential V of two nucle
 
    with the root mean square F_rms of the n force components of the data. Little more than the sign is wanted: each of the n_d
    dimers that is wrong by all of V' counts at most as a component that is wrong by F_rms, all together as a thousandth of them,
-   and one that is wrong by more is weighed down at every step, in proportion (`Prepared.tempered`).
+   and one that is wrong by more is weighed down at every step, in proportion (`Prepared.counting`).
    They count in the polish, and there in full only those whose force is below a tenth of that of nuclei; those with more,
    but not all of it, should keep what they have (`Problem.demanding`).
 
