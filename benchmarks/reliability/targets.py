@@ -3,22 +3,23 @@
 Each target makes an input (bytes) from a generator, and checks one: `check` returns if the result is correct, raises an etnpot
 error if the input is refused, and anything else is a failure. Checks compare with an independent path wherever there is one:
 
-=============  ===============================================================================================================
-target         a result is correct if
-=============  ===============================================================================================================
-structures     energy, forces and stress of the ASE calculator are those of the slow reference on a brute-force neighbour list
-edges          the same for `Potential.evaluate` with hand-made edge lists
-potential      the file reads back bit for bit
-sealed         a forged potential file, with a right digest, evaluates to finite numbers within bounded time and memory
-checkpoint     the file reads back bit for bit
-resume         a forged checkpoint, with a right digest, is continued and leaves finite parameters
-tensor-resume  a forged checkpoint of a fit of dipoles goes on to its end and leaves finite parameters
-extxyz, ...    labels have their shapes and are finite, the elements exist, weights are not negative, the table can be printed
-config         the settings make a model whose parameters can be counted
-keywords       the same for keywords of `etnpot.fit`, and one step of the fit leaves finite parameters
-flags          the command line ends with a status; no exception
-export         LAMMPS' reader, with the address and undefined-behaviour sanitizers, gives finite energies and forces
-=============  ===============================================================================================================
+================  ===============================================================================================================
+target            a result is correct if
+================  ===============================================================================================================
+structures        energy, forces and stress of the ASE calculator are those of the slow reference on a brute-force neighbour list
+edges             the same for `Potential.evaluate` with hand-made edge lists
+potential         the file reads back bit for bit
+sealed            a forged potential file, with a right digest, evaluates to finite numbers within bounded time and memory
+checkpoint        the file reads back bit for bit
+resume            a forged checkpoint, with a right digest, is continued and leaves finite parameters
+resume-molecules  the same of a fit of molecules with constraints from their dynamics
+tensor-resume     a forged checkpoint of a fit of dipoles goes on to its end and leaves finite parameters
+extxyz, ...       labels have their shapes and are finite, the elements exist, weights are not negative, the table can be printed
+config            the settings make a model whose parameters can be counted
+keywords          the same for keywords of `etnpot.fit`, and one step of the fit leaves finite parameters
+flags             the command line ends with a status; no exception
+export            LAMMPS' reader, with the address and undefined-behaviour sanitizers, gives finite energies and forces
+================  ===============================================================================================================
 """
 
 # ruff: noqa: E501
@@ -47,7 +48,7 @@ from mutations import NUMBERS, mutate_bytes, mutate_text, mutate_value
 
 import etnpot
 from etnpot.fitting.dataset import DataSet
-from etnpot.fitting.demo_data import emt_alloys
+from etnpot.fitting.demo_data import emt_alloys, spring_molecules
 from etnpot.potential.tensor import make_tensor_model
 
 __all__ = ["TARGETS", "Target"]
@@ -670,15 +671,23 @@ class Checkpoint(Target):
         from etnpot.fitting.settings import FitSettings
 
         super().__init__(directory)
-        self.train = emt_alloys(3, symbols=("Cu",), seed=4, repeat=(1, 1, 1))
+        self.train = self.data()
         self.fitter = Fitter(self.train, None, FitSettings(**self.settings))
         self.contents = []
         self.states = []
         for _ in range(2):
             self.fitter.step()
-            self.states.append(copy.deepcopy(self.fitter.state()))
+            self.states.append(copy.deepcopy(self.state()))
             write_checkpoint(directory / "seed", *self.states[-1])
             self.contents.append((directory / "seed").read_bytes())
+
+    def data(self) -> DataSet:
+        """The training set."""
+        return emt_alloys(3, symbols=("Cu",), seed=4, repeat=(1, 1, 1))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """That of the fit, which is kept."""
+        return self.fitter.state()
 
     def make(self, rng: Rng) -> bytes:
         return mutate_bytes(self.contents[int(rng.integers(len(self.contents)))], rng, self.contents)
@@ -719,6 +728,23 @@ class Resume(Checkpoint):
         if not fitter.finished and fitter.potential.n_parameters < 500:
             fitter.step()
         require(np.isfinite(fitter.potential.parameters).all(), "parameters are not finite")
+
+
+class ResumeMolecules(Resume):
+    """The same of a fit of molecules, whose state holds what they fell into."""
+
+    title = "checkpoints of a fit of molecules, forged with a right digest, continued"
+
+    def data(self) -> DataSet:
+        return spring_molecules("H2O", 3)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        values, arrays = self.fitter.state()
+        places = [1.1 * self.train[n].atoms.positions.ravel() for n in (0, 2)]
+        return {**values, "falls": [[0, 1.0, 0.5], [2, 1.5, 0.0]]}, {
+            **arrays,
+            "falls": np.concatenate(places),
+        }
 
 
 class TensorResume(Target):
@@ -1383,7 +1409,7 @@ def _without_limit() -> None:
 
 TARGETS: dict[str, type[Target]] = {
     "structures": Structures, "edges": Edges, "potential": PotentialFile, "sealed": SealedPotential, "tensor": TensorFile,
-    "checkpoint": Checkpoint, "resume": Resume, "tensor-resume": TensorResume,
+    "checkpoint": Checkpoint, "resume": Resume, "resume-molecules": ResumeMolecules, "tensor-resume": TensorResume,
     "extxyz": ExtXYZ, "cfg": Cfg, "traj": Trajectory, "text": Text, "labels": Labels, "keywords": Keywords,
     "yaml": ConfigFile, "flags": Flags, "export": Export,
 }  # fmt: skip

@@ -15,7 +15,7 @@ DIRECTORY = Path(__file__).parents[2] / "benchmarks" / "reliability"
 #: Inputs of each target. `export` needs a C++ compiler and is a test of LAMMPS.
 INPUTS = {
     "structures": 60, "edges": 100, "potential": 200, "sealed": 60, "tensor": 80, "checkpoint": 150, "resume": 30,
-    "tensor-resume": 20, "extxyz": 80,
+    "resume-molecules": 30, "tensor-resume": 20, "extxyz": 80,
     "cfg": 200, "traj": 60, "text": 60, "labels": 60, "keywords": 20, "yaml": 40, "flags": 10,
 }  # fmt: skip
 
