@@ -74,7 +74,7 @@ _APART = 100.0
 #: Falls count for at most this part of the data.
 _SHARE = 0.001
 
-#: A force of a molecule that begins anew, eV/Å.
+#: Forces of a molecule that is lost, eV/Å.
 _EXPLODED = 1e4
 
 
@@ -137,6 +137,7 @@ class Dynamics:
         squares = []
         for at in range(_MEASURING):
             run.step()
+            run.fallen()
             if 2 * at >= _MEASURING:
                 squares.append(run.square_m())
         square_sm = np.array(squares)
@@ -241,9 +242,6 @@ class _Run:
         self._velocity_ic += half * self._force_ic / self._mass_i1
         self._age_m += 1
         self._history.append((self._energy_m, self._atoms.positions.copy()))
-        lost_i = ~np.isfinite(self._force_ic).all(axis=1) | (np.abs(self._force_ic).max(axis=1) > _EXPLODED)
-        if lost_i.any():
-            self._restart(np.unique(self._owner_i[lost_i]))
 
     def square_m(self) -> Floats:
         """Mean square of the force components of every molecule."""
@@ -254,6 +252,7 @@ class _Run:
         kinetic_i = 0.5 * self._mass_i1[:, 0] * np.sum(self._velocity_ic**2, axis=1)
         hot_m = np.maximum.reduceat(kinetic_i, self._first_m) > _HOT_ATOM * self._kT
         hot_m |= np.add.reduceat(kinetic_i, self._first_m) > _HOT_MOLECULE * 1.5 * self._n_m * self._kT
+        hot_m |= ~(np.maximum.reduceat(np.abs(self._force_ic).max(axis=1), self._first_m) < _EXPLODED)
         found: list[Fall] = []
         restarted = []
         for m in np.flatnonzero(hot_m | self._torn_m).tolist():
