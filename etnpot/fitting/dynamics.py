@@ -30,9 +30,10 @@ T_h            ``temperature``                 K
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -46,7 +47,7 @@ from etnpot.neighbors import POOL_GROUP, NeighborCache
 from etnpot.potential import Potential
 from etnpot.workspace import Workspace
 
-__all__ = ["Dynamics", "Fall", "bond_gaps"]
+__all__ = ["Dynamics", "Fall", "bond_gaps", "packed"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -74,8 +75,8 @@ _APART = 100.0
 #: Falls count for at most this part of the data.
 _SHARE = 0.001
 
-#: Forces of a molecule that is lost, eV/Å.
-_EXPLODED = 1e4
+#: Forces of a molecule that is lost, eV/Å, and coordinates that none has, Å.
+_EXPLODED, _FARTHEST = 1e4, 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,12 @@ class Fall:
     positions: Floats
     asked: float
     enough: float
+
+
+def packed(falls: Sequence[Fall]) -> tuple[list[list[float]], Floats]:
+    """Falls as plain numbers, for checkpoints and other processes: molecule, asked and enough of each; all positions, [n]."""
+    known: list[list[float]] = [[fall.molecule, fall.asked, fall.enough] for fall in falls]
+    return known, np.concatenate([np.empty(0), *(fall.positions.ravel() for fall in falls)])
 
 
 class Dynamics:
@@ -160,14 +167,32 @@ class Dynamics:
             found += run.fallen()
         return found
 
-    def constraints(self, falls: list[Fall], cutoff: float) -> list[Prepared]:
+    def unpacked(self, known: Any, positions: Floats) -> list[Fall]:
+        """The inverse of `packed`; anything that is none of these data raises ValueError."""
+        for molecule, *energies in known:
+            if int(molecule) != molecule or not 0 <= molecule < len(self._data):
+                raise ValueError(f"the training set has no configuration {molecule!r:.100}")
+            if len(energies) != 2 or not np.isfinite(energies).all():
+                raise ValueError(f"{energies!r:.100} are no energies")
+        sizes = [3 * self._data[int(molecule)].n_atoms for molecule, _, _ in known]
+        if len(positions) != sum(sizes) or not np.all(np.abs(positions) < _FARTHEST):
+            raise ValueError(
+                f"{len(positions)} coordinates are not those of {sum(sizes) // 3} atoms of molecules"
+            )
+        parts = np.split(positions, np.cumsum(sizes))
+        return [
+            Fall(int(molecule), part.reshape(-1, 3), float(asked), float(enough))
+            for (molecule, asked, enough), part in zip(known, parts, strict=False)
+        ]
+
+    def constraints(self, falls: Sequence[Fall]) -> list[Prepared]:
         """The falls as configurations of a fit: each that is wrong by 1 eV counts like a force component of the usual size."""
         share = min(1.0, _SHARE * self._data.n_forces / max(len(falls), 1))
         made = []
         for fall in falls:
             atoms = self._data[fall.molecule].atoms.copy()
             atoms.positions = fall.positions
-            prepared = Prepared.of(Labelled(atoms, energy=fall.asked), cutoff, LossWeights())
+            prepared = Prepared.of(Labelled(atoms, energy=fall.asked), self._cutoff, LossWeights())
             made.append(
                 replace(prepared, scale_energy=float(np.sqrt(share * self._mean_square)), floor=fall.enough)
             )

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.coordinates import Turning
 from etnpot.fitting.dataset import DataSet
-from etnpot.fitting.dynamics import Dynamics, Fall
+from etnpot.fitting.dynamics import Dynamics, Fall, packed
 from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, PolishStep, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
@@ -84,8 +84,6 @@ _REPULSIVE, _FALL = 1.5, 0.02
 #: no matrix product adds like so many parameters more; multiplications for each atom and step; the least and most steps of
 #: one run, and the most constraints.
 _DYNAMICS, _MORE_PARAMETERS, _ATOM_STEP, _RUN_STEPS, _MOST_FALLS = 0.15, 3000, 3e5, (400, 2000), 500
-#: Coordinates of a molecule that a checkpoint may hold, Å.
-_FARTHEST = 1e4
 #: Iterations of L-BFGS in one step of the polish.
 _LBFGS_ITERATIONS = 20
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
@@ -200,11 +198,10 @@ class Fitter(Stepwise):
             "settings": self.settings.to_dict(),
             "train_hash": self.train.hash,
             "valid_hash": None if self.valid is None else self.valid.hash,
-            "falls": [[fall.molecule, fall.asked, fall.enough] for fall in self._falls],
         }
         arrays = {"parameters": self.potential.parameters, "best_parameters": self.best.parameters}
         if self._falls:
-            arrays["falls"] = np.concatenate([fall.positions.reshape(-1) for fall in self._falls])
+            values["falls"], arrays["falls"] = packed(self._falls)
         return values, arrays
 
     def _restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
@@ -225,7 +222,11 @@ class Fitter(Stepwise):
         best = self._own(values["best_spec"], arrays["best_parameters"])
         if progress.cycle_at > potential.spec.order + 1:
             raise ValueError(f"a round of {potential.spec.order} cores has no step {progress.cycle_at}")
-        falls = self._own_falls(values["falls"], arrays.get("falls", np.empty(0)))
+        falls: list[Fall] = []
+        if "falls" in values:
+            if self._dynamics is None or len(values["falls"]) > _MOST_FALLS:
+                raise ValueError("this fit has no such constraints from dynamics")
+            falls = self._dynamics.unpacked(values["falls"], arrays["falls"])
         self._take(falls)
         self._progress, self.potential, self.best, self.history = progress, potential, best, history
         # a run that had ended only because of its limits goes on when they are wider now
@@ -247,19 +248,6 @@ class Fitter(Stepwise):
         if not 1 <= restored.spec.order <= self._target.order:
             raise ValueError(f"its train has {restored.spec.order} cores, of {self._target.order}")
         return restored
-
-    def _own_falls(self, known: Any, positions: Floats) -> list[Fall]:
-        """What dynamics of this fit may have found, of a state."""
-        if (known and self._dynamics is None) or len(known) > _MOST_FALLS:
-            raise ValueError(f"this fit has no {len(known)} constraints from dynamics")
-        for molecule, *energies in known:
-            if type(molecule) is not int or not 0 <= molecule < len(self.train):
-                raise ValueError(f"the training set has no configuration {molecule!r:.100}")
-            if len(energies) != 2 or not np.isfinite(energies).all():
-                raise ValueError(f"{energies!r:.100} are no energies")
-        if not np.all(np.abs(positions) < _FARTHEST):
-            raise ValueError("the constraints from dynamics have atoms that are nowhere")
-        return self._unpacked(known, positions)
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -600,30 +588,16 @@ class Fitter(Stepwise):
         )
         if self._reduce is None:
             return found
-        n = int(self._of_first(np.array([float(len(found))]))[0])
-        known = np.zeros((n, 3))
-        known[: len(found)] = [(fall.molecule, fall.asked, fall.enough) for fall in found] or np.empty((0, 3))
-        known = self._of_first(known)
-        n_flat = 3 * sum(self.train[int(molecule)].n_atoms for molecule in known[:, 0])
-        flat = np.concatenate([fall.positions.ravel() for fall in found]) if found else np.zeros(n_flat)
-        return self._unpacked([(int(m), asked, enough) for m, asked, enough in known], self._of_first(flat))
-
-    def _unpacked(self, known: Sequence[tuple[int, float, float]], positions: Floats) -> list[Fall]:
-        """Falls from their molecules and energies, and the positions of all of them one after another."""
-        sizes = [3 * self.train[molecule].n_atoms for molecule, _, _ in known]
-        parts = np.split(positions, np.cumsum(sizes))
-        if len(parts.pop()) or any(len(part) != size for part, size in zip(parts, sizes, strict=True)):
-            raise ValueError(f"{len(positions)} coordinates are not those of {sum(sizes) // 3} atoms")
-        return [
-            Fall(molecule, part.reshape(-1, 3), asked, enough)
-            for (molecule, asked, enough), part in zip(known, parts, strict=True)
-        ]
+        known, flat = packed(found)
+        n_known, n_flat = self._of_first(np.array([len(known), len(flat)], dtype=np.float64)).astype(int)
+        shared = self._of_first(np.array(known) if known else np.zeros((n_known, 3)))
+        return dynamics.unpacked(shared.tolist(), self._of_first(flat if known else np.zeros(n_flat)))
 
     def _take(self, falls: list[Fall]) -> None:
         """Have these constraints beside the data and those of the short range."""
         self._falls = falls
         if self._dynamics is not None:
-            more = self._dynamics.constraints(falls, self.potential.cutoff)
+            more = self._dynamics.constraints(falls)
             self._problem = self._static_problem.constrained(more)
             self._samples = Samples(self._problem, self.train, self.settings.seed)
 

@@ -158,7 +158,7 @@ def test_a_fall_counts_until_the_energy_is_enough(methanol: DataSet) -> None:
         "met": (energy - 1.0, energy - 2.0),
     }
     for name, (asked, enough) in cases.items():
-        (made,) = dynamics.constraints([Fall(0, atoms.positions, asked, enough)], 4.0)
+        (made,) = dynamics.constraints([Fall(0, atoms.positions, asked, enough)])
         counted = made.counting(energy, np.zeros((6, 3)))
         whole = problem.constrained([made])
         assert whole.n_rows == problem.n_rows, "a constraint is no datum"
@@ -215,7 +215,7 @@ FORGED: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
     "no configuration": lambda values, arrays: values["falls"].__setitem__(0, [99, 1.0, 0.0]),
     "are no energies": lambda values, arrays: values["falls"].__setitem__(0, [0, float("nan"), 0.0]),
     "are not those of": lambda values, arrays: arrays.__setitem__("falls", arrays["falls"][:-1]),
-    "nowhere": lambda values, arrays: arrays["falls"].__setitem__(0, np.inf),
+    "of molecules": lambda values, arrays: arrays["falls"].__setitem__(0, np.inf),
     "ValueError": lambda values, arrays: values["falls"].append(3),
 }
 
@@ -235,7 +235,7 @@ def test_a_fit_without_dynamics_has_no_falls(methanol: DataSet) -> None:
     values, arrays = fitter.state()
     values["falls"] = [[0, 1.0, 0.5]]
     arrays["falls"] = methanol[0].atoms.positions.ravel()
-    with pytest.raises(RunDirectoryError, match="no 1 constraints"):
+    with pytest.raises(RunDirectoryError, match="no such constraints"):
         Fitter(methanol, None, FitSettings(**TINY, dynamics="none")).restore(values, arrays)
     with pytest.raises(SpecificationError, match="dynamics: expected 'auto' or 'none'"):
         FitSettings(dynamics="hot")
