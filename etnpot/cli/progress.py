@@ -42,6 +42,8 @@ def row(record: Mapping[str, Any], settings: FitSettings) -> list[str]:
         stage = f"sweep {record['sweep'] + 1} core {record['core']}"
     elif record["stage"] == "features":
         stage = f"sweep {record['sweep'] + 1} feat."
+    elif record["stage"] == "dynamics":
+        stage = f"{record['falls']} falls"
     else:
         stage = record["stage"] + (f" core {record['core']}" if "core" in record else "")
         if record.get("sample", 1.0) < 1.0:

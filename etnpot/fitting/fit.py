@@ -379,6 +379,8 @@ def one_line(record: Mapping[str, Any]) -> str:
     stage = record["stage"]
     if stage in ("sweep", "features"):
         at = f"sweep {record['sweep'] + 1}" + (f" core {record['core']}" if stage == "sweep" else " features")
+    elif stage == "dynamics":
+        at = f"dynamics at {record['temperature']:.0f} K ({record['falls']} falls in {record['dynamics_steps']} steps)"
     else:
         at = stage + (f" core {record['core']}" if "core" in record else "")
         at += f" ({100 * record.get('sample', 1.0):.0f}% of rows)"

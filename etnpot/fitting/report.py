@@ -144,7 +144,10 @@ def report_blocks(result: FitResult, figures: Sequence[Figure], command: str) ->
         Heading("Course of the fit"),
     ]
     blocks += [figure for figure in figures if figure.file == "learning.png"]
-    blocks += [Text(_course(result)), _time_table(result.history), Heading("To repeat it"), Code(command)]
+    blocks += [Text(_course(result)), _time_table(result.history)]
+    if moved := _moved(result.history):
+        blocks.append(Text(moved))
+    blocks += [Heading("To repeat it"), Code(command)]
     changed = changed_settings(result.settings)
     blocks.append(
         Text(
@@ -314,6 +317,19 @@ def _time_table(history: Sequence[Mapping[str, Any]]) -> Table:
         for stage in seconds
     ]
     return Table(["stage", "steps", "seconds", "seconds per step"], rows)
+
+
+def _moved(history: Sequence[Mapping[str, Any]]) -> str:
+    """What dynamics between the steps found; empty where there was none."""
+    runs = [record for record in history if record["stage"] == "dynamics"]
+    if not runs:
+        return ""
+    steps, falls = (sum(record[name] for record in runs) for name in ("dynamics_steps", "falls"))
+    return (
+        f"Between the steps molecules moved at {runs[-1]['temperature']:.0f} K, {steps:,} steps in {len(runs)} runs. "
+        f"Geometries without data that they fell into, and that count in the loss since: {falls}, in the last run "
+        f"{runs[-1]['falls']}."
+    )
 
 
 def _command(result: FitResult, where: Path) -> str:

@@ -350,8 +350,9 @@ def test_plain_lines() -> None:
     with display:
         display.update(RECORD)
         display.update({**RECORD, "stage": "sweep", "sweep": 0, "core": 2, "is_best": False})
+        display.update({**RECORD, "stage": "dynamics", "falls": 3})
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 4 and lines[1].split() == [word for column in COLUMNS for word in column.split()]
+    assert len(lines) == 5 and lines[1].split() == [word for column in COLUMNS for word in column.split()]
     assert lines[2].split() == [
         "7",
         "polish",
@@ -367,6 +368,7 @@ def test_plain_lines() -> None:
     ]
     assert lines[0].endswith("the model grows to 2,187 parameters")
     assert "sweep 1 core 2" in lines[3] and not lines[3].endswith("*")
+    assert lines[4].split()[1:4] == ["3", "falls", "985"]
     assert "\x1b" not in stream.getvalue()
 
 

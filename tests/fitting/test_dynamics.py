@@ -244,6 +244,7 @@ def test_a_fit_without_dynamics_has_no_falls(methanol: DataSet) -> None:
 def test_a_whole_fit_reports_its_dynamics(tmp_path: Path, methanol: DataSet, often: None) -> None:
     result = etnpot.fit(methanol, out=tmp_path / "run", **TINY)
     assert any(record["stage"] == "dynamics" for record in result.history)
-    assert "dynamics" in (tmp_path / "run" / "fit.log").read_text()
+    assert " falls in 40 steps)" in (tmp_path / "run" / "fit.log").read_text()
+    assert "Between the steps molecules moved at " in (tmp_path / "run" / "report.md").read_text()
     again = etnpot.fit(methanol, out=tmp_path / "run", resume=True, **TINY)
     np.testing.assert_array_equal(again.potential.parameters, result.potential.parameters)
