@@ -69,11 +69,12 @@ _MEMORY, _FALLING = 200, 100
 _HOT_ATOM, _HOT_MOLECULE = 20.0, 3.0
 #: E - E_0 of a pair in a gap: what is enough, and what is asked for, eV; that of other falls in units of sigma; how many
 #: configurations of one fall.
-_BROKEN, _BROKEN_ASKED, _LOW, _FRAMES = 0.75, 1.25, -1.5, 3
+_BROKEN, _BROKEN_ASKED, _LOW, _FRAMES = 0.75, 1.0, -1.5, 3
 #: Distance between molecules, Å.
 _APART = 100.0
-#: Falls count for at most this part of the data.
-_SHARE = 0.001
+#: What a fall that is wrong by 1 eV counts for, in units of the mean square of a force component of the data, and what all of
+#: them count for at most, in units of that of all components: enough to fill a hole, and no match for the data.
+_WEIGHT, _SHARE = 0.3, 3e-4
 
 #: Forces of a molecule that is lost, eV/Å, and coordinates that none has, Å.
 _EXPLODED, _FARTHEST = 1e4, 1e4
@@ -186,8 +187,8 @@ class Dynamics:
         ]
 
     def constraints(self, falls: Sequence[Fall]) -> list[Prepared]:
-        """The falls as configurations of a fit: each that is wrong by 1 eV counts like a force component of the usual size."""
-        share = min(1.0, _SHARE * self._data.n_forces / max(len(falls), 1))
+        """The falls as configurations of a fit."""
+        share = min(_WEIGHT, _SHARE * self._data.n_forces / max(len(falls), 1))
         made = []
         for fall in falls:
             atoms = self._data[fall.molecule].atoms.copy()

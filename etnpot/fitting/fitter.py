@@ -80,6 +80,9 @@ _LOCAL_STEPS, _LOCAL_GAIN = 6, 0.05
 #: By which factor the loss of a potential may be larger of which no dimer and no embedded pair attracts, and by which part for
 #: each fall that it does not have.
 _REPULSIVE, _FALL = 1.5, 0.02
+#: Dynamics begins after a step of all parameters, on all data, that gains less than this part of the loss: what a young
+#: potential falls into is of no use to an old one, and costs it accuracy.
+_MATURE = 0.03
 #: What dynamics may cost, in multiplications, as a part of the normal equations of steps of all parameters, to which what is
 #: no matrix product adds like so many parameters more; multiplications for each atom and step; the least and most steps of
 #: one run, and the most constraints.
@@ -431,6 +434,8 @@ class Fitter(Stepwise):
         record.update(self._judge())
         if self._grown:
             progress.polish_at += 1
+            if not self._on_sample and not self._layers_wait:
+                progress.mature |= gain < _MATURE * loss or settings.method == "l-bfgs"
             self._owe()
             if (self._has_parts or with_layers) and gain > 0:
                 if progress.skipped > 0:
@@ -545,8 +550,8 @@ class Fitter(Stepwise):
             self._begin_round()
 
     def _owe(self) -> None:
-        """Steps of dynamics for one of all parameters or a round of single cores, once the model is whole and sees all data."""
-        if self._dynamics is not None and self._grown and not self._on_sample and not self._layers_wait:
+        """Steps of dynamics for one of all parameters or a round of single cores."""
+        if self._dynamics is not None and self._progress.mature:
             n = self.potential.n_parameters
             work = _DYNAMICS * self._problem.n_rows * n * (n + _MORE_PARAMETERS)
             self._progress.owed += work / (_ATOM_STEP * self._dynamics.n_atoms)

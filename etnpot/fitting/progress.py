@@ -67,6 +67,7 @@ class Progress(Counters):
     best_penalty: float = 1.0
     level_loss: float = float("inf")
     level_stale: int = 0
+    mature: bool = False
     owed: float = 0.0
     temperature: float = 0.0
     runs: int = 0

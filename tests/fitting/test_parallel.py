@@ -77,7 +77,7 @@ def outcomes(
             train, valid = spring_molecules("CH3OH", 5), spring_molecules("CH3OH", 1, seed=1)
         with (
             mock.patch.object(samples, "_ROWS_PER_PARAMETER", rows),
-            mock.patch.multiple("etnpot.fitting.fitter", _DYNAMICS=1e4, _RUN_STEPS=(30, 30)),
+            mock.patch.multiple("etnpot.fitting.fitter", _DYNAMICS=1e4, _RUN_STEPS=(30, 30), _MATURE=1.0),
         ):
             fitter = Fitter(train, valid, FitSettings(**MODEL, **options), reduce=reduce, shard=shard)
             fitter.run()
