@@ -116,10 +116,21 @@ class Dynamics:
     seed : int
     threads : int, optional
         Of the evaluations.
+    forces_weight : float, (Å/eV)², keyword-only
+        That of the loss.
     """
 
-    def __init__(self, data: DataSet, cutoff: float, seed: int, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        data: DataSet,
+        cutoff: float,
+        seed: int,
+        threads: int | None = None,
+        *,
+        forces_weight: float = 1.0,
+    ) -> None:
         self._data, self._cutoff, self._seed, self._threads = data, cutoff, seed, threads
+        self._forces_weight = forces_weight
         mean = sum(labelled.n_atoms for labelled in data) / len(data)
         self._n_molecules = int(np.clip(round(_ATOMS / mean), _FEWEST, _MOST))
         #: Atoms that move, about.
@@ -189,14 +200,13 @@ class Dynamics:
     def constraints(self, falls: Sequence[Fall]) -> list[Prepared]:
         """The falls as configurations of a fit."""
         share = min(_WEIGHT, _SHARE * self._data.n_forces / max(len(falls), 1))
+        scale = float(np.sqrt(share * self._forces_weight * self._mean_square))
         made = []
         for fall in falls:
             atoms = self._data[fall.molecule].atoms.copy()
             atoms.positions = fall.positions
             prepared = Prepared.of(Labelled(atoms, energy=fall.asked), self._cutoff, LossWeights())
-            made.append(
-                replace(prepared, scale_energy=float(np.sqrt(share * self._mean_square)), floor=fall.enough)
-            )
+            made.append(replace(prepared, scale_energy=scale, floor=fall.enough))
         return made
 
 

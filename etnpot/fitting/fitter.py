@@ -183,7 +183,9 @@ class Fitter(Stepwise):
         self._falls: list[Fall] = []
         self._static_problem = self._problem
         if settings.dynamics == "auto" and Dynamics.applies(local):
-            self._dynamics = Dynamics(local, cutoff, settings.seed, settings.threads)
+            self._dynamics = Dynamics(
+                local, cutoff, settings.seed, settings.threads, forces_weight=settings.forces_weight
+            )
         self._progress: Progress = Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None

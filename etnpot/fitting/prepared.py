@@ -195,11 +195,11 @@ class Prepared:
         """Weighed down in proportion (Huber) where forces are wrong by more than no forces are, or an energy by 1 eV."""
         if self.forces is None:
             assert self.energy is not None
-            wrong = abs(energy - self.energy) / _TOLERABLE
+            tolerable, wrong = _TOLERABLE, abs(energy - self.energy)
         else:
-            square = float(np.sum((self.scale_forces * self.forces) ** 2))
-            wrong = float(np.sqrt(np.sum((self.scale_forces * (forces - self.forces)) ** 2) / square))
-        return self if wrong <= 1.0 else self.weighed(1.0 / wrong)
+            tolerable = float(np.linalg.norm(self.scale_forces * self.forces))
+            wrong = float(np.linalg.norm(self.scale_forces * (forces - self.forces)))
+        return self if wrong <= tolerable else self.weighed(tolerable / wrong)
 
     def probed(self, potential: Potential) -> Prepared:
         """With `at_rest` as a random potential tells: where the forces of the pairs cancel on every atom."""

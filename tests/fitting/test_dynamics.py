@@ -18,7 +18,7 @@ from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys, spring_molecules
 from etnpot.fitting.dynamics import Dynamics, Fall, bond_gaps
 from etnpot.fitting.fitter import Fitter
-from etnpot.fitting.prepared import LossWeights
+from etnpot.fitting.prepared import LossWeights, Prepared
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
 from etnpot.io.structures import Labelled
@@ -179,6 +179,21 @@ def test_a_fall_counts_until_the_energy_is_enough(methanol: DataSet) -> None:
             (counted.scale_energy * (counted.energy - energy)) ** 2, abs=1e-6
         )
     assert problem.errors(potential)[0] == whole.errors(potential)[0]
+
+
+def test_forces_without_weight_give_constraints_without(methanol: DataSet) -> None:
+    (fall,) = Dynamics(methanol, 4.0, 0, 1, forces_weight=0.0).constraints(
+        [Fall(0, methanol[0].atoms.positions, 9.0, 8.0)]
+    )
+    (half,) = Dynamics(methanol, 4.0, 0, 1, forces_weight=0.25).constraints(
+        [Fall(0, methanol[0].atoms.positions, 9.0, 8.0)]
+    )
+    (whole,) = Dynamics(methanol, 4.0, 0, 1).constraints([Fall(0, methanol[0].atoms.positions, 9.0, 8.0)])
+    assert fall.scale_energy == 0.0 and half.scale_energy == pytest.approx(0.5 * whole.scale_energy)
+    dimer = Labelled(Atoms("H2", [[0, 0, 0], [0.5, 0, 0]]), forces=np.array([[-1.0, 0, 0], [1.0, 0, 0]]))
+    idle = Prepared.of(dimer, 4.0, LossWeights(forces=0.0)).demanded(0.1)
+    counted = idle.counting(0.0, np.array([[5.0, 0, 0], [-5.0, 0, 0]]))
+    assert counted is not None and np.all(counted.scale_forces == 0.0)
 
 
 def test_a_fit_lifts_what_it_falls_into(methanol: DataSet, often: None) -> None:
