@@ -187,9 +187,9 @@ def spring_molecules(name: str, n: int, *, displacement: float = 0.05, seed: int
     -------
     DataSet
     """
-    rng = np.random.default_rng(seed)
     from ase.build import molecule
 
+    rng = np.random.default_rng(seed)
     start = molecule(name)
     i, j = np.triu_indices(len(start), 1)
     rest_p = np.linalg.norm(start.positions[i] - start.positions[j], axis=1)

@@ -232,7 +232,8 @@ class _Run:
         step = min(_LONGEST_STEP, _STEP * float(np.sqrt(mass_i.min() / 1.008))) * units.fs
         self._mass_i1, self._step, self._kT = mass_i[:, None], step, units.kB * temperature
         self._kept = float(np.exp(-step / (_FRICTION_TIME * units.fs)))
-        self._gap_zz = _tables(dynamics.gaps, self._atoms.numbers)
+        self._type_i = potential.type_index(self._atoms.numbers)
+        self._gap_zz = _tables(dynamics.gaps, potential.species)
         self._velocity_ic = self._thermal()
         self._history: deque[tuple[Floats, Floats]] = deque(maxlen=_MEMORY + _FALLING)
         self._age_m = np.zeros(len(n_m), dtype=np.int64)
@@ -261,10 +262,6 @@ class _Run:
         r2_p = np.einsum("pc,pc->p", edges.r_pc, edges.r_pc)
         torn = (low < r2_p) & (r2_p < high)
         self._torn_m = np.bincount(self._owner_i[edges.center[torn]], minlength=len(self._n_m)) > 0
-
-    @cached_property
-    def _type_i(self) -> Integers:
-        return np.searchsorted(np.unique(self._atoms.numbers), self._atoms.numbers)
 
     def step(self) -> None:
         """One step of the splitting BAOAB."""
@@ -327,15 +324,17 @@ class _Run:
         self._evaluate()
 
 
-def _tables(gaps: Mapping[tuple[int, int], tuple[float, float]], numbers: Integers) -> tuple[Floats, Floats]:
-    """Beginning and end of the middle of each gap, by types in ascending order of the elements; empty where there is none."""
-    kinds = [int(z) for z in np.unique(numbers)]
-    low, high = np.full((len(kinds),) * 2, np.inf), np.zeros((len(kinds),) * 2)
+def _tables(
+    gaps: Mapping[tuple[int, int], tuple[float, float]], species: Sequence[int]
+) -> tuple[Floats, Floats]:
+    """Beginning and end of the middle of each gap, by pairs of species; empty where there is none."""
+    low, high = np.full((len(species),) * 2, np.inf), np.zeros((len(species),) * 2)
     for (z, w), (begin, end) in gaps.items():
-        if z in kinds and w in kinds:
-            for a, b in ((z, w), (w, z)):
-                place = kinds.index(a), kinds.index(b)
-                low[place], high[place] = (begin + part * (end - begin) for part in _MIDDLE)
+        for place in (
+            (species.index(z), species.index(w)),
+            (species.index(w), species.index(z)),
+        ):
+            low[place], high[place] = (begin + part * (end - begin) for part in _MIDDLE)
     return low, high
 
 
