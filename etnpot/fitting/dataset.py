@@ -120,6 +120,12 @@ class DataSet(Sequence[Labelled]):
         return sum(c.forces.size for c in self if c.forces is not None)
 
     @cached_property
+    def rms_force(self) -> float:
+        """Root mean square of the force components, eV/Å; 1 without forces."""
+        squares = sum(float((c.forces**2).sum()) for c in self if c.forces is not None)
+        return float(np.sqrt(squares / self.n_forces)) if self.n_forces else 1.0
+
+    @cached_property
     def n_stresses(self) -> int:
         """Number of configurations with a stress."""
         return sum(c.stress is not None for c in self)

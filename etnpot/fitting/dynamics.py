@@ -162,13 +162,7 @@ class Dynamics:
         square_sm = np.array(squares)
         # molecules that fall apart do not count
         square = float(np.minimum(square_sm, _OUTLIER * np.median(square_sm)).mean())
-        return float(min(_HOTTER * _MEASURING_T * self._mean_square / max(square, 1e-300), _HOTTEST))
-
-    @cached_property
-    def _mean_square(self) -> float:
-        """Of the force components of the data."""
-        forces = [labelled.forces for labelled in self._data if labelled.forces is not None]
-        return sum(float(np.vdot(f, f)) for f in forces) / self._data.n_forces
+        return float(min(_HOTTER * _MEASURING_T * self._data.rms_force**2 / max(square, 1e-300), _HOTTEST))
 
     def falls(self, potential: Potential, temperature: float, n_steps: int, number: int) -> list[Fall]:
         """What molecules fell into within so many steps; `number` is that of the run, for its random numbers."""
@@ -200,7 +194,7 @@ class Dynamics:
     def constraints(self, falls: Sequence[Fall]) -> list[Prepared]:
         """The falls as configurations of a fit."""
         share = min(_WEIGHT, _SHARE * self._data.n_forces / max(len(falls), 1))
-        scale = float(np.sqrt(share * self._forces_weight * self._mean_square))
+        scale = self._data.rms_force * float(np.sqrt(share * self._forces_weight))
         made = []
         for fall in falls:
             atoms = self._data[fall.molecule].atoms.copy()

@@ -133,7 +133,7 @@ def repulsive_dimers(
         if distances.get((z, w), cutoff) < _LARGEST * cutoff
         for part in _AT
     ]
-    rms_force = _rms_force(data)
+    rms_force = data.rms_force
     share = min(1.0, _SHARE * data.n_forces / max(len(places), 1)) if data.n_forces else 1.0
     found = []
     for z, w, r in places:
@@ -183,7 +183,7 @@ def embedded_pairs(
                 forces = np.zeros((len(atoms), 3))
                 forces[list(pair), 0] = -push, push
                 pushed.append((atoms, forces))
-    square = min(1.0, _SHARE * data.n_forces / max(len(pushed), 1)) * _rms_force(data) ** 2
+    square = min(1.0, _SHARE * data.n_forces / max(len(pushed), 1)) * data.rms_force**2
     return DataSet(
         Labelled(atoms, forces=f, weight=min(1.0, square / float(f.max()) ** 2)) for atoms, f in pushed
     )
@@ -215,12 +215,6 @@ def _calm_alloys(data: DataSet, alloyed: set[int]) -> list[Labelled]:
         if len(numbers) > 1 and numbers <= alloyed and labelled.forces is not None:
             found.append((labelled.n_atoms, float(np.abs(labelled.forces).mean()), index))
     return [data[index] for _, _, index in sorted(found)[: (len(found) + 1) // 2]]
-
-
-def _rms_force(data: DataSet) -> float:
-    """Root mean square of the force components, eV/Å; 1 without forces."""
-    squares = sum(float((labelled.forces**2).sum()) for labelled in data if labelled.forces is not None)
-    return float(np.sqrt(squares / data.n_forces)) if data.n_forces else 1.0
 
 
 def dimer_forces(potential: Potential, pairs: Sequence[Pair], r_kr: Floats) -> Floats:
