@@ -103,7 +103,7 @@ ROWS: dict[str, Row] = {
               "MAE: MTP 0.41, 0.0069"),
     "NbMoTaW": Row(
         "nbmotaw_snap2020/train.extxyz", {"test": "nbmotaw_snap2020/test.extxyz"},
-        {**ALLOY, "species_rank": 4, "robust": 1.0, "time_limit": 960},
+        {**ALLOY, "species_rank": 2, "orthogonal": False, "time_limit": 960},
         "MAE: elements SNAP 4.29, 0.132, MTP 5.39, 0.118; binaries SNAP 5.45, 0.031, MTP 5.24, 0.012; "
         "quaternary SNAP 5.88, 0.189, MTP 1.93, 0.130 (both trained with quaternary cells)",
         by_elements=True,

@@ -128,6 +128,7 @@ MATERIALS: dict[str, Metal | Molecule] = {
     "NbMoTaW": Metal(("Nb", "Mo", "Ta", "W"), "bcc", 3.236, 3146.0, 0.002, 3),
     "3BPA": Molecule("3bpa/train.extxyz"),
     "ethanol": Molecule("rmd17/ethanol/train.extxyz"),
+    "aspirin": Molecule("rmd17/aspirin/train.extxyz"),
 }
 
 

@@ -10,18 +10,6 @@ Pairs are ordered, centre first: S(z_i, z_j) need not equal S(z_j, z_i). Both fo
 same table over species pairs, so that the cost per pair of atoms depends on neither the form nor the number
 of species.
 
-Data often hold what a pair of species does only near the ground states of their alloys, and what each element does when it is
-hot or squeezed. What a model says of hot alloys is then decided by where it starts and by what its changes cost. A table over
-pairs is the sum of four parts, orthogonal to each other,
-
-    T(z_i, z_j) = t + [s(z_i) + s(z_j)] + [d(z_i) - d(z_j)] + w(z_i, z_j),         s, d, w have no mean over either species
-
-of which the first two say that a pair of different elements is the mean of the pairs of each element with itself. For such data
-(`means`) the channels start in the second part, and in the third and fourth only once there are more of them than it has room
-for (S - 1); and a fit finds changes of the third part dearer than those of the first two, by the square of `_DIFFERENCE`, and
-those of the fourth by that of `_INTERACTION` (`SpeciesFactor.stiffened`). Of the embedding the parts are those of G: G[0, 0],
-G[p, 0] + G[0, p], G[p, 0] - G[0, p], and the others, with a = b at the start.
-
 =================== ======================== ======================================
 symbol              here                     shape
 =================== ======================== ======================================
@@ -54,9 +42,6 @@ __all__ = ["SPECIES_FORMS", "EmbeddingProduct", "PairTable", "SpeciesFactor", "m
 
 FloatArray = NDArray[np.float64]
 Parameters = Mapping[str, ArrayLike]
-
-#: How much larger the last two parts of a table are as coordinates of a fit.
-_DIFFERENCE, _INTERACTION = 3.0, 10.0
 
 
 def _spread(rng: np.random.Generator, n_points: int, n_components: int) -> FloatArray:
@@ -116,46 +101,8 @@ class SpeciesFactor(ABC):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter array, in the order in which they are stored."""
 
-    #: Name of the array that is a table, over pairs of species or of components of their embeddings.
-    tabular: ClassVar[str]
-
     @abstractmethod
-    def _parts(self, table: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The last three parts of a table, [..., x, y] each."""
-
-    @property
-    @abstractmethod
-    def _room(self) -> tuple[int, int, int]:
-        """Dimensions of those parts."""
-
-    def stiffened(self, table: FloatArray, *, inverse: bool = False) -> FloatArray:
-        """The array `tabular`, [..., x, y], with its third and fourth part larger, as coordinates of a fit; or back.
-
-        The map is symmetric, so that derivatives by the coordinates are the `inverse` of those by the parameters.
-        """
-        _, difference, interaction = self._parts(table)
-        large, larger = (1 / f if inverse else f for f in (_DIFFERENCE, _INTERACTION))
-        return table + (large - 1) * difference + (larger - 1) * interaction
-
-    def _start(self, rng: np.random.Generator) -> FloatArray:
-        """Random channels of a table of one l from the second on, [K - 1, x, y]: each in the first part that has room, of norm
-        1, orthogonal to those before it as long as the table has room."""
-        x, y = self.shapes[self.tabular][-2:]
-        parts = np.repeat(np.arange(3), self._room)
-        channels = np.zeros((max(self.size - 1, len(parts)), x * y))
-        for k in range(self.size - 1):
-            channel = rng.standard_normal((x, y))
-            if k < len(parts):
-                for _ in range(2):  # once more removes what rounding left
-                    channel = self._parts(channel)[parts[k]]
-                    channel -= (channels[:k].T @ (channels[:k] @ channel.ravel())).reshape(x, y)
-            elif len(parts):
-                channel = np.sum(self._parts(channel), axis=0)
-            channels[k] = channel.ravel() / np.linalg.norm(channel)
-        return channels[: self.size - 1].reshape(-1, x, y)
-
-    @abstractmethod
-    def initial(self, rng: np.random.Generator, *, means: bool = False) -> dict[str, FloatArray]:
+    def initial(self, rng: np.random.Generator) -> dict[str, FloatArray]:
         """Random starting parameters.
 
         Channel 0 does not see the species: it is 1 for every pair. Each other channel has mean square 1 over
@@ -166,9 +113,6 @@ class SpeciesFactor(ABC):
         ----------
         rng : numpy.random.Generator
             The only source of randomness.
-        means : bool
-            The first S - 1 channels after that (of the embedding: min(P, Q) - 1) are for two elements the mean of
-            what they are for each with itself.
 
         Returns
         -------
@@ -282,34 +226,16 @@ class PairTable(SpeciesFactor):
     """S^l[k](z_i, z_j) as a full table over ordered species pairs; see `SpeciesFactor` for the parameters."""
 
     form: ClassVar[str] = "pair"
-    tabular: ClassVar[str] = "pair"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """``{"pair": (l_max + 1, size, n_species, n_species)}``."""
         return {"pair": self.table_shape}
 
-    def _parts(self, table: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        center = table.mean(axis=-1, keepdims=True)
-        neighbor = table.mean(axis=-2, keepdims=True)
-        blind = center.mean(axis=-2, keepdims=True)
-        additive = center + neighbor - 2 * blind
-        turned = additive.swapaxes(-1, -2)
-        return (additive + turned) / 2, (additive - turned) / 2, table - additive - blind
-
-    @property
-    def _room(self) -> tuple[int, int, int]:
-        return self.n_species - 1, self.n_species - 1, (self.n_species - 1) ** 2
-
-    def initial(self, rng: np.random.Generator, *, means: bool = False) -> dict[str, FloatArray]:
-        if not means:
-            pairs = self.n_species**2
-            spread = [_spread(rng, pairs, self.size).T for _ in range(self.l_max + 1)]
-            return {"pair": np.stack(spread).reshape(self.table_shape)}
-        table = np.ones(self.table_shape)
-        for channels in table:
-            channels[1:] = self.n_species * self._start(rng)
-        return {"pair": table}
+    def initial(self, rng: np.random.Generator) -> dict[str, FloatArray]:
+        pairs = self.n_species**2
+        spread = [_spread(rng, pairs, self.size).T for _ in range(self.l_max + 1)]
+        return {"pair": np.stack(spread).reshape(self.table_shape)}
 
     def _table(self, parameters: dict[str, FloatArray]) -> FloatArray:
         return parameters["pair"].copy()
@@ -345,7 +271,6 @@ class EmbeddingProduct(SpeciesFactor):
     embedding: tuple[int, int] = (4, 4)
 
     form: ClassVar[str] = "embedding"
-    tabular: ClassVar[str] = "coupling"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -364,47 +289,28 @@ class EmbeddingProduct(SpeciesFactor):
             "coupling": (self.l_max + 1, self.size, P, Q),
         }
 
-    def _parts(self, table: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        both = min(self.embedding)
-        same = np.zeros_like(table)
-        mean = (table[..., 1:both, 0] + table[..., 0, 1:both]) / 2
-        same[..., 1:both, 0] = same[..., 0, 1:both] = mean
-        one_sided = np.zeros_like(table)
-        one_sided[..., 1:, 0], one_sided[..., 0, 1:] = table[..., 1:, 0], table[..., 0, 1:]
-        interaction = table.copy()
-        interaction[..., 0] = interaction[..., 0, :] = 0.0
-        return same, one_sided - same, interaction
-
-    @property
-    def _room(self) -> tuple[int, int, int]:
+    def initial(self, rng: np.random.Generator) -> dict[str, FloatArray]:
         P, Q = self.embedding
-        return min(P, Q) - 1, max(P, Q) - 1, (P - 1) * (Q - 1)
-
-    def initial(self, rng: np.random.Generator, *, means: bool = False) -> dict[str, FloatArray]:
-        P, Q = self.embedding
-        coupling = np.zeros(self.shapes["coupling"])
-        coupling[:, 0, 0, 0] = 1.0  # a[0] = b[0] = 1: channel 0 is 1 for every pair
-        for channels in coupling:
-            channels[1:] = self._start(rng) if means else self._start_anywhere(rng)
-        center = _spread(rng, self.n_species, max(P, Q) if means else P)
-        neighbor = center if means else _spread(rng, self.n_species, Q)
-        return {"center": center[:, :P].copy(), "neighbor": neighbor[:, :Q].copy(), "coupling": coupling}
-
-    def _start_anywhere(self, rng: np.random.Generator) -> FloatArray:
-        """As `_start`, but without the blind product a[0] b[0] in whatever other direction."""
-        P, Q = self.embedding
-        if P * Q == 1:
-            return np.ones((self.size - 1, 1, 1))
-        rows = np.zeros((self.size, P * Q))
-        for k in range(1, self.size):
-            row = rng.standard_normal(P * Q)
-            row[0] = 0.0
-            if k < P * Q:
-                previous = rows[1:k]
-                for _ in range(2):  # once more removes what rounding left
-                    row = row - (previous @ row) @ previous
-            rows[k] = row / np.linalg.norm(row)
-        return rows[1:].reshape(-1, P, Q)
+        coupling = np.zeros((self.l_max + 1, self.size, P * Q))
+        coupling[:, 0, 0] = 1.0  # a[0] = b[0] = 1: channel 0 is 1 for every pair
+        for coupling_kpq in coupling:
+            if P * Q == 1:
+                coupling_kpq[1:] = 1.0
+                continue
+            # rows k >= 1 without the blind product a[0] b[0], of norm 1, orthogonal as long as there is room
+            for k in range(1, self.size):
+                row = rng.standard_normal(P * Q)
+                row[0] = 0.0
+                if k < P * Q:
+                    previous = coupling_kpq[1:k]
+                    for _ in range(2):  # once more removes what rounding left
+                        row = row - (previous @ row) @ previous
+                coupling_kpq[k] = row / np.linalg.norm(row)
+        return {
+            "center": _spread(rng, self.n_species, P),
+            "neighbor": _spread(rng, self.n_species, Q),
+            "coupling": coupling.reshape(self.shapes["coupling"]),
+        }
 
     def _table(self, parameters: dict[str, FloatArray]) -> FloatArray:
         a_ip, b_jq, G_lkpq = (parameters[name] for name in self.shapes)

@@ -1,5 +1,4 @@
-"""Coordinates in which the steps of all parameters are damped and penalised: radial functions that are orthogonal on the data,
-and species functions whose mixed pairs follow those of the elements.
+"""Coordinates in which the steps of all parameters are damped and penalised: radial functions that are orthogonal on the data.
 
 The functions phi_n of a radial basis are far from orthogonal on the pairs of a training set: the condition number of their
 mean products is 10^7 for eight Chebyshev polynomials times their cutoff. Damping and ridge on their coefficients B would hold
@@ -11,13 +10,8 @@ the cutoff,
 
 the size of B' is that of the radial function where there are pairs. Of combinations that next to no pair sees, below the floor
 eps, it is that of the coefficients: the data do not say what they are, and without the floor neither damping nor ridge would
-hold them.
-
-Where the data hold hot elements and cold alloys (`Turning.means`), those parts of the species functions are dearer in which a
-pair of two elements is not the mean of the pairs of each with itself: `etnpot.basis.SpeciesFactor.stiffened`.
-
-All other parameters are their own coordinates. The model, its files and the minimum without ridge know nothing of this; the way
-there does.
+hold them. All other parameters are their own coordinates. The model, its files and the minimum without ridge know nothing of
+this; the way there does.
 
 =============  =======================================  ====
 symbol         here                                     unit
@@ -32,7 +26,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -42,7 +35,7 @@ from etnpot.basis import RadialBasis
 from etnpot.neighbors import EdgeList
 from etnpot.potential.spec import NetworkSpec
 
-__all__ = ["Coordinates", "Turning", "radial_factor", "radial_moments"]
+__all__ = ["Coordinates", "radial_factor", "radial_moments"]
 
 Floats = NDArray[np.float64]
 
@@ -70,22 +63,6 @@ def radial_factor(moments: Floats) -> Floats:
     return np.asarray(scipy.linalg.cholesky(mean_nn + _FLOOR * scale * np.eye(size), lower=True))
 
 
-@dataclass(frozen=True, eq=False)
-class Turning:
-    """What the coordinates of a fit are; by default all parameters are their own.
-
-    Attributes
-    ----------
-    lower_nn : float64 [n, n] or None
-        L; without it radial coefficients are their own coordinates.
-    means : bool
-        Whether pairs of two elements follow those of each with itself.
-    """
-
-    lower_nn: Floats | None = None
-    means: bool = False
-
-
 class Coordinates:
     """The coordinates of some consecutive parameters.
 
@@ -94,59 +71,46 @@ class Coordinates:
     spec : NetworkSpec
     moving : slice
         Where these parameters stand among all.
-    turning : Turning
+    lower_nn : float64 [n, n], optional
+        L; without it all parameters are their own coordinates.
     """
 
-    def __init__(self, spec: NetworkSpec, moving: slice, turning: Turning) -> None:
-        #: Places of the arrays that are turned among these parameters, and their shapes.
-        self._radial: list[tuple[slice, tuple[int, ...]]] = []
-        self._species: list[tuple[slice, tuple[int, ...]]] = []
-        self._factor = spec.species_factor
-        lower_nn = np.eye(spec.radial.size) if turning.lower_nn is None else turning.lower_nn
-        self._upper = np.ascontiguousarray(lower_nn.T)
-        self._inverse = scipy.linalg.solve_triangular(lower_nn, np.eye(len(lower_nn)), lower=True)
-        for name, where in spec.slices.items():
-            if moving.start <= where.start and where.stop <= moving.stop:
-                part = slice(where.start - moving.start, where.stop - moving.start), spec.shapes[name]
-                if name.startswith("radial.") and turning.lower_nn is not None:
-                    self._radial.append(part)
-                elif name == f"species.{self._factor.tabular}" and turning.means:
-                    self._species.append(part)
+    def __init__(self, spec: NetworkSpec, moving: slice, lower_nn: Floats | None) -> None:
+        #: Places of the radial coefficients among these parameters, and their shapes.
+        self._parts: list[tuple[slice, tuple[int, ...]]] = []
+        lower = np.eye(spec.radial.size) if lower_nn is None else lower_nn
+        self._upper = np.ascontiguousarray(lower.T)
+        self._inverse = scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
+        for name, where in spec.slices.items() if lower_nn is not None else ():
+            if name.startswith("radial.") and moving.start <= where.start and where.stop <= moving.stop:
+                part = slice(where.start - moving.start, where.stop - moving.start)
+                self._parts.append((part, spec.shapes[name]))
 
     def of(self, parameters: Floats) -> Floats:
         """Coordinates of parameters, [q]."""
-        return self._applied(parameters, self._upper, inverse=False)
+        return self._applied(self._upper, parameters)
 
     def parameters(self, coordinates: Floats) -> Floats:
         """The inverse of `of`, [q]."""
-        return self._applied(coordinates, self._inverse.T, inverse=True)
+        return self._applied(self._inverse.T, coordinates)
 
     def gradient(self, by_parameters: Floats) -> Floats:
         """Derivatives by the coordinates from those by the parameters, [q, ...]."""
-        return self._applied(by_parameters, self._inverse, inverse=True)
+        return self._applied(self._inverse, by_parameters)
 
     def gram(self, by_parameters: Floats) -> Floats:
         """J^T J of derivatives by the coordinates, [q, q]."""
-        if not self._turns:
+        if not self._parts:
             return by_parameters
         half = np.ascontiguousarray(self.gradient(by_parameters).T)
         return np.ascontiguousarray(self.gradient(half).T)
 
-    @property
-    def _turns(self) -> bool:
-        return bool(self._radial or self._species)
-
-    def _applied(self, array: Floats, matrix_nn: Floats, *, inverse: bool) -> Floats:
-        """A matrix times B for every channel and species function, and the table of species stiffened or back; what has
-        neither comes back as it is."""
-        if not self._turns:
+    def _applied(self, matrix_nn: Floats, array: Floats) -> Floats:
+        """B' = matrix B for every channel and species function; what has no radial coefficients comes back as it is."""
+        if not self._parts:
             return array
         result = np.array(array)
-        for part, (channels, size, _) in self._radial:
+        for part, (channels, size, _) in self._parts:
             block = result[part].reshape(channels, size, -1)
             result[part] = (matrix_nn @ block).reshape(-1, *result.shape[1:])
-        for part, shape in self._species:
-            table = np.moveaxis(result[part].reshape(*shape, -1), -1, 0)
-            turned = self._factor.stiffened(table, inverse=inverse)
-            result[part] = np.moveaxis(turned, 0, -1).reshape(-1, *result.shape[1:])
         return result

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from etnpot.basis import Repulsion
 from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, SpecificationError
-from etnpot.fitting.coordinates import Turning
+from etnpot.fitting.alloys import hot_alloys
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.dynamics import Dynamics, Fall, packed
 from etnpot.fitting.evaluation import without_dispersion
@@ -43,7 +43,7 @@ from etnpot.fitting.progress import FIRST_DAMPING, Progress
 from etnpot.fitting.samples import SAMPLE_LEVELS, Samples
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import repulsive_radii, short_range_constraints
-from etnpot.fitting.start import follow_means, initial_potential, initial_spec, lengthened, shortened
+from etnpot.fitting.start import initial_potential, initial_spec, lengthened, shortened
 from etnpot.fitting.stepwise import Stepwise, history_of
 from etnpot.fitting.sweeps import one_site, sweep_order, two_site
 from etnpot.network import Train, balanced
@@ -149,7 +149,6 @@ class Fitter(Stepwise):
                 self.potential = self.potential.with_repulsion(usual)
         #: Shortest distances of the training set, Å.
         self.distances = local.min_distances()
-        means = follow_means(settings, self.potential.species, self.potential.cutoff, self.distances)
         #: What the train grows to, and the parameters of the local model then.
         self._target, self._target_size = self.potential.spec.layout, self.potential.n_parameters
         if start is None and settings.growth and not settings.two_site:
@@ -169,13 +168,15 @@ class Fitter(Stepwise):
             replace(self.potential.spec, layers=()), np.random.default_rng([settings.seed, 6])
         )
         self._problem = Problem.from_dataset(local, cutoff, weights, constraints, **options).probed(probe)
+        if settings.alloys == "auto":
+            cells = hot_alloys(self.potential.species, cutoff, self.distances, local, weights)
+            self._problem = self._problem.constrained(cells)
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
-        #: The coordinates in which steps are damped and penalised.
-        self._turning = Turning(
-            self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None,
-            means=means,
+        #: Of the coordinates in which steps are damped and penalised, if these are not the parameters.
+        self._lower_nn = (
+            self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None
         )
         self._samples = Samples(self._problem, train, settings.seed)
         #: Dynamics, where there are any, what they found, and the problem without that.
@@ -416,7 +417,7 @@ class Fitter(Stepwise):
                 self.potential,
                 ridge=progress.ridge,
                 steps=_LBFGS_ITERATIONS,
-                turning=self._turning,
+                lower_nn=self._lower_nn,
             )
             moved = not np.array_equal(before.parameters, self.potential.parameters)
             gain, effective = float("inf") if moved else 0.0, float(self.potential.n_parameters)
@@ -481,7 +482,7 @@ class Fitter(Stepwise):
         """Take a step of some groups of parameters, or of all: only then the ridge follows the evidence."""
         fixed = groups is not None or self.settings.ridge is not None
         step = polish_step(
-            problem, self.potential, damping, groups=groups, fixed_ridge=fixed, turning=self._turning
+            problem, self.potential, damping, groups=groups, fixed_ridge=fixed, lower_nn=self._lower_nn
         )
         self.potential = step.potential
         return step
@@ -610,7 +611,12 @@ class Fitter(Stepwise):
 
     def _polish_problem(self) -> Problem:
         """The working problem with the constraints that are not met, once the train has grown, and with robust weights."""
-        problem = self._working_problem().demanding(self.potential if self._grown else None)
+        problem = self._working_problem()
+        if self._grown:
+            train = self.history[-1]["train"] if self.history else problem.errors(self.potential)[0]
+            problem = problem.demanding(self.potential, train.get("forces_rmse", 0.0))
+        else:
+            problem = problem.demanding(None)
         if self.settings.robust is not None:
             problem = problem.reweighted(self.potential, self.settings.robust)
         return problem

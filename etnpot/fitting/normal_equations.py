@@ -118,8 +118,9 @@ class Accumulator:
         self._work_in()
 
     def _work_in(self) -> None:
-        self._absorb(self._buffer_qc[:, : self._filled], self._rows[: self._filled])
-        self._filled = 0
+        if self._filled:
+            self._absorb(self._buffer_qc[:, : self._filled], self._rows[: self._filled])
+            self._filled = 0
 
     def _absorb(self, block: Floats, rows: Floats) -> None:
         raise NotImplementedError

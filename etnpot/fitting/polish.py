@@ -31,7 +31,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from etnpot.errors import ConvergenceError
-from etnpot.fitting.coordinates import Coordinates, Turning
+from etnpot.fitting.coordinates import Coordinates
 from etnpot.fitting.least_squares import LeastSquares, ModelT
 from etnpot.fitting.normal_equations import NormalEquations
 from etnpot.fitting.ridge import rounded
@@ -45,7 +45,6 @@ _LEAST_DAMPING, _LARGEST_DAMPING, _RAISE, _LOWER = 1e-15, 1e10, 3.0, 5.0
 _METRIC_FLOOR = 1e-4
 #: h of eq. (3).
 _PROBE = 0.1
-_AS_THEY_ARE = Turning()
 #: The ridge follows the evidence once a step lowers the penalised loss by less than this part of it.
 _SETTLED = 0.3
 
@@ -99,7 +98,7 @@ def polish_step(
     *,
     groups: tuple[str, ...] | None = None,
     fixed_ridge: bool = False,
-    turning: Turning = _AS_THEY_ARE,
+    lower_nn: Floats | None = None,
 ) -> PolishStep[ModelT]:
     """One Levenberg-Marquardt step, eqs. (1) to (3), and the new ridge, eq. (4).
 
@@ -113,8 +112,8 @@ def polish_step(
         Consecutive groups of parameters that move (see `Sensitivities`); all by default.
     fixed_ridge : bool
         Leave lambda as it is.
-    turning : Turning, optional
-        The coordinates; by default parameters are their own.
+    lower_nn : float64 [n, n], optional
+        L of `etnpot.fitting.coordinates`; without it parameters are their own coordinates.
 
     Returns
     -------
@@ -127,7 +126,7 @@ def polish_step(
     slices = potential.spec.slices
     names = list(slices) if groups is None else groups
     moving = slice(slices[names[0]].start, slices[names[-1]].stop)
-    coordinates = Coordinates(potential.spec, moving, turning)
+    coordinates = Coordinates(potential.spec, moving, lower_nn)
     theta = coordinates.of(potential.parameters[moving])
     equations = replace(
         equations, gram=coordinates.gram(equations.gram), rhs=coordinates.gradient(equations.rhs)
@@ -256,7 +255,7 @@ def lbfgs_steps(
     *,
     ridge: float,
     steps: int,
-    turning: Turning = _AS_THEY_ARE,
+    lower_nn: Floats | None = None,
 ) -> tuple[ModelT, float]:
     """Some L-BFGS iterations on the penalised loss: memory linear in the number of parameters.
 
@@ -268,7 +267,7 @@ def lbfgs_steps(
         lambda, on all parameters but the reference energies.
     steps : int
         Iterations.
-    turning : Turning, optional
+    lower_nn : float64 [n, n], optional
         As for `polish_step`.
 
     Returns
@@ -280,7 +279,7 @@ def lbfgs_steps(
     import scipy.optimize
 
     weights = ridge * _penalised(potential.spec)
-    coordinates = Coordinates(potential.spec, slice(0, potential.n_parameters), turning)
+    coordinates = Coordinates(potential.spec, slice(0, potential.n_parameters), lower_nn)
 
     def objective(theta: Floats) -> tuple[float, Floats]:
         loss, gradient = problem.gradient(potential.with_parameters(coordinates.parameters(theta)))

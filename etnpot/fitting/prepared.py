@@ -11,7 +11,7 @@ The rows of a configuration, each weighted, are its energy, dE/dx of every atom,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +32,8 @@ Integers = NDArray[np.int64]
 _BATCH_ATOMS, _LEAST_BATCHES = 512, 16
 #: An energy that is wrong by more, eV, counts less than its square.
 _TOLERABLE = 1.0
+#: The error of forces that are guesses, in units of their root mean square.
+_GUESS_ERROR = 0.15
 #: Forces smaller than this part of those of the single pairs vanish by symmetry.
 _AT_REST = 1e-3
 
@@ -93,6 +95,8 @@ class Prepared:
         Of a constraint on the energy, the one that it is content with.
     at_rest : bool
         Whether by symmetry no potential has forces on its atoms: derivatives of those rows vanish.
+    guess : callable or None
+        Of a constraint, the forces that it asks a potential for, in place of its own (`etnpot.fitting.alloys`).
     """
 
     edges: EdgeList
@@ -107,6 +111,7 @@ class Prepared:
     enough: float = 0.0
     floor: float | None = None
     at_rest: bool = False
+    guess: Callable[[Potential], Floats] | None = None
 
     @classmethod
     def of(cls, labelled: Labelled, cutoff: float, weights: LossWeights) -> Prepared:
@@ -164,8 +169,22 @@ class Prepared:
         assert self.forces is not None
         return replace(self, scale_forces=self.scale_forces * (self.forces != 0), enough=enough)
 
+    def guessed(self, potential: Potential, forces_rmse: float) -> Prepared | None:
+        """A constraint with the forces that it asks this potential for, weighed as its guess is good; None where there is none.
+
+        `forces_rmse`, eV/Å, is the error of the potential on data, which counts for one.
+        """
+        assert self.guess is not None
+        forces = None if potential.spec.layers else self.guess(potential)
+        if forces is None or forces_rmse <= 0.0:
+            return None
+        wrong = _GUESS_ERROR * float(np.sqrt(np.mean(forces**2)))
+        return replace(self, forces=forces).weighed(min(1.0, forces_rmse / wrong) ** 2 if wrong > 0 else 1.0)
+
     def fails(self, energy: float, forces: Floats) -> bool:
         """A constraint: whether the forces found have the wrong sign, or the energy is not enough."""
+        if self.guess is not None:
+            return False
         return energy < self.floor if self.floor is not None else self._along(forces)[0] <= 0.0
 
     def counting(self, energy: float, forces: Floats) -> Prepared | None:

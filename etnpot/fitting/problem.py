@@ -176,8 +176,10 @@ class Problem:
         other._data_batches = self._data_batches  # their edges are gathered once
         return other
 
-    def demanding(self, potential: Potential | None) -> Problem:
+    def demanding(self, potential: Potential | None, forces_rmse: float = 0.0) -> Problem:
         """With the constraints as they count in the next step from a potential; with none for None.
+
+        `forces_rmse`, eV/Å, is its error on the data; with none, guesses (`etnpot.fitting.alloys`) do not count.
 
         Those that the potential does not meet count as they are; where there are no data a force may be wrong by any factor,
         and what is wrong by too much is weighed down in proportion, lest the data be forgotten over it. Those that are met,
@@ -185,10 +187,11 @@ class Problem:
         step before it did for them, and so on for ever.
         """
         kept = []
-        for c, energy, forces in self._constraints_met(potential):
-            counted = c.counting(energy, forces)
-            if counted is not None:
-                kept.append(counted)
+        if potential is not None:
+            for c, energy, forces in self._constraints_met(potential):
+                counted = c.counting(energy, forces) if c.guess is None else c.guessed(potential, forces_rmse)
+                if counted is not None:
+                    kept.append(counted)
         if kept == self.configurations[self._n_data :]:  # the same objects: `Prepared` compares by identity
             return self
         return self._of_same_data(kept)
@@ -201,10 +204,8 @@ class Problem:
         forces_fail, energies_fail = self._summed(here)
         return int(forces_fail), int(energies_fail)
 
-    def _constraints_met(self, potential: Potential | None) -> Iterator[tuple[Prepared, float, Floats]]:
+    def _constraints_met(self, potential: Potential) -> Iterator[tuple[Prepared, float, Floats]]:
         """Every constraint, with the energy and the forces found."""
-        if potential is None:
-            return
         found = [pair for batch in self._constraint_batches for pair in batch.predicted(potential)]
         for c, (energy, forces) in zip(self.configurations[self._n_data :], found, strict=True):
             yield c, energy, forces

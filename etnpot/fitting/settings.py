@@ -90,6 +90,9 @@ class FitSettings:
     repulsion : {"zbl", "none"}
         A screened nuclear repulsion below the shortest distance of each pair of elements in the training set, so that no
         configuration collapses.
+    alloys : {"auto", "none"}
+        Where the alloys of the training set are far colder than its elements: let hot alloys, which are in no data, follow
+        those elements.
     dynamics : {"auto", "none"}
         Of molecules: let them move with the potential of the fit, hotter than the data, and keep it from the holes between the
         data that they fall into; "auto" does where the training set holds molecules with forces and nothing else.
@@ -129,9 +132,6 @@ class FitSettings:
     orthogonal : bool
         Damp and penalise the steps of all parameters in radial functions that are orthogonal on the pairs of the training
         set, in place of the coefficients of Chebyshev polynomials.
-    mixed_pairs : {"auto", "means", "free"}
-        What pairs of two elements begin as, and are drawn to where the data leave it open: the means of those of each element
-        with itself, or anything; "auto" takes the means if the alloys of the training set are far colder than its elements.
     method : {"levenberg-marquardt", "l-bfgs"}
         Of the polish; L-BFGS never forms the Gram matrix, for models of very many parameters.
     ridge : float, optional
@@ -172,6 +172,7 @@ class FitSettings:
     r_min: float | None = None
     neighbor_scale: float | None = None
     repulsion: str = "zbl"
+    alloys: str = "auto"
     dynamics: str = "auto"
     dispersion: Mapping[str, Any] | None = None
     energy_weight: float = 300.0
@@ -188,7 +189,6 @@ class FitSettings:
     rank_tolerance: float = 1e-3
     polish_steps: int = 60
     orthogonal: bool = True
-    mixed_pairs: str = "auto"
     method: str = "levenberg-marquardt"
     ridge: float | None = None
     patience: int = 10
@@ -228,12 +228,9 @@ class FitSettings:
             raise SpecificationError(
                 f"method: expected 'levenberg-marquardt' or 'l-bfgs', got {self.method!r}"
             )
-        if self.mixed_pairs not in ("auto", "means", "free"):
-            raise SpecificationError(
-                f"mixed_pairs: expected 'auto', 'means' or 'free', got {self.mixed_pairs!r}"
-            )
-        if self.dynamics not in ("auto", "none"):
-            raise SpecificationError(f"dynamics: expected 'auto' or 'none', got {self.dynamics!r}")
+        for name in ("alloys", "dynamics"):
+            if getattr(self, name) not in ("auto", "none"):
+                raise SpecificationError(f"{name}: expected 'auto' or 'none', got {getattr(self, name)!r}")
         if self.dispersion is not None:
             Dispersion.from_dict(self.dispersion)
         if self.repulsion not in REPULSIONS:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from etnpot.basis import cold_pairs
 from etnpot.errors import DataError
 from etnpot.fitting.dataset import DataSet, reference_energies
 from etnpot.fitting.settings import FitSettings
@@ -16,7 +14,7 @@ from etnpot.network import Bond, Train, TrainLayout, grow_order, grow_ranks
 from etnpot.potential import Potential, PotentialSpec
 from etnpot.potential.build import random_potential, symbols_to_numbers
 
-__all__ = ["follow_means", "initial_potential", "initial_spec", "lengthened", "shortened"]
+__all__ = ["initial_potential", "initial_spec", "lengthened", "shortened"]
 
 
 def initial_spec(
@@ -48,17 +46,7 @@ def initial_potential(train: DataSet, settings: FitSettings, spec: PotentialSpec
         found = reference_energies(train, settings.reference_energies)
         energies = {z: e for z, e in found.items() if z in spec.species}
     rng = np.random.default_rng([settings.seed, 0])
-    means = follow_means(settings, spec.species, spec.radial.cutoff, train.min_distances())
-    return random_potential(replace(spec, layers=()), rng, energies, means=means)
-
-
-def follow_means(
-    settings: FitSettings, species: Sequence[int], cutoff: float, distances: Mapping[tuple[int, int], float]
-) -> bool:
-    """Whether pairs of two elements follow those of each with itself: where the data hold hot elements and cold alloys."""
-    if settings.mixed_pairs == "auto":
-        return bool(cold_pairs(species, cutoff, distances))
-    return settings.mixed_pairs == "means"
+    return random_potential(replace(spec, layers=()), rng, energies)
 
 
 def shortened(layout: TrainLayout, order: int) -> TrainLayout:

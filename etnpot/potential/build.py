@@ -139,16 +139,12 @@ def ETN(
 
 
 def random_potential(
-    spec: PotentialSpec,
-    rng: np.random.Generator,
-    reference_energies: Mapping[str | int, float] | None = None,
-    *,
-    means: bool = False,
+    spec: PotentialSpec, rng: np.random.Generator, reference_energies: Mapping[str | int, float] | None = None
 ) -> Potential:
     """Random parameters for a specification.
 
     Radial coefficients are scaled so that every channel has unit variance when the radial functions have; the
-    cores follow `Train.random`, the species factor `SpeciesFactor.initial`, which has `means`, too.
+    cores follow `Train.random`.
     """
     groups: dict[str, np.ndarray] = {"reference_energies": np.zeros(spec.n_species)}
     if reference_energies is not None and not isinstance(reference_energies, Mapping):
@@ -165,14 +161,12 @@ def random_potential(
                 f"reference_energies: expected a finite energy in eV for {key!r}, got {energy!r}"
             )
         groups["reference_energies"][spec.species.index(z)] = energy
-    return Potential(
-        spec, np.concatenate([groups["reference_energies"], random_network(spec, rng, means=means)])
-    )
+    return Potential(spec, np.concatenate([groups["reference_energies"], random_network(spec, rng)]))
 
 
-def random_network(spec: NetworkSpec, rng: np.random.Generator, *, means: bool = False) -> np.ndarray:
+def random_network(spec: NetworkSpec, rng: np.random.Generator) -> np.ndarray:
     """Random parameters of species factor, radial coefficients and train, as `random_potential` has them, float64 [q]."""
-    groups = list(spec.species_factor.initial(rng, means=means).values())
+    groups = list(spec.species_factor.initial(rng).values())
     for channels in spec.pair_channels:
         shape = (channels, spec.radial.size, spec.species_rank)
         groups.append(rng.normal(size=shape) / np.sqrt(spec.species_rank))

@@ -134,14 +134,13 @@ def test_leading_axes_are_a_loop(factor: SpeciesFactor, rng: np.random.Generator
     P=st.integers(1, 5),
     Q=st.integers(1, 5),
     seed=st.integers(0, 99),
-    means=st.booleans(),
 )
 def test_start_of_any_size(
-    form: str, n_species: int, size: int, l_max: int, P: int, Q: int, seed: int, means: bool
+    form: str, n_species: int, size: int, l_max: int, P: int, Q: int, seed: int
 ) -> None:
     embedding = (P, Q) if form == "embedding" else None
     factor = make_species_factor(form, n_species, size, l_max, embedding=embedding)
-    parameters = factor.initial(np.random.default_rng(seed), means=means)
+    parameters = factor.initial(np.random.default_rng(seed))
     assert list(parameters) == list(factor.shapes)
     for name, array in parameters.items():
         assert array.shape == factor.shapes[name]
@@ -161,39 +160,6 @@ def test_channels_start_orthonormal_over_the_pairs(factor: SpeciesFactor, rng: n
     table = factor.table(factor.initial(rng)).reshape(3, 4, 64)
     gram = np.einsum("lkp,lnp->lkn", table, table) / 64
     np.testing.assert_allclose(gram, np.broadcast_to(np.eye(4), gram.shape), atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("factor", "means"),
-    [(PairTable(4, 6, 2), 3), (PairTable(2, 4, 1), 1), (EmbeddingProduct(8, 5, 2, (4, 4)), 3)],
-    ids=str,
-)
-def test_pairs_of_two_elements_start_as_means_of_those_of_each(
-    factor: SpeciesFactor, means: int, rng: np.random.Generator
-) -> None:
-    table = factor.table(factor.initial(rng, means=True))
-    own = np.diagonal(table, axis1=2, axis2=3)
-    mean = (own[..., :, None] + own[..., None, :]) / 2
-    np.testing.assert_allclose(table[:, : 1 + means], mean[:, : 1 + means], atol=1e-12)
-    # the next ones know centre from neighbour, until there is no room left
-    after = table[:, 1 + means :]
-    np.testing.assert_allclose(after[:, 0], -np.swapaxes(after[:, 0], 1, 2), atol=1e-12)
-    assert np.abs(after[:, -1] - mean[:, -1]).max() > 0.1
-
-
-@pytest.mark.parametrize("factor", FACTORS, ids=str)
-def test_stiffened_tables(factor: SpeciesFactor, rng: np.random.Generator) -> None:
-    """Symmetric, inverted by its inverse, and larger in the parts of which the mean of two elements knows nothing."""
-    table, other = rng.normal(size=(2, 3, *factor.shapes[factor.tabular]))
-    back = factor.stiffened(factor.stiffened(table), inverse=True)
-    np.testing.assert_allclose(back, table, rtol=1e-11, atol=1e-11)
-    forth, adjoint = np.vdot(factor.stiffened(table), other), np.vdot(table, factor.stiffened(other))
-    assert forth == pytest.approx(adjoint, rel=1e-11)
-    x, y = table.shape[-2:]
-    matrix = factor.stiffened(np.eye(x * y).reshape(-1, x, y)).reshape(x * y, -1)
-    same, difference, interaction = factor._room
-    expected = [1.0] * (1 + same) + [3.0] * difference + [10.0] * interaction
-    np.testing.assert_allclose(np.linalg.eigvalsh(matrix), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("n_species", [2, 5, 16, 89])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import etnpot
-from etnpot.fitting.coordinates import Coordinates, Turning, radial_factor, radial_moments
+from etnpot.fitting.coordinates import Coordinates, radial_factor, radial_moments
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.polish import Damping, lbfgs_steps, polish_step
 from etnpot.fitting.problem import Problem
@@ -43,7 +43,7 @@ def test_radial_functions_keep_their_sum(teacher: Potential, lower_nn: np.ndarra
     """sum_n B_n phi_n = sum_n B'_n psi_n for every channel and species function."""
     spec = teacher.spec
     everything = slice(0, spec.n_parameters)
-    turned = teacher.with_parameters(Coordinates(spec, everything, Turning(lower_nn)).of(teacher.parameters))
+    turned = teacher.with_parameters(Coordinates(spec, everything, lower_nn).of(teacher.parameters))
     phi_pn, _ = spec.radial.evaluate(np.linspace(1.8, spec.cutoff, 20))
     psi_pn = np.linalg.solve(lower_nn, phi_pn.T).T
     for l in range(spec.l_max + 1):
@@ -57,7 +57,7 @@ def test_chain_rule(teacher: Potential, lower_nn: np.ndarray, rng: np.random.Gen
     spec = teacher.spec
     names = {"all": list(spec.slices), "shared": list(spec.shared_groups), "one core": ["core.1"]}[part]
     moving = slice(spec.slices[names[0]].start, spec.slices[names[-1]].stop)
-    coordinates = Coordinates(spec, moving, Turning(lower_nn, means=True))
+    coordinates = Coordinates(spec, moving, lower_nn)
     theta = teacher.parameters[moving]
     np.testing.assert_allclose(coordinates.parameters(coordinates.of(theta)), theta, rtol=1e-9)
     jacobian = rng.normal(size=(2 * len(theta), len(theta)))
@@ -77,39 +77,12 @@ def test_of_layers_too() -> None:
     potential = etnpot.ETN(["Ni", "Cu"], cutoff=4.0, order=2, l_max=1, seed=1, layers=[{"kind": "message"}])
     spec, n = potential.spec, potential.n_parameters
     lower = np.tril(np.ones((spec.radial.size, spec.radial.size)))
-    moved = Coordinates(spec, slice(0, n), Turning(lower)).of(potential.parameters) != potential.parameters
+    moved = Coordinates(spec, slice(0, n), lower).of(potential.parameters) != potential.parameters
     radial = np.zeros(n, dtype=bool)
     for l in range(spec.l_max + 1):
         radial[spec.slices[f"radial.{l}"]] = True
     assert not moved[~radial].any()
     assert moved[radial].mean() > 0.8
-
-
-@pytest.mark.parametrize("form", ["pair", "embedding"])
-def test_mixed_pairs_are_dear(form: str) -> None:
-    """A change that leaves a pair of two elements the mean of those of each is its own coordinate; any other is larger."""
-    potential = etnpot.ETN(["Ni", "Cu", "Ag"], cutoff=4.0, order=2, l_max=1, species_form=form, seed=1)
-    spec, n = potential.spec, potential.n_parameters
-    coordinates = Coordinates(spec, slice(0, n), Turning(means=True))
-    where = spec.slices[f"species.{spec.species_factor.tabular}"]
-
-    def size(table_xy: np.ndarray) -> float:
-        change = np.zeros(n)
-        shape = spec.shapes[f"species.{spec.species_factor.tabular}"]
-        change[where] = np.broadcast_to(table_xy, shape).ravel()
-        return float(np.linalg.norm(coordinates.of(change)) / np.linalg.norm(change))
-
-    mean, difference, mixed = np.zeros((3, 3, 3))
-    mean[0] += 1.0
-    mean[:, 0] += 1.0
-    difference[0] += 1.0
-    difference[:, 0] -= 1.0
-    if form == "embedding":
-        mean, difference = np.zeros((2, 3, 3))
-        mean[1, 0] = mean[0, 1] = difference[1, 0] = 1.0
-        difference[0, 1] = -1.0
-    mixed[1:, 1:] = [[1.0, -1.0], [-1.0, 1.0]]
-    assert [size(table) for table in (mean, difference, mixed)] == pytest.approx([1.0, 3.0, 10.0])
 
 
 def test_no_pairs() -> None:
@@ -129,15 +102,15 @@ def test_steps_lower_the_loss(
     everything = slice(0, student.n_parameters)
     for _ in range(3):
         before = student
-        step = polish_step(problem, before, damping, fixed_ridge=True, turning=Turning(lower_nn))
+        step = polish_step(problem, before, damping, fixed_ridge=True, lower_nn=lower_nn)
         student, damping = step.potential, step.damping
         penalised = []
         for potential in (before, student):
-            theta = Coordinates(potential.spec, everything, Turning(lower_nn)).of(potential.parameters)
+            theta = Coordinates(potential.spec, everything, lower_nn).of(potential.parameters)
             theta = np.delete(theta, np.arange(len(potential.species)))  # reference energies carry no ridge
             penalised.append(problem.loss(potential) + damping.ridge * float(theta @ theta))
         assert step.gain == pytest.approx(penalised[0] - penalised[1], rel=1e-6)
         assert step.gain > 0
-    better, after = lbfgs_steps(problem, student, ridge=0.0, steps=5, turning=Turning(lower_nn))
+    better, after = lbfgs_steps(problem, student, ridge=0.0, steps=5, lower_nn=lower_nn)
     assert after < problem.loss(student)
     assert problem.loss(better) == pytest.approx(after, rel=1e-8)
