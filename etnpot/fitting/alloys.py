@@ -11,9 +11,10 @@ the forces of (1). E_own is that of the potential itself before each step, since
 root mean squares dF of the errors on data and F of the forces of a cell, that of the guess being taken to be eps F, the weight
 of a force component is that of one of the data times
 
-    tau = min(1, (dF / (eps F))²),                                                                                        (2)
+    tau = min(1/10, (dF / (eps F))²),                                                                                        (2)
 
-so that whatever the data do know of alloys goes before.
+so that whatever the data do know of alloys goes before. Without the bound of 1/10 the first steps, which see few data and large
+errors, would be those of the guess.
 
 ============== =============================== ========
 symbol         here                            unit

@@ -38,6 +38,7 @@ from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.dynamics import Dynamics, Fall, packed
 from etnpot.fitting.evaluation import without_dispersion
 from etnpot.fitting.polish import Damping, PolishStep, lbfgs_steps, polish_step
+from etnpot.fitting.prepared import Prepared
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.progress import FIRST_DAMPING, Progress
 from etnpot.fitting.samples import SAMPLE_LEVELS, Samples
@@ -161,16 +162,17 @@ class Fitter(Stepwise):
         options: dict[str, Any] = {"threads": settings.threads, "reduce": reduce, "shard": shard}
         if settings.stress_shift:
             options["shifted"] = self.potential.spec.species
-        constraints: list[tuple[DataSet, float]] = []
+        where = self.potential.species, cutoff, self.distances, local, weights
+        constraints: list[Prepared] = []
         if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
-            constraints = short_range_constraints(self.potential.species, cutoff, self.distances, local)
+            constraints += short_range_constraints(*where)
+        if settings.alloys == "auto":
+            constraints += hot_alloys(*where)
         probe = random_potential(
             replace(self.potential.spec, layers=()), np.random.default_rng([settings.seed, 6])
         )
-        self._problem = Problem.from_dataset(local, cutoff, weights, constraints, **options).probed(probe)
-        if settings.alloys == "auto":
-            cells = hot_alloys(self.potential.species, cutoff, self.distances, local, weights)
-            self._problem = self._problem.constrained(cells)
+        problem = Problem.from_dataset(local, cutoff, weights, **options)
+        self._problem = problem.probed(probe).constrained(constraints)
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )

@@ -32,8 +32,8 @@ Integers = NDArray[np.int64]
 _BATCH_ATOMS, _LEAST_BATCHES = 512, 16
 #: An energy that is wrong by more, eV, counts less than its square.
 _TOLERABLE = 1.0
-#: The error of forces that are guesses, in units of their root mean square.
-_GUESS_ERROR = 0.15
+#: The error of forces that are guesses, in units of their root mean square, and the most that they count for.
+_GUESS_ERROR, _GUESS_WEIGHT = 0.15, 0.1
 #: Forces smaller than this part of those of the single pairs vanish by symmetry.
 _AT_REST = 1e-3
 
@@ -179,7 +179,8 @@ class Prepared:
         if forces is None or forces_rmse <= 0.0:
             return None
         wrong = _GUESS_ERROR * float(np.sqrt(np.mean(forces**2)))
-        return replace(self, forces=forces).weighed(min(1.0, forces_rmse / wrong) ** 2 if wrong > 0 else 1.0)
+        weight = min(_GUESS_WEIGHT, (forces_rmse / wrong) ** 2) if wrong > 0 else _GUESS_WEIGHT
+        return replace(self, forces=forces).weighed(weight)
 
     def fails(self, energy: float, forces: Floats) -> bool:
         """A constraint: whether the forces found have the wrong sign, or the energy is not enough."""

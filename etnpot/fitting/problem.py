@@ -98,26 +98,10 @@ class Problem:
         self._reduce = reduce
 
     @classmethod
-    def from_dataset(
-        cls,
-        dataset: DataSet,
-        cutoff: float,
-        weights: LossWeights,
-        constraints: Sequence[tuple[DataSet, float]] = (),
-        **options: Any,
-    ) -> Problem:
-        """Prepare the configurations of a data set and of constraints, or of this rank's share of them.
-
-        With each set of constraints goes the part of their forces that is enough.
-        """
+    def from_dataset(cls, dataset: DataSet, cutoff: float, weights: LossWeights, **options: Any) -> Problem:
+        """Prepare the configurations of a data set, or this rank's share of them."""
         rank, size = options.get("shard", (0, 1))
-        whole = [(labelled, 0.0) for labelled in dataset]
-        whole += [(labelled, enough) for some, enough in constraints for labelled in some]
-        mine = []
-        for labelled, enough in whole[rank::size]:
-            prepared = Prepared.of(labelled, cutoff, weights)
-            mine.append(prepared.demanded(enough) if enough else prepared)
-        return cls(mine, n_data=len(range(rank, len(dataset), size)), **options)
+        return cls([Prepared.of(labelled, cutoff, weights) for labelled in dataset[rank::size]], **options)
 
     def __len__(self) -> int:
         return len(self.configurations)

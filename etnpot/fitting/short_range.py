@@ -57,6 +57,7 @@ from numpy.typing import NDArray
 
 from etnpot.basis import Repulsion, cold_pairs, data_distances, smooth_step, zbl
 from etnpot.fitting.dataset import DataSet
+from etnpot.fitting.prepared import LossWeights, Prepared
 from etnpot.io.structures import Labelled
 from etnpot.neighbors import EdgeList, neighbor_list
 from etnpot.potential import Potential
@@ -95,18 +96,25 @@ _POINTS, _SMALLEST_FORCE = 1200, 1e-3
 
 
 def short_range_constraints(
-    species: Sequence[int], cutoff: float, distances: Mapping[Pair, float], data: DataSet
-) -> list[tuple[DataSet, float]]:
-    """The dimers and the embedded pairs, each with the part of their forces that is enough.
+    species: Sequence[int],
+    cutoff: float,
+    distances: Mapping[Pair, float],
+    data: DataSet,
+    weights: LossWeights,
+) -> list[Prepared]:
+    """The dimers and the embedded pairs, as configurations of a fit.
 
     Parameters
     ----------
     species, cutoff, distances, data
         As for `repulsive_dimers`.
+    weights : LossWeights
+        Of the data.
     """
     return [
-        (of(species, cutoff, distances, data), enough)
+        Prepared.of(labelled, cutoff, weights).demanded(enough)
         for of, enough in ((repulsive_dimers, _ENOUGH_ALONE), (embedded_pairs, _ENOUGH_EMBEDDED))
+        for labelled in of(species, cutoff, distances, data)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import etnpot
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
+from etnpot.fitting.fitter import Fitter
 from etnpot.fitting.prepared import LossWeights
 from etnpot.fitting.problem import Problem
 from etnpot.io.structures import Labelled
@@ -89,3 +91,24 @@ def reseeded() -> Callable[[Potential, int], Potential]:
         return random_potential(potential.spec, np.random.default_rng(seed), energies)
 
     return make
+
+
+@pytest.fixture
+def restored_alike() -> Callable[[Callable[[], Fitter], Callable[[Fitter], bool]], Fitter]:
+    """Check that a fit which is interrupted once a condition holds, and restored, ends with the same bits; the whole fit."""
+
+    def check(begin: Callable[[], Fitter], interrupted: Callable[[Fitter], bool]) -> Fitter:
+        whole, first, second = begin(), begin(), begin()
+        whole.run()
+        while not interrupted(first):
+            first.step()
+        assert not first.finished
+        values, arrays = first.state()
+        second.restore(json.loads(json.dumps(values)), {name: array.copy() for name, array in arrays.items()})
+        second.run()
+        np.testing.assert_array_equal(second.best.parameters, whole.best.parameters)
+        losses = [[record["selection_loss"] for record in fitter.history] for fitter in (whole, second)]
+        assert losses[0] == losses[1]
+        return whole
+
+    return check

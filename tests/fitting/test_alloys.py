@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_they_count_in_steps_and_in_no_error(rng: np.random.Generator) -> None:
             assert asked.forces is not None
             np.testing.assert_array_equal(asked.forces, expected)
             # what they are taken to be wrong by
-            part = min(1.0, forces_rmse / (0.15 * float(np.sqrt(np.mean(expected**2)))))
+            part = min(np.sqrt(0.1), forces_rmse / (0.15 * float(np.sqrt(np.mean(expected**2)))))
             assert asked.scale_forces == pytest.approx(np.sqrt(2.0) * part)
     assert problem.demanding(potential).configurations == plain.configurations
     assert problem.n_failing(potential) == (0, 0)
@@ -157,6 +158,17 @@ def test_a_fit_has_them_unless_it_is_told_not_to(rng: np.random.Generator) -> No
         assert len(fitter._problem.data) == len(data)
     with pytest.raises(SpecificationError, match=r"alloys: expected 'auto' or 'none', got 'free'"):
         FitSettings(alloys="free")
+
+
+def test_a_restored_fit_asks_for_the_same(
+    rng: np.random.Generator, restored_alike: Callable[..., Fitter]
+) -> None:
+    data = hot_elements_cold_alloys(["Cu", "Ni"], 4, rng)
+    settings = FitSettings(**TINY, polish_steps=4)
+    restored_alike(
+        lambda: Fitter(data, None, settings),
+        lambda fitter: any(record["stage"] == "polish" for record in fitter.history),
+    )
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.demo_data import emt_alloys
 from etnpot.fitting.evaluation import predict
 from etnpot.fitting.fitter import Fitter
-from etnpot.fitting.prepared import LossWeights
+from etnpot.fitting.prepared import LossWeights, Prepared
 from etnpot.fitting.problem import Problem
 from etnpot.fitting.settings import FitSettings
 from etnpot.fitting.short_range import (
@@ -104,6 +104,11 @@ def test_pairs_of_cold_alloys_are_pushed_together_among_their_elements(alloys: D
     assert total <= 0.001 * sum(squares) * (1 + 1e-9)
 
 
+def constrained(data: DataSet, constraint: Labelled, enough: float, cutoff: float) -> Problem:
+    prepared = Prepared.of(constraint, cutoff, LossWeights()).demanded(enough)
+    return Problem.from_dataset(data, cutoff, LossWeights()).constrained([prepared])
+
+
 def test_a_constraint_counts_along_its_force_until_there_is_enough(
     result: etnpot.FitResult, alloys: DataSet
 ) -> None:
@@ -114,8 +119,7 @@ def test_a_constraint_counts_along_its_force_until_there_is_enough(
     forces[0, 0], forces[1, 0] = found[0, 0], found[1, 0]
     # of four times the forces that there are a quarter is there: too little, or enough, to be kept; all of half of them are
     for times, enough, kept, wrong in ((4.0, 0.3, 1, 3.0), (4.0, 0.2, 1, 0.0), (0.5, 0.2, 0, None)):
-        constraint = DataSet([Labelled(atoms, forces=times * forces)])
-        problem = Problem.from_dataset(alloys, potential.cutoff, LossWeights(), [(constraint, enough)])
+        problem = constrained(alloys, Labelled(atoms, forces=times * forces), enough, potential.cutoff)
         assert len(problem) == len(alloys) + 1 and len(problem.data) == len(alloys)
         demanding = problem.demanding(potential)
         assert len(demanding) == len(alloys) + kept
@@ -137,8 +141,7 @@ def test_a_constraint_is_weighed_down_where_it_is_wrong_by_more_than_without_any
     asked = np.zeros_like(found)
     asked[0, 0] = -found[0, 0]
     for size, wrong in ((1.0, 2.0), (0.1, 11.0)):  # times what is asked
-        constraint = DataSet([Labelled(atoms, forces=size * asked)])
-        problem = Problem.from_dataset(alloys, potential.cutoff, LossWeights(), [(constraint, 0.5)])
+        problem = constrained(alloys, Labelled(atoms, forces=size * asked), 0.5, potential.cutoff)
         rows = problem.demanding(potential).residuals(potential)[-1][1:-6]
         assert np.linalg.norm(rows) == pytest.approx(np.sqrt(wrong) * size * abs(found[0, 0]), rel=1e-9)
 
