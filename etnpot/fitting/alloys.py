@@ -47,7 +47,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 #: Atoms of all cells, about, and how often the same cell is used at most.
-_ATOMS, _MOST_COPIES = 4000, 4
+_ATOMS, _MOST_COPIES = 4000, 2
 
 
 class OwnElement:

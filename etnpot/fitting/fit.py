@@ -422,6 +422,11 @@ def _begin(fitter: Fitter, run: RunDirectory | None, comm: Communicator) -> None
     run.begin()
     if state is None:
         run.log(f"etnpot {etnpot.__version__}: a new fit of {fitter.grows_to:,} parameters")
+        if fitter.n_hot_alloys:
+            run.log(
+                "the alloys of these data are much colder than the elements: "
+                f"{fitter.n_hot_alloys} cells of hot alloys follow the elements (`alloys`)"
+            )
         return
     if not fitter.finished:
         run.reopen()

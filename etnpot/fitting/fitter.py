@@ -166,13 +166,14 @@ class Fitter(Stepwise):
         constraints: list[Prepared] = []
         if settings.repulsion != "none" and self.potential.spec.repulsion is not None:
             constraints += short_range_constraints(*where)
-        if settings.alloys == "auto":
-            constraints += hot_alloys(*where)
+        cells = hot_alloys(*where) if settings.alloys == "auto" else []
+        #: Cells of alloys that are in no data, of all ranks.
+        self.n_hot_alloys = len(cells)
         probe = random_potential(
             replace(self.potential.spec, layers=()), np.random.default_rng([settings.seed, 6])
         )
         problem = Problem.from_dataset(local, cutoff, weights, **options)
-        self._problem = problem.probed(probe).constrained(constraints)
+        self._problem = problem.probed(probe).constrained([*constraints, *cells])
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )

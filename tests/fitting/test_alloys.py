@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,10 @@ def test_forces_of_atoms_among_their_own_element(rng: np.random.Generator) -> No
 
 
 def test_cells_where_alloys_are_cold_and_elements_hot(rng: np.random.Generator) -> None:
-    data = hot_elements_cold_alloys(["Cu", "Ni", "Pt"], 6, rng)
+    data = hot_elements_cold_alloys(["Cu", "Ni", "Pt"], 12, rng)
     cells = cells_of(data, (28, 29, 78))
-    # the half of the elements with larger forces, four times
-    assert len(cells) == 4 * 9 and all(len(set(c.numbers.tolist())) > 1 for c in cells)
+    # the half of the elements with larger forces, twice
+    assert len(cells) == 2 * 18 and all(len(set(c.numbers.tolist())) > 1 for c in cells)
     assert {tuple(sorted(set(c.numbers.tolist()))) for c in cells} == {
         (28, 29),
         (28, 78),
@@ -152,10 +153,10 @@ def test_they_count_in_steps_and_in_no_error(rng: np.random.Generator) -> None:
 
 def test_a_fit_has_them_unless_it_is_told_not_to(rng: np.random.Generator) -> None:
     data = hot_elements_cold_alloys(["Cu", "Ni"], 4, rng)
-    for alloys, guesses in (("auto", 16), ("none", 0)):
+    for alloys, guesses in (("auto", 8), ("none", 0)):
         fitter = Fitter(data, None, FitSettings(**TINY, alloys=alloys))
         assert sum(c.guess is not None for c in fitter._problem.configurations) == guesses
-        assert len(fitter._problem.data) == len(data)
+        assert fitter.n_hot_alloys == guesses and len(fitter._problem.data) == len(data)
     with pytest.raises(SpecificationError, match=r"alloys: expected 'auto' or 'none', got 'free'"):
         FitSettings(alloys="free")
 
@@ -169,6 +170,14 @@ def test_a_restored_fit_asks_for_the_same(
         lambda: Fitter(data, None, settings),
         lambda fitter: any(record["stage"] == "polish" for record in fitter.history),
     )
+
+
+def test_the_log_says_so(rng: np.random.Generator, tmp_path: Path) -> None:
+    data = hot_elements_cold_alloys(["Cu", "Ni"], 4, rng)
+    for alloys in ("auto", "none"):
+        out = tmp_path / alloys
+        etnpot.fit(data, out=out, **TINY, polish_steps=1, valid_fraction=0.0, alloys=alloys)
+        assert ("8 cells of hot alloys follow" in (out / "fit.log").read_text()) == (alloys == "auto")
 
 
 @pytest.mark.slow
