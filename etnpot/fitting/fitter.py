@@ -35,8 +35,10 @@ from etnpot.dispersion import Dispersion
 from etnpot.errors import DataError, SpecificationError
 from etnpot.fitting.alloys import hot_alloys
 from etnpot.fitting.dataset import DataSet
-from etnpot.fitting.dynamics import Dynamics, Fall, packed
+from etnpot.fitting.dynamics import Dynamics
 from etnpot.fitting.evaluation import without_dispersion
+from etnpot.fitting.moves import Moves
+from etnpot.fitting.parallel import Ranks
 from etnpot.fitting.polish import Damping, PolishStep, lbfgs_steps, polish_step
 from etnpot.fitting.prepared import Prepared
 from etnpot.fitting.problem import Problem
@@ -84,10 +86,6 @@ _REPULSIVE, _FALL = 1.5, 0.02
 #: Dynamics begins after a step of all parameters, on all data, that gains less than this part of the loss: what a young
 #: potential falls into is of no use to an old one, and costs it accuracy.
 _MATURE = 0.03
-#: What dynamics may cost, in multiplications, as a part of the normal equations of steps of all parameters, to which what is
-#: no matrix product adds like so many parameters more; multiplications for each atom and step; the least and most steps of
-#: one run, and the most constraints.
-_DYNAMICS, _MORE_PARAMETERS, _ATOM_STEP, _RUN_STEPS, _MOST_FALLS = 0.15, 3000, 3e5, (400, 2000), 500
 #: Iterations of L-BFGS in one step of the polish.
 _LBFGS_ITERATIONS = 20
 #: Bounds of the learned energy: parts of its range in the training set, and eV at least, below and above it.
@@ -131,7 +129,7 @@ class Fitter(Stepwise):
         self.train, self.valid = train, valid
         if valid is not None:
             valid.check_against(train)
-        self._reduce, self._shard = reduce, shard
+        self._ranks = Ranks(reduce, *shard)
         #: What the local potential is fitted to.
         local, local_valid = train, valid
         if settings.dispersion is not None:
@@ -173,23 +171,19 @@ class Fitter(Stepwise):
             replace(self.potential.spec, layers=()), np.random.default_rng([settings.seed, 6])
         )
         problem = Problem.from_dataset(local, cutoff, weights, **options)
-        self._problem = problem.probed(probe).constrained([*constraints, *cells])
+        problem = problem.probed(probe).constrained([*constraints, *cells])
         self._valid_problem = (
             None if not local_valid else Problem.from_dataset(local_valid, cutoff, weights, **options)
         )
         #: Of the coordinates in which steps are damped and penalised, if these are not the parameters.
-        self._lower_nn = (
-            self._problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None
-        )
-        self._samples = Samples(self._problem, train, settings.seed)
-        #: Dynamics, where there are any, what they found, and the problem without that.
-        self._dynamics: Dynamics | None = None
-        self._falls: list[Fall] = []
-        self._static_problem = self._problem
+        self._lower_nn = problem.radial_factor(self.potential.spec.radial) if settings.orthogonal else None
+        dynamics = None
         if settings.dynamics == "auto" and Dynamics.applies(local):
-            self._dynamics = Dynamics(
+            dynamics = Dynamics(
                 local, cutoff, settings.seed, settings.threads, forces_weight=settings.forces_weight
             )
+        self._moves = Moves(dynamics, problem, self._ranks)
+        self._samples = Samples(problem, train, settings.seed)
         self._progress: Progress = Progress(ridge=settings.ridge or 0.0)
         self.best = self.potential
         self._bounded: tuple[Potential, Potential] | None = None
@@ -209,9 +203,8 @@ class Fitter(Stepwise):
             "valid_hash": None if self.valid is None else self.valid.hash,
         }
         arrays = {"parameters": self.potential.parameters, "best_parameters": self.best.parameters}
-        if self._falls:
-            values["falls"], arrays["falls"] = packed(self._falls)
-        return values, arrays
+        found, places = self._moves.state()
+        return {**values, **found}, {**arrays, **places}
 
     def _restore(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         if values["train_hash"] != self.train.hash:
@@ -231,12 +224,8 @@ class Fitter(Stepwise):
         best = self._own(values["best_spec"], arrays["best_parameters"])
         if progress.cycle_at > potential.spec.order + 1:
             raise ValueError(f"a round of {potential.spec.order} cores has no step {progress.cycle_at}")
-        falls: list[Fall] = []
-        if "falls" in values:
-            if self._dynamics is None or len(values["falls"]) > _MOST_FALLS:
-                raise ValueError("this fit has no such constraints from dynamics")
-            falls = self._dynamics.unpacked(values["falls"], arrays["falls"])
-        self._take(falls)
+        self._moves.take(self._moves.falls_of(values, arrays))
+        self._samples = Samples(self._problem, self.train, self.settings.seed)
         self._progress, self.potential, self.best, self.history = progress, potential, best, history
         # a run that had ended only because of its limits goes on when they are wider now
         if self._progress.reason in ("time limit", "polish steps"):
@@ -265,7 +254,7 @@ class Fitter(Stepwise):
         started = time.monotonic()
         if self._progress.sweep_at < self._n_local_solves:
             record = self._local_solve()
-        elif self._moves_next:
+        elif self._progress.cycle_at <= 1 and self._moves.due(self._progress):  # not in the middle of a round
             record = self._move()
         elif self._progress.cycle_at > 0:
             record = self._polish_part()
@@ -290,14 +279,14 @@ class Fitter(Stepwise):
 
     def _agreed(self, seconds: float) -> float:
         """The mean over the ranks, which must all see the same clock; their parameters are those of the first rank."""
-        if self._reduce is None:
+        ranks = self._ranks
+        if ranks.reduce is None:
             return seconds
-        rank, size = self._shard
         message = np.zeros(self.potential.n_parameters + 1)
-        message[0] = seconds / size
-        if rank == 0:
+        message[0] = seconds / ranks.size
+        if ranks.is_first:
             message[1:] = self.potential.parameters
-        self._reduce(message)
+        ranks.reduce(message)
         was_best = self.best is self.potential
         self.potential = self.potential.with_parameters(message[1:])
         if was_best:
@@ -338,23 +327,11 @@ class Fitter(Stepwise):
         """Those that the first rank finds: where a force is all but zero, machines may differ."""
         n = bounded.spec.n_species
         radii = np.zeros((2, n, n))
-        if self._is_first:
+        if self._ranks.is_first:
             found = repulsive_radii(bounded, self.distances)
             radii[:] = found.inner, found.outer
-        inner, outer = (tuple(map(tuple, table)) for table in self._of_first(radii).tolist())
+        inner, outer = (tuple(map(tuple, table)) for table in self._ranks.of_first(radii).tolist())
         return Repulsion(inner, outer)
-
-    @property
-    def _is_first(self) -> bool:
-        return self._reduce is None or self._shard[0] == 0
-
-    def _of_first(self, array: Floats) -> Floats:
-        """What the first rank passes, on all of them; the others pass an array of the same shape."""
-        if self._reduce is None:
-            return array
-        shared = array if self._is_first else np.zeros_like(array)
-        self._reduce(shared)
-        return shared
 
     @property
     def grows_to(self) -> int:
@@ -442,7 +419,7 @@ class Fitter(Stepwise):
             progress.polish_at += 1
             if not self._on_sample and not self._layers_wait:
                 progress.mature |= gain < _MATURE * loss or settings.method == "l-bfgs"
-            self._owe()
+            self._moves.owe(progress, self.potential.n_parameters)
             if (self._has_parts or with_layers) and gain > 0:
                 if progress.skipped > 0:
                     progress.skipped -= 1
@@ -545,7 +522,7 @@ class Fitter(Stepwise):
     def _end_round(self) -> None:
         """What comes after the steps of single cores: another round, a step of all parameters, or a longer train."""
         progress = self._progress
-        self._owe()
+        self._moves.owe(progress, self.potential.n_parameters)
         if not self._grown:
             if progress.due:
                 self._grow()
@@ -555,62 +532,19 @@ class Fitter(Stepwise):
             progress.repeated += 1
             self._begin_round()
 
-    def _owe(self) -> None:
-        """Steps of dynamics for one of all parameters or a round of single cores."""
-        if self._dynamics is not None and self._progress.mature:
-            n = self.potential.n_parameters
-            work = _DYNAMICS * self._problem.n_rows * n * (n + _MORE_PARAMETERS)
-            self._progress.owed += work / (_ATOM_STEP * self._dynamics.n_atoms)
-
-    @property
-    def _moves_next(self) -> bool:
-        owes = self._progress.owed >= _RUN_STEPS[0] and len(self._falls) < _MOST_FALLS
-        return owes and self._progress.cycle_at <= 1  # not in the middle of a round
-
     def _move(self) -> dict[str, Any]:
         """Dynamics with the present potential; what molecules fall into are constraints from here on."""
-        progress = self._progress
-        assert self._dynamics is not None
-        if progress.temperature <= 0.0:
-            hot = self._dynamics.temperature(self.potential) if self._is_first else 0.0
-            progress.temperature = float(self._of_first(np.array([hot]))[0])
-        steps = min(int(progress.owed), _RUN_STEPS[1])
-        found = self._agreed_falls(self._dynamics, steps)
-        progress.owed, progress.runs = 0.0, progress.runs + 1
-        if found:
-            self._take([*self._falls, *found][:_MOST_FALLS])
-            progress.best_penalty = self._penalty(self.best)
-        record = {
-            "stage": "dynamics",
-            "order": self.potential.spec.order,
-            "temperature": progress.temperature,
-            "dynamics_steps": steps,
-            "falls": len(found),
-            "constraints": len(self._falls),
-        }
+        moved = self._moves.run(self._progress, self.potential)
+        if moved["falls"]:
+            self._samples = Samples(self._problem, self.train, self.settings.seed)
+            self._progress.best_penalty = self._penalty(self.best)
+        record = {"stage": "dynamics", "order": self.potential.spec.order, **moved}
         return {**record, **self._judge(counts=False)}
 
-    def _agreed_falls(self, dynamics: Dynamics, steps: int) -> list[Fall]:
-        """Those that the first rank finds: trajectories are chaotic."""
-        found = (
-            dynamics.falls(self.potential, self._progress.temperature, steps, self._progress.runs)
-            if self._is_first
-            else []
-        )
-        if self._reduce is None:
-            return found
-        known, flat = packed(found)
-        n_known, n_flat = self._of_first(np.array([len(known), len(flat)], dtype=np.float64)).astype(int)
-        shared = self._of_first(np.array(known) if known else np.zeros((n_known, 3)))
-        return dynamics.unpacked(shared.tolist(), self._of_first(flat if known else np.zeros(n_flat)))
-
-    def _take(self, falls: list[Fall]) -> None:
-        """Have these constraints beside the data and those of the short range."""
-        self._falls = falls
-        if self._dynamics is not None:
-            more = self._dynamics.constraints(falls)
-            self._problem = self._static_problem.constrained(more)
-            self._samples = Samples(self._problem, self.train, self.settings.seed)
+    @property
+    def _problem(self) -> Problem:
+        """The training set and all constraints."""
+        return self._moves.problem
 
     def _polish_problem(self) -> Problem:
         """The working problem with the constraints that are not met, once the train has grown, and with robust weights."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,42 @@ from numpy.typing import NDArray
 
 from etnpot.errors import InstallationError
 
-__all__ = ["abort", "launched_ranks", "mpi_world"]
+__all__ = ["Ranks", "abort", "launched_ranks", "mpi_world"]
 
 #: Variables in which launchers tell a process how many there are.
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 
 #: Numbers summed in one message.
 _MESSAGE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a fit, of which this is one.
+
+    Attributes
+    ----------
+    reduce : callable or None
+        Sums an array over the ranks, in place; None where there is one alone.
+    rank, size : int
+    """
+
+    reduce: Callable[[NDArray[np.float64]], None] | None = None
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first of them, or the only one."""
+        return self.reduce is None or self.rank == 0
+
+    def of_first(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the first rank passes, on all of them; the others pass an array of the same shape."""
+        if self.reduce is None:
+            return array
+        shared = array if self.is_first else np.zeros_like(array)
+        self.reduce(shared)
+        return shared
 
 
 def launched_ranks() -> int:

@@ -37,8 +37,8 @@ def methanol() -> DataSet:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dynamics after every step, however small the model."""
-    monkeypatch.setattr("etnpot.fitting.fitter._DYNAMICS", 1e3)
-    monkeypatch.setattr("etnpot.fitting.fitter._RUN_STEPS", (40, 40))
+    monkeypatch.setattr("etnpot.fitting.moves._DYNAMICS", 1e3)
+    monkeypatch.setattr("etnpot.fitting.moves._RUN_STEPS", (40, 40))
     monkeypatch.setattr("etnpot.fitting.fitter._MATURE", 1.0)
 
 
@@ -201,7 +201,12 @@ def test_a_fit_lifts_what_it_falls_into(methanol: DataSet, often: None) -> None:
     records = [record for record in fitter.history if record["stage"] == "dynamics"]
     assert len(records) >= 5
     assert 100 < records[0]["temperature"] <= 1200
-    assert sum(record["falls"] for record in records) == records[-1]["constraints"] == len(fitter._falls) > 0
+    assert (
+        sum(record["falls"] for record in records)
+        == records[-1]["constraints"]
+        == len(fitter._moves.falls)
+        > 0
+    )
     without = Fitter(methanol, None, FitSettings(**{**TINY, "polish_steps": 8, "dynamics": "none"}))
     without.run()
     assert not any(record["stage"] == "dynamics" for record in without.history)
@@ -212,8 +217,8 @@ def test_a_restored_fit_moves_on_with_the_same_bits(
     methanol: DataSet, often: None, restored_alike: Callable[..., Fitter]
 ) -> None:
     settings = FitSettings(**{**TINY, "polish_steps": 5})
-    whole = restored_alike(lambda: Fitter(methanol, None, settings), lambda fitter: bool(fitter._falls))
-    assert whole._falls
+    whole = restored_alike(lambda: Fitter(methanol, None, settings), lambda fitter: bool(fitter._moves.falls))
+    assert whole._moves.falls
 
 
 FORGED: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
@@ -228,7 +233,7 @@ FORGED: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
 @pytest.mark.parametrize("message", list(FORGED))
 def test_falls_that_are_none_are_refused(methanol: DataSet, message: str) -> None:
     fitter = Fitter(methanol, None, FitSettings(**TINY))
-    fitter._take([Fall(0, methanol[0].atoms.positions, 1.0, 0.5)])
+    fitter._moves.take([Fall(0, methanol[0].atoms.positions, 1.0, 0.5)])
     values, arrays = fitter.state()
     FORGED[message](values, arrays)
     with pytest.raises(RunDirectoryError, match=message if message != "ValueError" else "TypeError"):
