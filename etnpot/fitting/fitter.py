@@ -548,12 +548,9 @@ class Fitter(Stepwise):
 
     def _polish_problem(self) -> Problem:
         """The working problem with the constraints that are not met, once the train has grown, and with robust weights."""
-        problem = self._working_problem()
-        if self._grown:
-            train = self.history[-1]["train"] if self.history else problem.errors(self.potential)[0]
-            problem = problem.demanding(self.potential, train.get("forces_rmse", 0.0))
-        else:
-            problem = problem.demanding(None)
+        problem = self._working_problem().demanding(
+            self.potential if self._grown else None, self._progress.forces_rmse
+        )
         if self.settings.robust is not None:
             problem = problem.reweighted(self.potential, self.settings.robust)
         return problem
@@ -592,6 +589,7 @@ class Fitter(Stepwise):
         progress = self._progress
         judged, shift = self._working_problem().errors(self.potential)
         result: dict[str, Any] = {"train": judged}
+        progress.forces_rmse = judged.get("forces_rmse", 0.0)
         if self._valid_problem is not None:
             judged, _ = self._valid_problem.errors(self.potential, shift)
             result["valid"] = judged

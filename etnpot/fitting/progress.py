@@ -65,6 +65,7 @@ class Progress(Counters):
     ridge: float = 0.0
     best_loss: float = float("inf")
     best_penalty: float = 1.0
+    forces_rmse: float = 0.0
     level_loss: float = float("inf")
     level_stale: int = 0
     mature: bool = False
