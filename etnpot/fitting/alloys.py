@@ -13,8 +13,9 @@ of a force component is that of one of the data times
 
     tau = min(1/10, (dF / (eps F))²),                                                                                        (2)
 
-so that whatever the data do know of alloys goes before. Without the bound of 1/10 the first steps, which see few data and large
-errors, would be those of the guess.
+so that whatever the data do know of alloys goes before. Beside a sample of the data it is smaller, by the part that the sample
+is (`Problem.subset`): without that and the bound of 1/10, the first steps, which see few data and large errors, would follow
+the guess.
 
 ============== =============================== ========
 symbol         here                            unit

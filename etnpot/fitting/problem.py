@@ -127,10 +127,17 @@ class Problem:
         return radial_factor(self._summed(radial_moments(radial, (c.edges for c in self.data))))
 
     def subset(self, indices: Sequence[int]) -> Problem:
-        """The problem of some of the data, by their ascending number in the whole, and of all constraints."""
+        """The problem of some of the data, by their ascending number in the whole, and of all constraints.
+
+        Guesses weigh as much beside these data as beside all of them.
+        """
         rank, size = self.shard
         mine = [self.configurations[i // size] for i in indices if i % size == rank]
-        return self._like([*mine, *self.configurations[self._n_data :]], len(mine))
+        share = self._like(mine, len(mine)).n_rows / max(self.n_rows, 1)
+        constraints = [
+            c if c.guess is None else c.weighed(share) for c in self.configurations[self._n_data :]
+        ]
+        return self._like([*mine, *constraints], len(mine))
 
     def _like(self, configurations: Sequence[Prepared], n_data: int) -> Problem:
         return Problem(

@@ -144,6 +144,12 @@ def test_they_count_in_steps_and_in_no_error(rng: np.random.Generator) -> None:
             part = min(np.sqrt(0.1), forces_rmse / (0.15 * float(np.sqrt(np.mean(expected**2)))))
             assert asked.scale_forces == pytest.approx(np.sqrt(2.0) * part)
     assert problem.demanding(potential).configurations == plain.configurations
+    # beside a part of the data they weigh as much as beside all of them
+    part = problem.subset(range(3))
+    share = part.n_rows / problem.n_rows
+    assert 0 < share < 1 and len(part) == 3 + len(cells)
+    for c in part.configurations[3:]:
+        assert c.scale_forces == pytest.approx(np.sqrt(2.0 * share))
     assert problem.n_failing(potential) == (0, 0)
     assert problem.n_rows == plain.n_rows
     assert problem.errors(potential)[0] == plain.errors(potential)[0]
