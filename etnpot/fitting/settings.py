@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from etnpot.basis import REPULSIONS
+from etnpot.basis import REPULSIONS, cold_pairs
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.fitting.prepared import LossWeights
@@ -58,6 +58,9 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 
+#: Where alloys are far colder than elements, few functions of the species say more of hot alloys: half the number of elements
+#: at most, but not fewer than this.
+_COLD_SPECIES_RANK = 2
 #: With the size "auto" a model is the large one where the training set has so many rows for each of its parameters and atoms so
 #: many neighbours in the mean, and its normal equations are no more than so many multiplications; else the medium one.
 _LARGE_ROWS, _LARGE_NEIGHBORS, _LARGE_WORK = 10.0, 20.0, 1e12
@@ -92,7 +95,7 @@ class FitSettings:
         configuration collapses.
     alloys : {"auto", "none"}
         Where the alloys of the training set are far colder than its elements: let hot alloys, which are in no data, follow
-        those elements.
+        those elements, and have species_rank, unless it is given, no larger than half the number of elements, and 2 at least.
     dynamics : {"auto", "none"}
         Of molecules: let them move with the potential of the fit, hotter than the data, and keep it from the holes between the
         data that they fall into; "auto" does where the training set holds molecules with forces and nothing else.
@@ -339,11 +342,15 @@ class FitSettings:
         if self.ranks is None:  # bonds beyond those of the size are as its last one
             last = len(ranks) - 1
             ranks = [self._bond_ranks(ranks[min(k, last)], l_max) for k in range(order - 1)]
+        species_rank = chosen("species_rank")
+        if self.species_rank is None and self.alloys == "auto":
+            if cold_pairs(sorted(species), self.cutoff, data["distances"]):
+                species_rank = min(species_rank, max(_COLD_SPECIES_RANK, len(species) // 2))
         return make_spec(
             list(species), cutoff=self.cutoff, order=order, l_max=l_max, radial_size=chosen("radial_size"),
             channels=channels, ranks=ranks, r_min=data["r_min"] if self.r_min is None else self.r_min,
             radial_family=self.radial_family, cutoff_function=self.cutoff_function, cutoff_power=self.cutoff_power,
-            species_form=self.species_form, species_rank=chosen("species_rank"), embedding=self.embedding,
+            species_form=self.species_form, species_rank=species_rank, embedding=self.embedding,
             bond_l_max=self.bond_l_max, pseudotensors=self.pseudotensors, head_rank=self.head_rank,
             neighbor_scale=data["neighbor_scale"] if self.neighbor_scale is None else self.neighbor_scale,
             repulsion=self.repulsion, distances=data["distances"], dispersion=self.dispersion, layers=self.layers,

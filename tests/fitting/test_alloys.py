@@ -178,6 +178,24 @@ def test_a_restored_fit_asks_for_the_same(
     )
 
 
+@pytest.mark.parametrize(
+    ("elements", "rank", "usual"), [((28, 29), 2, 4), ((28, 29, 46, 78), 2, 5), (tuple(range(21, 29)), 4, 5)]
+)
+def test_few_functions_of_the_species_where_alloys_are_cold(
+    elements: tuple[int, ...], rank: int, usual: int
+) -> None:
+    hot = {(z, w): 2.0 for z in elements for w in elements if z <= w}
+    cold = {(z, w): 2.0 if z == w else 2.6 for z, w in hot}
+
+    def species_rank(distances: dict[tuple[int, int], float], **settings: Any) -> int:
+        made = FitSettings(cutoff=5.0, size="medium", **settings)
+        return made.spec(elements, r_min=1.9, neighbor_scale=60.0, distances=distances).species_rank
+
+    assert species_rank(cold) == rank
+    assert species_rank(hot) == species_rank(cold, alloys="none") == usual
+    assert species_rank(cold, species_rank=3) == 3
+
+
 def test_the_log_says_so(rng: np.random.Generator, tmp_path: Path) -> None:
     data = hot_elements_cold_alloys(["Cu", "Ni"], 4, rng)
     for alloys in ("auto", "none"):
