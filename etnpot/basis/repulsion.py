@@ -46,6 +46,7 @@ __all__ = [
     "ZBL_CONSTANTS",
     "Repulsion",
     "bounded",
+    "cold_elements",
     "cold_pairs",
     "data_distances",
     "smooth_step",
@@ -169,6 +170,13 @@ def cold_pairs(
         for j, w in enumerate(species[i + 1 :], start=i + 1)
         if known.get((z, w), 0.0) > _COLD * shortest_zz[i, j] and known[z, w] < _LARGEST * cutoff
     ]
+
+
+def cold_elements(
+    species: Sequence[int], cutoff: float, distances: Mapping[tuple[int, int], float] | None = None
+) -> list[int]:
+    """Elements of `cold_pairs`, ascending atomic numbers."""
+    return sorted({z for pair in cold_pairs(species, cutoff, distances) for z in pair})
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from etnpot.basis import cold_pairs
+from etnpot.basis import cold_elements
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.prepared import LossWeights, Prepared
 from etnpot.io.structures import Labelled
@@ -85,16 +85,10 @@ def hot_alloys(
 
     Parameters
     ----------
-    species : sequence of int
-        Atomic numbers, ascending.
-    cutoff : float, Å
-    distances : mapping of (int, int) to float, Å
-        Shortest distances of the data.
-    data : DataSet
-    weights : LossWeights
-        Of the data.
+    species, cutoff, distances, data, weights
+        As for `etnpot.fitting.short_range.short_range_constraints`.
     """
-    alloyed = sorted({z for pair in cold_pairs(species, cutoff, distances) for z in pair})
+    alloyed = cold_elements(species, cutoff, distances)
     elements = _elements(data, alloyed)
     hot, volume_z = _hot(elements), _atomic_volumes(elements)
     rng = np.random.default_rng(0)

@@ -184,8 +184,6 @@ class Prepared:
 
     def fails(self, energy: float, forces: Floats) -> bool:
         """A constraint: whether the forces found have the wrong sign, or the energy is not enough."""
-        if self.guess is not None:
-            return False
         return energy < self.floor if self.floor is not None else self._along(forces)[0] <= 0.0
 
     def counting(self, energy: float, forces: Floats) -> Prepared | None:

@@ -134,9 +134,7 @@ class Problem:
         rank, size = self.shard
         mine = [self.configurations[i // size] for i in indices if i % size == rank]
         share = self._like(mine, len(mine)).n_rows / max(self.n_rows, 1)
-        constraints = [
-            c if c.guess is None else c.weighed(share) for c in self.configurations[self._n_data :]
-        ]
+        constraints = [c if c.guess is None else c.weighed(share) for c in self._constraints]
         return self._like([*mine, *constraints], len(mine))
 
     def _like(self, configurations: Sequence[Prepared], n_data: int) -> Problem:
@@ -155,12 +153,12 @@ class Problem:
         `potential` is a random one, which has no other reason for a force to vanish.
         """
         data = [c.probed(potential) if c.has_forces else c for c in self.data]
-        return self._like([*data, *self.configurations[self._n_data :]], self._n_data)
+        return self._like([*data, *self._constraints], self._n_data)
 
     def constrained(self, more: Sequence[Prepared]) -> Problem:
         """With more constraints, of which each rank takes its share."""
         rank, size = self.shard
-        return self._of_same_data([*self.configurations[self._n_data :], *more[rank::size]])
+        return self._of_same_data([*self._constraints, *more[rank::size]])
 
     def _of_same_data(self, constraints: Sequence[Prepared]) -> Problem:
         other = self._like([*self.data, *constraints], self._n_data)
@@ -179,27 +177,39 @@ class Problem:
         """
         kept = []
         if potential is not None:
-            for c, energy, forces in self._constraints_met(potential):
-                counted = c.counting(energy, forces) if c.guess is None else c.guessed(potential, forces_rmse)
-                if counted is not None:
-                    kept.append(counted)
-        if kept == self.configurations[self._n_data :]:  # the same objects: `Prepared` compares by identity
+            counted = [c.counting(energy, forces) for c, energy, forces in self._met(potential)]
+            counted += [c.guessed(potential, forces_rmse) for c in self._constraints if c.guess is not None]
+            kept = [c for c in counted if c is not None]
+        if kept == self._constraints:  # the same objects: `Prepared` compares by identity
             return self
         return self._of_same_data(kept)
 
     def n_failing(self, potential: Potential) -> tuple[int, int]:
         """Constraints whose forces have the wrong sign, and those whose energy is not enough."""
         here = np.zeros(2)
-        for c, energy, forces in self._constraints_met(potential):
+        for c, energy, forces in self._met(potential):
             here[int(c.floor is not None)] += c.fails(energy, forces)
         forces_fail, energies_fail = self._summed(here)
         return int(forces_fail), int(energies_fail)
 
-    def _constraints_met(self, potential: Potential) -> Iterator[tuple[Prepared, float, Floats]]:
-        """Every constraint, with the energy and the forces found."""
-        found = [pair for batch in self._constraint_batches for pair in batch.predicted(potential)]
-        for c, (energy, forces) in zip(self.configurations[self._n_data :], found, strict=True):
+    def _met(self, potential: Potential) -> Iterator[tuple[Prepared, float, Floats]]:
+        """Every constraint that can be met, which guesses cannot, with the energy and the forces found."""
+        found = [pair for batch in self._meetable_batches for pair in batch.predicted(potential)]
+        for c, (energy, forces) in zip(self._meetable, found, strict=True):
             yield c, energy, forces
+
+    @property
+    def _constraints(self) -> list[Prepared]:
+        return self.configurations[self._n_data :]
+
+    @property
+    def _meetable(self) -> list[Prepared]:
+        return [c for c in self._constraints if c.guess is None]
+
+    @cached_property
+    def _meetable_batches(self) -> list[Batch]:
+        guesses = len(self._meetable) < len(self._constraints)
+        return batches(self._meetable) if guesses else self._constraint_batches
 
     def reweighted(self, potential: Potential, threshold: float) -> Problem:
         """Configurations whose weighted residual exceeds `threshold` medians, weighed down in proportion (Huber).
@@ -294,7 +304,7 @@ class Problem:
 
     @cached_property
     def _constraint_batches(self) -> list[Batch]:
-        return batches(self.configurations[self._n_data :], self._n_data)
+        return batches(self._constraints, self._n_data)
 
     @cached_property
     def _data_batches(self) -> list[Batch]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from etnpot.basis import REPULSIONS, cold_pairs
+from etnpot.basis import REPULSIONS, cold_elements
 from etnpot.dispersion import Dispersion
 from etnpot.errors import SpecificationError
 from etnpot.fitting.prepared import LossWeights
@@ -299,7 +299,8 @@ class FitSettings:
         `distances` are the shortest ones of the data (Å), from which the repulsion takes its radii; the size "auto" looks at
         `neighbor_scale`, the mean number of neighbours, and at `n_rows`, the number of labels of the data.
         """
-        data = {"r_min": r_min, "neighbor_scale": neighbor_scale, "distances": distances}
+        cold = self.alloys == "auto" and bool(cold_elements(sorted(species), self.cutoff, distances))
+        data = {"r_min": r_min, "neighbor_scale": neighbor_scale, "distances": distances, "cold": cold}
         if self.size == "auto":
             large = self._spec(species, SIZES["large"], data)
             n = large.n_parameters
@@ -343,9 +344,8 @@ class FitSettings:
             last = len(ranks) - 1
             ranks = [self._bond_ranks(ranks[min(k, last)], l_max) for k in range(order - 1)]
         species_rank = chosen("species_rank")
-        if self.species_rank is None and self.alloys == "auto":
-            if cold_pairs(sorted(species), self.cutoff, data["distances"]):
-                species_rank = min(species_rank, max(_COLD_SPECIES_RANK, len(species) // 2))
+        if self.species_rank is None and data["cold"]:
+            species_rank = min(species_rank, max(_COLD_SPECIES_RANK, len(species) // 2))
         return make_spec(
             list(species), cutoff=self.cutoff, order=order, l_max=l_max, radial_size=chosen("radial_size"),
             channels=channels, ranks=ranks, r_min=data["r_min"] if self.r_min is None else self.r_min,

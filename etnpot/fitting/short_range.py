@@ -55,7 +55,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from etnpot.basis import Repulsion, cold_pairs, data_distances, smooth_step, zbl
+from etnpot.basis import Repulsion, cold_elements, data_distances, smooth_step, zbl
 from etnpot.fitting.dataset import DataSet
 from etnpot.fitting.prepared import LossWeights, Prepared
 from etnpot.io.structures import Labelled
@@ -165,7 +165,7 @@ def embedded_pairs(
         As for `repulsive_dimers`.
     """
     shortest_zz = data_distances(species, cutoff, distances)
-    alloyed = sorted({z for pair in cold_pairs(species, cutoff, distances) for z in pair})
+    alloyed = cold_elements(species, cutoff, distances)
     calm = _calm_alloys(data, set(alloyed))
     rng = np.random.default_rng(0)
     pushed = []
